@@ -1,0 +1,176 @@
+"""Where and how a run computes: device, precision, processes, seeds, and the record of it."""
+
+import os
+import platform
+import random
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process of a run. Alone: rank 0 of 1."""
+
+    device: torch.device
+    bf16: bool
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def autocast(self) -> torch.autocast:
+        """Matrix products and convolutions in bfloat16 where the device gains by it; else no change."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+@contextmanager
+def start(device: Device, precision: Precision, seed: int) -> Iterator[Runtime]:
+    """The runtime of this process, joined to its peers when torchrun started it.
+
+    Raises:
+        ValueError: the device asked for is not there, or bf16 is asked for where it is not computed natively.
+    """
+    chosen = _device(device)
+    native = has_native_bf16(chosen)
+    if precision == "bf16" and not native:
+        raise ValueError(f"--precision bf16: {chosen} has no bfloat16 arithmetic of its own; use fp32 or auto")
+    _seed_everything(seed)
+    bf16 = native and precision != "fp32"
+    if "WORLD_SIZE" not in os.environ:
+        yield Runtime(chosen, bf16)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Runtime(chosen, bf16, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(wanted: Device) -> torch.device:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        wanted = "cuda" if available["cuda"] else "mps" if available["mps"] and "WORLD_SIZE" not in os.environ else "cpu"
+    if not available[wanted]:
+        raise ValueError(f"--device {wanted}: this machine, or this build of torch, has none")
+    if wanted != "cuda":
+        return torch.device(wanted)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 in hardware; emulation is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)
+
+
+def seed_epoch(seed: int, epoch: int, runtime: Runtime) -> torch.Generator:
+    """Set every random stream for one epoch and return the generator for augmentation, on the runtime's device.
+
+    A run that resumes at ``epoch`` draws what a run that never stopped draws; each process draws its own.
+    """
+    words = np.random.SeedSequence([seed, epoch, runtime.rank]).generate_state(2, np.uint64)
+    _seed_everything(int(words[0]) % 2**63)
+    return torch.Generator(runtime.device).manual_seed(int(words[1]) % 2**63)
+
+
+def epoch_order(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """``indices`` shuffled; the same in every process."""
+    return np.random.default_rng([seed, epoch]).permutation(indices)
+
+
+def shard(items: Sequence[Item] | NDArray[Any], runtime: Runtime) -> Any:
+    """The share of this process: every item in exactly one, without padding."""
+    return items[runtime.rank :: runtime.world_size]
+
+
+def gather(values: NDArray[Any], runtime: Runtime) -> NDArray[Any]:
+    """The rows of all processes in the order that ``shard`` took them from; in every process."""
+    parts = gather_objects(values, runtime)
+    whole = np.empty((sum(len(part) for part in parts), *values.shape[1:]), values.dtype)
+    for rank, part in enumerate(parts):
+        whole[rank :: runtime.world_size] = part
+    return whole
+
+
+def gather_objects(value: Item, runtime: Runtime) -> list[Item]:
+    """``value`` of every process, by rank; in every process."""
+    if runtime.world_size == 1:
+        return [value]
+    parts: list[Any] = [None] * runtime.world_size
+    dist.all_gather_object(parts, value)
+    return parts
+
+
+def wait(runtime: Runtime) -> None:
+    """Return when every process has come here."""
+    if runtime.world_size > 1:
+        dist.barrier()
+
+
+def distribute(model: nn.Module, runtime: Runtime) -> nn.Module:
+    """``model`` with its gradients averaged over the processes; itself when there is one."""
+    if runtime.world_size == 1:
+        return model
+    on_gpu = [runtime.device.index] if runtime.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=on_gpu)
+
+
+def provenance(runtime: Runtime) -> dict[str, Any]:
+    """What a later reader needs to place a result: versions, device, code."""
+    name = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{runtime.device.type} {name}".strip(),
+        "threads": torch.get_num_threads(),
+        "bf16": runtime.bf16,
+        "processes": runtime.world_size,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code, marked when files differ from it; None outside a git checkout or without git."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        shown = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return shown.stdout.strip() or None

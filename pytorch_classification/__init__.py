@@ -1,0 +1,1 @@
+"""Is this chest radiograph NORMAL or PNEUMONIA?"""

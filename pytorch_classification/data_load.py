@@ -1,0 +1,160 @@
+"""The Kaggle chest-xray-pneumonia folders as lists of images, and a validation set that shares no patient with training.
+
+The published ``val/`` holds 16 images, too few to choose anything by; it is pooled with ``train/`` and a validation set
+is carved from both.
+"""
+
+import hashlib
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets import ImageFolder
+
+from cxr import pixels
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+PNEUMONIA = CLASSES.index("PNEUMONIA")
+
+# Numbers of bacteria and virus names count separately, so person17 may be two children; one group of both never leaks.
+_PNEUMONIA_NAME = re.compile(r"(person\d+)_(?:bacteria|virus)_\d+")
+# The NORMAL2- prefix is a numbering of its own and must stay part of the name.
+_NORMAL_NAME = re.compile(r"((?:NORMAL2-)?IM-\d+)-\d+")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images of one or more folders.
+
+    Attributes:
+        paths: N files.
+        labels: int64 [N], index into ``CLASSES``.
+        patients: N group names; images that may show one patient have the same one.
+    """
+
+    paths: list[Path]
+    labels: NDArray[np.int64]
+    patients: list[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: NDArray[np.int64]) -> "Listing":
+        """The images at ``indices``, in that order."""
+        return Listing([self.paths[i] for i in indices], self.labels[indices], [self.patients[i] for i in indices])
+
+
+def patient_of(path: Path) -> str | None:
+    """The patient a Kaggle file name speaks of: ``person17_bacteria_56.jpeg`` is ``person17``; None for another form."""
+    found = _PNEUMONIA_NAME.match(path.name) or _NORMAL_NAME.match(path.name)
+    return found.group(1) if found else None
+
+
+def list_images(data_dir: Path, *splits: str) -> Listing:
+    """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}`` for every one of ``splits``.
+
+    A file whose name tells no patient becomes a patient of its own; one warning counts them.
+
+    Raises:
+        FileNotFoundError: a split folder is missing, or a class folder is missing or empty.
+        ValueError: the class folders are not the two expected.
+    """
+    paths: list[Path] = []
+    labels: list[int] = []
+    for split in splits:
+        for path, label in _samples(data_dir / split):
+            paths.append(path)
+            labels.append(label)
+    patients = [patient_of(path) for path in paths]
+    unknown = [path for path, patient in zip(paths, patients, strict=True) if patient is None]
+    if unknown:
+        warnings.warn(
+            f"{len(unknown)} of {len(paths)} file names tell no patient (first: {unknown[0].name}); each counts as a "
+            "patient of its own. If one patient has several of these images, validation and test flatter",
+            stacklevel=2,
+        )
+    names = [patient or str(path.relative_to(data_dir)) for path, patient in zip(paths, patients, strict=True)]
+    return Listing(paths, np.array(labels, dtype=np.int64), names)
+
+
+def _samples(folder: Path) -> list[tuple[Path, int]]:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {folder.resolve()}; expected the Kaggle layout {{train,test}}/{{NORMAL,PNEUMONIA}} in --data-dir"
+        )
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if tuple(found) != CLASSES:
+        raise ValueError(f"{folder}: expected the class folders {', '.join(CLASSES)}, found {', '.join(found) or 'none'}")
+    listed = ImageFolder(str(folder), is_valid_file=_is_image_name, allow_empty=True)
+    empty = [name for name, count in zip(CLASSES, np.bincount(listed.targets, minlength=2), strict=True) if not count]
+    if empty:
+        raise FileNotFoundError(f"no images in {(folder / empty[0]).resolve()}; both classes are needed")
+    return [(Path(path), label) for path, label in listed.samples]
+
+
+def _is_image_name(path: str) -> bool:
+    name = Path(path)
+    return name.suffix.lower() in pixels.SUFFIXES and not name.name.startswith(".")
+
+
+def split(
+    listing: Listing, hashes: Sequence[str], validation_share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (training, validation), about ``validation_share`` of each class in validation.
+
+    No patient and no file content is on both sides. The choice hangs on the patients' names and the seed alone, not on
+    the order of listing, the platform or a library's random numbers.
+
+    Args:
+        hashes: content hash of each image; equal ones tie their patients together.
+
+    Raises:
+        ValueError: a side would be left without one of the classes.
+    """
+    groups = _tie(listing.patients, hashes)
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    wanted = validation_share * np.bincount(listing.labels, minlength=2)
+    taken = np.zeros(2)
+    validation = np.zeros(len(listing), dtype=bool)
+    for group in sorted(members, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()):
+        counts = np.bincount(listing.labels[members[group]], minlength=2)
+        if np.all((taken + counts / 2 <= wanted) | (counts == 0)):  # at most half of a group over the share
+            validation[members[group]] = True
+            taken += counts
+    for side, chosen in (("training", ~validation), ("validation", validation)):
+        missing = [CLASSES[c] for c in range(2) if not np.any(listing.labels[chosen] == c)]
+        if missing:
+            raise ValueError(
+                f"no {missing[0]} image is left for {side}: {len(listing)} images of {len(members)} patients "
+                f"are too few to set {validation_share:.0%} of the patients apart"
+            )
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def _tie(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """Each image's group: the patients that share a file content, directly or through others, are one."""
+    parent = {patient: patient for patient in patients}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    first: dict[str, str] = {}
+    for patient, content in zip(patients, hashes, strict=True):
+        one, other = sorted((root(patient), root(first.setdefault(content, patient))))
+        parent[other] = one
+    return [root(patient) for patient in patients]
+
+
+def conflicting_duplicates(listing: Listing, hashes: Sequence[str]) -> list[Path]:
+    """Files whose exact content also stands in the other class."""
+    classes = Counter(content for content, _ in {*zip(hashes, listing.labels.tolist(), strict=True)})
+    return [path for path, content in zip(listing.paths, hashes, strict=True) if classes[content] > 1]

@@ -1,0 +1,1 @@
+"""Where in this chest radiograph is the lung opacity?"""
