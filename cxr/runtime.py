@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
@@ -143,6 +144,35 @@ def distribute(model: nn.Module, runtime: Runtime) -> nn.Module:
         return model
     on_gpu = [runtime.device.index] if runtime.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(model, device_ids=on_gpu)
+
+
+def synchronize_buffers(model: nn.Module, runtime: Runtime) -> None:
+    """Give every process the running statistics of rank 0, which batch normalisation keeps from its own share."""
+    if runtime.world_size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+@contextmanager
+def only_run_in(folder: Path, runtime: Runtime) -> Iterator[None]:
+    """Hold ``folder`` for this run; the lock goes with the process, however it ends.
+
+    Raises:
+        ValueError: another run is writing there.
+    """
+    if not runtime.is_main:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "run.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another run is writing to {folder}; wait for it or give another --out-dir") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def provenance(runtime: Runtime) -> dict[str, Any]:

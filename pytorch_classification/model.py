@@ -1,15 +1,19 @@
 """ResNet-18 on one grey channel with one output, the log-odds of PNEUMONIA."""
 
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
-from cxr import checkpoints
+from cxr import checkpoints, runtime
 
 TASK = "classification"
+_BATCH = 128  # images at once when no gradients are kept
 
 State = dict[str, Tensor]
 
@@ -92,7 +96,103 @@ def no_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    indices: NDArray[np.int64],
+    size: int,
+    flip_average: bool,
+    run: runtime.Runtime,
+) -> NDArray[np.float64]:
+    """Log-odds of PNEUMONIA float64 [len(indices)] of stored squares uint8 [N, S', S'].
+
+    Every process computes its share of the images, each once, and has the answers of all. With ``flip_average`` an
+    image's answer is the mean over itself and its mirror image.
+    """
+    model.eval()
+    mine = runtime.shard(indices, run)
+    found: list[Tensor] = []
+    for first in range(0, len(mine), _BATCH):
+        stored = torch.from_numpy(images[mine[first : first + _BATCH]]).to(run.device)
+        seen = as_input(stored, size).contiguous(memory_format=torch.channels_last)
+        with run.autocast():
+            logits = model(seen).float()
+            if flip_average:
+                logits = (logits + model(seen.flip(3)).float()) / 2
+        found.append(logits[:, 0])
+    rows = torch.cat(found).double().cpu().numpy() if found else np.zeros(0)
+    return runtime.gather(rows, run)
+
+
 def as_input(images: Tensor, size: int) -> Tensor:
     """Stored uint8 [B, S', S'] as the float32 [B, 1, size, size] in 0..1 that evaluation and prediction look at."""
     grey = images.unsqueeze(1).float().div_(255)
     return torch.nn.functional.interpolate(grey, size=(size, size), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A finished model with everything that prediction needs; ``save`` and ``load`` are its file.
+
+    Attributes:
+        size: side in pixels of the square the network sees. store_size: of the square an image is first squashed to.
+        temperature: divides the log-odds before they become a probability. threshold: at or above it is PNEUMONIA.
+    """
+
+    model: nn.Module
+    size: int
+    store_size: int
+    flip_average: bool
+    temperature: float
+    threshold: float
+
+    def save(self, path: Path, **record: Any) -> None:
+        """Write the model file, with ``record`` (plain values) for a later reader."""
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        checkpoints.save(path, task=TASK, model=self.model.state_dict(), prediction=settings, **record)
+
+    @classmethod
+    def load(cls, path: Path, run: runtime.Runtime) -> "Classifier":
+        """The model file at ``path``, its network in evaluation mode on the run's device.
+
+        Raises:
+            FileNotFoundError, ValueError: no file, or not a finished classification model.
+        """
+        state = checkpoints.load(path, task=TASK)
+        if "prediction" not in state:
+            raise ValueError(f"{path}: a checkpoint of an unfinished training; the finished model is --model-file")
+        model = build("none")
+        _load(model, state["model"], str(path))
+        model = model.to(run.device, memory_format=torch.channels_last).eval()
+        return cls(model, **{name: state["prediction"][name] for name in _SETTINGS})
+
+    def probabilities(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
+        """Calibrated probability of PNEUMONIA float64 [N] of squares uint8 [N, store_size, store_size].
+
+        Always in float32, so that every machine and batch gives the same answer to five digits.
+        """
+        indices = np.arange(len(images))
+        exact = replace(run, bf16=False)
+        logits = predict_logits(self.model, images, indices, self.size, self.flip_average, exact)
+        return to_probability(logits, self.temperature)
+
+    def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
+        """Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74) of the PNEUMONIA output, float32 [N, size, size].
+
+        Each map is scaled to 0..1 by itself: it tells where, not how much.
+        """
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
+        with GradCAM(model=self.model, target_layers=[grad_cam_layer(self.model)]) as grad_cam:
+            return grad_cam(input_tensor=inputs, targets=[ClassifierOutputTarget(0)] * len(images))
+
+
+_SETTINGS = tuple(field.name for field in fields(Classifier) if field.name != "model")
+
+
+def to_probability(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Log-odds to probability at a temperature."""
+    return 1 / (1 + np.exp(-logits / temperature))

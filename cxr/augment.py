@@ -1,0 +1,153 @@
+"""Augmentation of whole batches on the device they lie on; every random number comes from the generator given.
+
+Images are float32 [B, 1, S, S] in 0..1. Random numbers are drawn per image, so one call varies each image on its own.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """float32 [count] on the generator's device."""
+    return torch.empty(count, device=generator.device).uniform_(low, high, generator=generator)
+
+
+def chosen(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """bool [count, 1, 1, 1], True with probability ``share``."""
+    return _per_image(uniform(count, 0, 1, generator) < share)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+# ---------------------------------------------------------------------------------------------------------- geometry
+
+
+def random_affine(
+    count: int,
+    generator: torch.Generator,
+    *,
+    rotation_degrees: float,
+    zoom: float,
+    stretch: float,
+    shear: float,
+    shift: float,
+    flip: float,
+) -> Tensor:
+    """float32 [count, 2, 3], each a map from output to input in coordinates that run from -1 to 1 over the image.
+
+    Args:
+        rotation_degrees, shear, shift: drawn from +- the value; a shift of 1 is half the image.
+        zoom: natural logarithm of the scale, drawn from +- the value. stretch: the same for height against width.
+        flip: share of images with left and right exchanged.
+    """
+    angle = uniform(count, -rotation_degrees, rotation_degrees, generator) * (math.pi / 180)
+    width = torch.exp(uniform(count, -zoom, zoom, generator))
+    height = width * torch.exp(uniform(count, -stretch, stretch, generator))
+    slant = uniform(count, -shear, shear, generator)
+    side = 1 - 2 * (uniform(count, 0, 1, generator) < flip).float()
+    shift_x, shift_y = uniform(count, -shift, shift, generator), uniform(count, -shift, shift, generator)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    row_x = torch.stack([cos * width * side, slant - sin * height, shift_x], dim=1)
+    row_y = torch.stack([sin * width * side, cos * height, shift_y], dim=1)
+    return torch.stack([row_x, row_y], dim=1)
+
+
+def warp(images: Tensor, matrices: Tensor, size: int) -> Tensor:
+    """[B, 1, size, size]: ``images`` seen through ``matrices`` (output to input); black where there is no input."""
+    grid = functional.affine_grid(matrices, [len(images), 1, size, size], align_corners=False)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+# --------------------------------------------------------------------------------------------------------- intensity
+
+
+def vary_tone(images: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float) -> Tensor:
+    """Exposure and film curve: a power, then contrast about mid-grey and a constant.
+
+    ``gamma`` and ``contrast`` bound the natural logarithm of the exponent and of the factor.
+    """
+    count = len(images)
+    power = _per_image(torch.exp(uniform(count, -gamma, gamma, generator)))
+    factor = _per_image(torch.exp(uniform(count, -contrast, contrast, generator)))
+    constant = _per_image(uniform(count, -brightness, brightness, generator))
+    return (images.clamp(1e-4, 1) ** power - 0.5) * factor + 0.5 + constant
+
+
+def vary_sharpness(
+    images: Tensor, generator: torch.Generator, *, sigma: float, share_blurred: float, share_sharpened: float
+) -> Tensor:
+    """Detector and processing: blur by a Gaussian of up to ``sigma`` pixels, or sharpen with one (unsharp mask)."""
+    count = len(images)
+    draw = uniform(count, 0, 1, generator)
+    smooth = _gaussian(images, uniform(count, 0.3, sigma, generator))
+    amount = uniform(count, 0.2, 1.5, generator)
+    weight = torch.where(draw < share_blurred, torch.ones_like(amount), torch.zeros_like(amount))
+    weight = torch.where(draw > 1 - share_sharpened, -amount, weight)
+    return images + (smooth - images) * _per_image(weight)
+
+
+def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Each image blurred by its own sigma in pixels, separably, with a kernel of 9 x 9."""
+    count, radius = len(images), 4
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    kernel = torch.exp(-(offsets**2) / (2 * sigmas[:, None] ** 2))
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    planes = images.transpose(0, 1)  # [1, B, S, S]: one group of the convolution for each image
+    planes = functional.pad(planes, (radius, radius, 0, 0), mode="replicate")
+    planes = functional.conv2d(planes, kernel[:, None, None, :], groups=count)
+    planes = functional.pad(planes, (0, 0, radius, radius), mode="replicate")
+    planes = functional.conv2d(planes, kernel[:, None, :, None], groups=count)
+    return planes.transpose(0, 1)
+
+
+def swap_tones(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+    """Give ``share`` of the images, wholly or in part, the grey-level histogram of another image of the batch.
+
+    Exposure and processing of one source then appear on pictures of every other, so they stop telling the classes apart.
+    """
+    count = len(images)
+    values, ranks = images.flatten(1).sort(dim=1)
+    partner = torch.randperm(count, generator=generator, device=generator.device)
+    part = uniform(count, 0, 1, generator)[:, None]
+    mixed = values + (values[partner] - values) * part
+    swapped = torch.empty_like(mixed).scatter_(1, ranks, mixed).view_as(images)
+    return torch.where(chosen(count, share, generator), swapped, images)
+
+
+# ------------------------------------------------------------------------------------------------------------ places
+
+
+def swap_frames(images: Tensor, generator: torch.Generator, *, share: float, inner: float) -> Tensor:
+    """Surround ``share`` of the images with the outer frame of another image of the batch.
+
+    Side markers, text, borders and collimation differ by source and so by class; seen around either class they stop
+    being evidence. The part kept is a soft-edged rounded rectangle of ``inner`` to 1 of the width and of the height.
+    """
+    count, size = len(images), images.shape[-1]
+    axis = torch.linspace(-1, 1, size, device=images.device)
+    across = (axis[None, None, None, :] - _per_image(uniform(count, -0.08, 0.08, generator))).abs()
+    down = (axis[None, None, :, None] - _per_image(uniform(count, -0.08, 0.08, generator))).abs()
+    across = across / _per_image(uniform(count, inner, 1, generator))
+    down = down / _per_image(uniform(count, inner, 1, generator))
+    edge = _per_image(torch.exp(uniform(count, 1, 3, generator)))
+    kept = torch.sigmoid((1 - across**4 - down**4) * edge)
+    partner = torch.randperm(count, generator=generator, device=generator.device)
+    framed = images * kept + images[partner] * (1 - kept)
+    return torch.where(chosen(count, share, generator), framed, images)
+
+
+def erase(images: Tensor, generator: torch.Generator, *, share: float, smallest: float, largest: float) -> Tensor:
+    """Cover ``share`` of the images with one even rectangle, sides ``smallest`` to ``largest`` of the image's."""
+    count, size = len(images), images.shape[-1]
+    position = (torch.arange(size, device=images.device) + 0.5) / size
+    centre_x, centre_y = uniform(count, 0, 1, generator), uniform(count, 0, 1, generator)
+    width, height = uniform(count, smallest, largest, generator), uniform(count, smallest, largest, generator)
+    inside_x = (position[None, None, None, :] - _per_image(centre_x)).abs() < _per_image(width / 2)
+    inside_y = (position[None, None, :, None] - _per_image(centre_y)).abs() < _per_image(height / 2)
+    grey = _per_image(uniform(count, 0, 1, generator))
+    return torch.where(inside_x & inside_y & chosen(count, share, generator), grey, images)

@@ -1,0 +1,89 @@
+"""What follows training: calibration and operating point on validation, the model file, the one look at the test images."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr import checkpoints, cli, decoded, metrics, plots, runtime
+from pytorch_classification import data_load
+from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
+
+if TYPE_CHECKING:
+    from pytorch_classification.train_classification import Data, TrainConfig
+
+_GRID = 8  # pictures in the Grad-CAM grid
+
+
+def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
+    """Fit what is fitted on validation, write the model, then read the test folder for the first and only time."""
+    state = checkpoints.load(config.out_dir / "best.pth", task=TASK)
+    model = build("none")
+    model.load_state_dict(state["model"])
+    model = model.to(run.device).eval()
+    exact = runtime.Runtime(run.device, False, run.rank, run.world_size)
+    logits = predict_logits(model, data.images, data.validation, config.size, config.flip_average, exact)
+    labels = data.labels[data.validation]
+    temperature = metrics.fit_temperature(logits, labels)
+    probabilities = to_probability(logits, temperature)
+    point = metrics.operating_point(probabilities, labels, config.target_sensitivity)
+    store_size = data.images.shape[-1]
+    classifier = Classifier(model, config.size, store_size, config.flip_average, temperature, point.threshold)
+    if run.is_main:
+        validation = {"sensitivity": point.sensitivity, "specificity": point.specificity, "images": len(labels)}
+        classifier.save(
+            config.model_file,
+            config=cli.plain(config),
+            classes=list(data_load.CLASSES),
+            epoch=state["epoch"],
+            validation=validation,
+            provenance=runtime.provenance(run),
+        )
+        print(
+            f"on {len(labels)} validation images: temperature {temperature:.3f}; operating point {point.threshold:.4f} "
+            f"gives sensitivity {point.sensitivity:.3f} (target {point.target}), specificity {point.specificity:.3f}\n"
+            f"model: {config.model_file}"
+        )
+        plots.loss_curves(records, config.images_dir / "loss_curve_classification.png", best_epoch=state["epoch"])
+    if (config.data_dir / "test").is_dir():
+        test_report(config, data, classifier, logits, run)
+
+
+def test_report(
+    config: "TrainConfig",
+    data: "Data",
+    classifier: Classifier,
+    validation_logits: NDArray[np.float64],
+    run: runtime.Runtime,
+) -> None:
+    """Score the finished model on ``test/`` and draw it. Test files that also stand in training are left out."""
+    listing = data_load.list_images(config.data_dir, "test")
+    store = decoded.decode(
+        listing.paths,
+        classifier.store_size,
+        config.out_dir / "decoded",
+        name="test",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+    seen = set(data.hashes)
+    repeated = np.array([content in seen for content in store.hashes])
+    kept = np.flatnonzero(store.readable & ~repeated)
+    if repeated.any() and run.is_main:
+        warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
+    listing, images = listing.take(kept), store.images[kept]
+    probabilities = classifier.probabilities(images, run)
+    if not run.is_main:
+        return
+    scores = metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
+    result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": runtime.provenance(run)}
+    path = config.out_dir / "test_report.json"
+    text = json.dumps(result, indent=2, allow_nan=False)
+    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+    print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")
+    draw(config, classifier, listing, images, probabilities, validation_logits, data, run)
+    print(f"pictures: {config.images_dir}")

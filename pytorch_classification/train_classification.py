@@ -1,0 +1,325 @@
+"""Train ResNet-18 to tell PNEUMONIA from NORMAL chest radiographs, calibrate it, and report on the test images once.
+
+    python pytorch_classification/train_classification.py --data-dir chest_xray --weights none
+
+Writes checkpoint/classification/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model to
+pneumonia_resnet18.pth, the test report to checkpoint/classification/test_report.json, and pictures to images/. With
+--resume it goes on from last.pth and ends with the same weights as a run that was never stopped. Under torchrun the
+batch is divided among the processes.
+"""
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
+from pytorch_classification import data_load, report
+from pytorch_classification.model import TASK, build, no_decay_groups, predict_logits
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
+
+    data_dir: Path = cli.flag(ROOT / "chest_xray", help="folder holding train/ and test/, each with NORMAL/ and PNEUMONIA/")
+    out_dir: Path = cli.flag(ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go")
+    images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
+    model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model, all that prediction needs")
+    weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
+    epochs: int = cli.flag(22, help="passes over the training images")
+    size: int = cli.flag(128, help="side in pixels of the square the network sees")
+    batch_size: int = cli.flag(64, help="images per step, over all processes together")
+    lr: float = cli.flag(2e-3, help="highest AdamW learning rate of the one-cycle schedule")
+    weight_decay: float = cli.flag(0.05, help="AdamW weight decay of kernels; biases and normalisation have none")
+    ema_decay: float = cli.flag(0.99, help="per-step decay of the weight average that is evaluated and kept")
+    validation_share: float = cli.flag(0.15, help="share of each class set apart, by patient, to choose by")
+    target_sensitivity: float = cli.flag(0.95, help="validation sensitivity that the operating point must reach")
+    flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
+    seed: int = cli.flag(0, help="decides the split, the start and every random draw")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device does so natively")
+    compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
+    resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
+    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        for name, low, high in (("validation_share", 0, 1), ("target_sensitivity", 0, 1), ("ema_decay", 0, 1)):
+            if not low < getattr(self, name) < high:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than {low}, below {high}")
+        for name, least in (("epochs", 1), ("size", 32), ("batch_size", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and chooses by.
+
+    ``images`` is uint8 [N, S', S'], ``labels`` int64 [N]; ``train`` and ``validation`` are indices into both.
+    """
+
+    listing: data_load.Listing
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def store_size(size: int) -> int:
+    """Side of the stored squares: an eighth over the training size, so that warping does not blur them."""
+    return size + size // 8
+
+
+def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
+    """train/ and val/ decoded and divided by patient; ``test/`` is not opened."""
+    pool = ("train", "val") if (config.data_dir / "val").is_dir() else ("train",)
+    listing = data_load.list_images(config.data_dir, *pool)
+    if not (config.data_dir / "test").is_dir():
+        warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
+    store = decode(config, listing, "train", run)
+    readable = np.flatnonzero(store.readable)
+    if len(readable) < len(listing):
+        warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)
+    hashes = [store.hashes[i] for i in readable]
+    kept = listing.take(readable)
+    train, validation = data_load.split(kept, hashes, config.validation_share, config.seed)
+    conflicts = data_load.conflicting_duplicates(kept, hashes)
+    if conflicts:
+        warnings.warn(f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2)
+    images = store.images if len(kept) == len(listing) else store.images[readable]
+    return Data(kept, images, kept.labels, train, validation)
+
+
+def decode(config: TrainConfig, listing: data_load.Listing, part: str, run: runtime.Runtime) -> decoded.Decoded:
+    """The images of one part of the data set from the store beside the checkpoints."""
+    return decoded.decode(
+        listing.paths,
+        store_size(config.size),
+        config.out_dir / "decoded",
+        name=part,
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+
+
+def augmented(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """What the network sees of ``images`` [B, 1, S', S'] while it learns: [B, 1, size, size]."""
+    count = len(images)
+    matrices = augment.random_affine(
+        count, generator, rotation_degrees=12, zoom=0.2, stretch=0.12, shear=0.1, shift=0.12, flip=0.5
+    )
+    seen = augment.warp(images, matrices, size)
+    return augment.vary_tone(seen, generator, gamma=0.5, contrast=0.4, brightness=0.15)
+
+
+def class_weights(labels: NDArray[np.int64]) -> Tensor:
+    """float32 [2] that give both classes the same say, with mean 1 over ``labels``.
+
+    Three of four training images are PNEUMONIA. Unweighted, that share would lean every doubtful chest towards it.
+    """
+    counts = np.bincount(labels, minlength=2)
+    return torch.tensor(len(labels) / (2 * counts), dtype=torch.float32)
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the log-odds [B], each image weighted by its class; the mean over images."""
+    losses = functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+    return (losses * weights[labels]).mean()
+
+
+@dataclass
+class Learner:
+    """What training moves, and what a checkpoint must hold to go on."""
+
+    model: nn.Module
+    stepper: nn.Module  # the model as training calls it: compiled, and wrapped for several processes
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+    def state(self) -> dict[str, Any]:
+        """For ``checkpoints.save``."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what ``state`` saved."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime) -> Learner:
+    """Model, weight average, AdamW and its schedule.
+
+    The one-cycle schedule (Smith 2018, arXiv:1708.07120) reaches in twenty epochs from scratch what constant rates need
+    many more for; the weight average smooths the last steps, which makes the choice of an epoch less of a lottery.
+    """
+    model = build(config.weights).to(run.device, memory_format=torch.channels_last)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    optimizer = torch.optim.AdamW(no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps")
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=config.epochs * steps_per_epoch, pct_start=0.25
+    )
+    stepper = torch.compile(model) if config.compile else model
+    return Learner(model, runtime.distribute(stepper, run), average, optimizer, scheduler)
+
+
+def batches(order: NDArray[np.int64], batch_size: int, run: runtime.Runtime) -> list[NDArray[np.int64]]:
+    """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
+    count = len(order) // batch_size
+    return [runtime.shard(batch, run) for batch in order[: count * batch_size].reshape(count, batch_size)]
+
+
+def train_one_epoch(learner: Learner, data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime) -> float:
+    """One pass in the order that (seed, epoch) decides; the mean loss per image, over all processes.
+
+    Raises:
+        FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
+    """
+    generator = runtime.seed_epoch(config.seed, epoch, run)
+    weights = class_weights(data.labels[data.train]).to(run.device)
+    order = runtime.epoch_order(data.train, config.seed, epoch)
+    learner.model.train()
+    total = 0.0
+    steps = batches(order, min(config.batch_size, len(order)), run)
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
+        stored = torch.from_numpy(data.images[chosen]).to(run.device)
+        labels = torch.from_numpy(data.labels[chosen]).to(run.device)
+        images = augmented(stored.unsqueeze(1).float().div_(255), config.size, generator)
+        with run.autocast():
+            logits = learner.stepper(images.contiguous(memory_format=torch.channels_last))
+        loss = weighted_loss(logits.float().squeeze(1), labels, weights)
+        value = loss.item()
+        if not np.isfinite(value):
+            names = ", ".join(str(data.listing.paths[i]) for i in chosen)
+            raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: the loss is {value} on the images {names}")
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learner.model.parameters(), max_norm=2.0)
+        learner.optimizer.step()
+        learner.scheduler.step()
+        learner.average.update_parameters(learner.model)
+        total += value
+    return float(np.mean(runtime.gather_objects(total / len(steps), run)))
+
+
+def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:
+    """Scores of the averaged weights on the validation images, the same in every process."""
+    runtime.synchronize_buffers(learner.average, run)
+    logits = predict_logits(learner.average, data.images, data.validation, config.size, config.flip_average, run)
+    labels = data.labels[data.validation]
+    weights = class_weights(labels)
+    loss = weighted_loss(torch.from_numpy(logits), torch.from_numpy(labels), weights.double()).item()
+    point = metrics.operating_point(1 / (1 + np.exp(-logits)), labels, config.target_sensitivity)
+    auc = float(metrics.roc_auc(logits, labels))
+    return {"val_loss": loss, "val_auc": auc, "val_specificity": point.specificity}
+
+
+def fit(config: TrainConfig, run: runtime.Runtime) -> None:
+    """The whole run: epochs, then calibration, model file, test report and pictures."""
+    data = load_data(config, run)
+    batch_size = min(config.batch_size, len(data.train))
+    if batch_size % run.world_size:
+        raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
+    learner = make_learner(config, len(data.train) // batch_size, run)
+    last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
+    start, best = 0, float("inf")
+    if config.resume:
+        state = checkpoints.load(last, task=TASK)
+        require_same(state["config"], config)
+        learner.restore(state)
+        start, best = state["epoch"], state["best"]
+    if run.is_main:
+        runlog.drop_from(log, start)
+        print(summary(data, config, run))
+    for epoch in range(start, config.epochs):
+        lr = learner.scheduler.get_last_lr()[0]
+        train_loss = train_one_epoch(learner, data, config, epoch, run)
+        record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **validate(learner, data, config, run)}
+        improved = record["val_loss"] < best
+        best = min(best, record["val_loss"])
+        if run.is_main:
+            runlog.append(log, record)
+            common: dict[str, Any] = {"config": cli.plain(config), "classes": list(data_load.CLASSES), "epoch": epoch + 1}
+            if improved:
+                weights = learner.average.module.state_dict()
+                checkpoints.save(best_file, task=TASK, **common, best=best, model=weights)
+            checkpoints.save(last, task=TASK, **common, best=best, **learner.state())
+            print(line_of(record, config.epochs, improved))
+    if run.is_main:
+        print(f"training is done; the weights of epoch {checkpoints.load(best_file, task=TASK)['epoch']} are kept")
+    report.finish(config, data, runlog.read(log), run)
+
+
+def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
+    """What is about to happen, in two lines."""
+    counts = [np.bincount(data.labels[part], minlength=2).tolist() for part in (data.train, data.validation)]
+    patients = [len({data.listing.patients[i] for i in part}) for part in (data.train, data.validation)]
+    parts = [
+        f"{name} {count[0]} {data_load.CLASSES[0]} + {count[1]} {data_load.CLASSES[1]} of {people} patients"
+        for name, count, people in zip(("train", "validation"), counts, patients, strict=True)
+    ]
+    how = f"{run.device}, {'bf16' if run.bf16 else 'fp32'}, {run.world_size} process{'es' * (run.world_size > 1)}"
+    return f"{'; '.join(parts)}\n{config.epochs} epochs at {config.size} px from weights {config.weights} on {how}"
+
+
+def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+        f"val AUC {record['val_auc']:.4f}  val specificity {record['val_specificity']:.3f}" + ("  kept" * improved)
+    )
+
+
+# Where the files lie and what computes them; everything else decides the weights.
+_MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume"}
+
+
+def require_same(saved: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to continue a run under settings that would make it another run.
+
+    Raises:
+        ValueError: names each setting that differs, with both values.
+    """
+    now = cli.plain(config)
+    differing = [
+        f"--{name.replace('_', '-')} was {saved.get(name)}, is {now[name]}"
+        for name in now
+        if name not in _MAY_DIFFER and saved.get(name) != now[name]
+    ]
+    if differing:
+        raise ValueError(f"--resume: another run than the one in {config.out_dir}: {'; '.join(differing)}")
+
+
+def main() -> None:
+    """Parse, lock the output folder, train."""
+    config = cli.parse(TrainConfig)
+    with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
+        fit(config, run)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
