@@ -16,7 +16,7 @@ def uniform(count: int, low: float, high: float, generator: torch.Generator) -> 
 
 
 def chosen(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """bool [count, 1, 1, 1], True with probability ``share``."""
+    """Booleans [count, 1, 1, 1], True with probability ``share``."""
     return _per_image(uniform(count, 0, 1, generator) < share)
 
 
@@ -66,7 +66,9 @@ def warp(images: Tensor, matrices: Tensor, size: int) -> Tensor:
 # --------------------------------------------------------------------------------------------------------- intensity
 
 
-def vary_tone(images: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float) -> Tensor:
+def vary_tone(
+    images: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float
+) -> Tensor:
     """Exposure and film curve: a power, then contrast about mid-grey and a constant.
 
     ``gamma`` and ``contrast`` bound the natural logarithm of the exponent and of the factor.
@@ -108,7 +110,7 @@ def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
 def swap_tones(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
     """Give ``share`` of the images, wholly or in part, the grey-level histogram of another image of the batch.
 
-    Exposure and processing of one source then appear on pictures of every other, so they stop telling the classes apart.
+    Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
     """
     count = len(images)
     values, ranks = images.flatten(1).sort(dim=1)

@@ -82,7 +82,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _require_unpacked(path: Path) -> None:
-    """torch stores its archives uncompressed, so a compressed member is no file of torch's but a bomb."""
+    """Refuse compressed members: torch stores its archives uncompressed, so one is a bomb."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     claimed = sum(member.file_size for member in members)

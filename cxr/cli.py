@@ -7,6 +7,7 @@ import signal
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -50,7 +51,8 @@ def parse(config_type: type[ConfigType], argv: Sequence[str] | None = None) -> C
             **_reader(hints[field.name], field.name),
         )
     values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in vars(parser.parse_args(argv)).items()
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(parser.parse_args(argv)).items()
     }
     return config_type(**values)
 
@@ -70,6 +72,7 @@ def run(main: Callable[[], int | None]) -> int:
         return main() or 0
     try:
         signal.signal(signal.SIGTERM, _terminate)
+        warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
         return main() or 0
     except (ValueError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)

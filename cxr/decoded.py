@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,16 @@ from tqdm import tqdm
 
 from cxr import pixels
 
+# The modules between a file and its square; a change in any of them rebuilds the store.
+_DECODING_CODE = (
+    "decoded.py",
+    "pixels.py",
+    "raster.py",
+    "greyscale.py",
+    "dicom.py",
+    "dicom_elements.py",
+    "dicom_frame.py",
+)
 _SHOWN = 10  # files named in an error; more would scroll the reason away
 
 
@@ -74,9 +85,8 @@ def _record(size: int) -> np.dtype[np.void]:
 def _key(paths: Sequence[Path], size: int) -> str:
     """Changes with anything that could change the pixels."""
     digest = hashlib.sha256(str(size).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        if source.stem in ("decoded", "dicom", "pixels"):
-            digest.update(source.read_bytes())
+    for name in _DECODING_CODE:
+        digest.update(Path(__file__).with_name(name).read_bytes())
     for path in paths:
         status = path.stat()
         digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
@@ -86,37 +96,35 @@ def _key(paths: Sequence[Path], size: int) -> str:
 def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
     partial = store.with_suffix(".npy.partial")  # one builder at a time: the lock is held
     try:
-        records = np.lib.format.open_memmap(partial, "w+", _record(size), (len(paths),))
-
-        def fill(index: int) -> None:
-            content = paths[index].read_bytes()
-            records[index]["sha256"] = hashlib.sha256(content).hexdigest().encode()
-            try:
-                image, (height, width) = pixels.read_square(paths[index], size)
-            except pixels.UnreadableImage:
-                return  # height stays 0: not readable
-            records[index]["image"] = image
-            records[index]["height"], records[index]["width"] = height, width
-
-        # Threads: Pillow and numpy let go of the interpreter lock while they decode and resize.
-        with ThreadPoolExecutor(_cores()) as pool:
-            done = pool.map(fill, range(len(paths)))
-            for _ in tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False):
-                pass
-        records.flush()
-        del records
-        os.replace(partial, store)
+        _fill(np.lib.format.open_memmap(partial, "w+", _record(size), (len(paths),)), paths, size, title, progress)
+        partial.replace(store)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _cores() -> int:
+def _fill(records: NDArray[np.void], paths: Sequence[Path], size: int, title: str, progress: bool) -> None:
+    def fill(index: int) -> None:
+        records[index]["sha256"] = hashlib.sha256(paths[index].read_bytes()).hexdigest().encode()
+        try:
+            image, (height, width) = pixels.read_square(paths[index], size)
+        except pixels.UnreadableImage:
+            return  # the height stays 0, which says so
+        records[index]["image"] = image
+        records[index]["height"], records[index]["width"] = height, width
+
+    # Threads: Pillow and numpy let go of the interpreter lock while they decode and resize.
+    with ThreadPoolExecutor(cores()) as pool:
+        done = pool.map(fill, range(len(paths)))
+        for _ in tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False):
+            pass
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _require_space(folder: Path, needed: int) -> None:
-    import shutil
-
     free = shutil.disk_usage(folder).free
     if free < needed + 2**26:
         raise OSError(f"decoding needs {needed / 2**20:.0f} MiB in {folder}, {free / 2**20:.0f} MiB are free")

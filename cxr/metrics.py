@@ -124,8 +124,8 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
     )
 
 
-def roc_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Probability that a positive scores above a negative, ties counting half.
+def by_score(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> tuple[Array, Array]:
+    """Weight of the positives and of the negatives at each distinct score, highest first: what curves are made of.
 
     Args:
         scores: [N].
@@ -133,16 +133,31 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = No
         weights: [..., N], how often each image counts; once each by default.
 
     Returns:
+        Two tables [..., D] for D distinct scores.
+    """
+    values, truth = _checked(scores, labels)
+    times = np.ones(values.size) if weights is None else np.asarray(weights, np.float64)
+    order = np.argsort(-values)
+    starts = np.flatnonzero(np.diff(values[order], prepend=np.inf))
+    ranked = times[..., order]
+    positives = np.add.reduceat(ranked * truth[order], starts, axis=-1)
+    return positives, np.add.reduceat(ranked, starts, axis=-1) - positives
+
+
+def roc_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Probability that a positive scores above a negative, ties counting half; arguments as in ``by_score``.
+
+    Returns:
         [...]; NaN where either class has no weight.
     """
-    positives, negatives = _by_score(scores, labels, weights)
+    positives, negatives = by_score(scores, labels, weights)
     lower = negatives[..., ::-1].cumsum(-1)[..., ::-1] - negatives / 2
     return _ratio((positives * lower).sum(-1), positives.sum(-1) * negatives.sum(-1))
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """Precision averaged over the positives, as scikit-learn defines it; arguments and result as in ``roc_auc``."""
-    positives, negatives = _by_score(scores, labels, weights)
+    positives, negatives = by_score(scores, labels, weights)
     found, called = positives.cumsum(-1), (positives + negatives).cumsum(-1)
     precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
     # Without a negative every precision is 1 whatever the scores: undefined rather than perfect.
@@ -153,7 +168,8 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, weights: Arra
     """Expected calibration error of the probability of the positive class in 15 bins of equal width (closed below).
 
     The gap between mean probability and share of positives in each bin, averaged over images. Guo et al. bin the
-    confidence in the class called instead; with two classes that folds this diagram at .5. Arguments as in ``roc_auc``.
+    confidence in the class called instead; with two classes that folds this diagram at .5. Arguments and result
+    as in ``roc_auc``.
     """
     probability, truth = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
     times = np.ones(probability.size) if weights is None else np.asarray(weights, np.float64)
@@ -422,17 +438,6 @@ def _draw(group_of: NDArray[np.integer[Any]], resamples: int, generator: np.rand
     drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
     times = np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count)
     return times.astype(np.float64)[:, group_of]
-
-
-def _by_score(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
-    """Weight of the positives and of the negatives at each distinct score, highest first: two of [..., scores]."""
-    values, truth = _checked(scores, labels)
-    times = np.ones(values.size) if weights is None else np.asarray(weights, np.float64)
-    order = np.argsort(-values)
-    starts = np.flatnonzero(np.diff(values[order], prepend=np.inf))
-    ranked = times[..., order]
-    positives = np.add.reduceat(ranked * truth[order], starts, axis=-1)
-    return positives, np.add.reduceat(ranked, starts, axis=-1) - positives
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:

@@ -68,7 +68,9 @@ def start(device: Device, precision: Precision, seed: int) -> Iterator[Runtime]:
 def _device(wanted: Device) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        wanted = "cuda" if available["cuda"] else "mps" if available["mps"] and "WORLD_SIZE" not in os.environ else "cpu"
+        wanted = (
+            "cuda" if available["cuda"] else "mps" if available["mps"] and "WORLD_SIZE" not in os.environ else "cpu"
+        )
     if not available[wanted]:
         raise ValueError(f"--device {wanted}: this machine, or this build of torch, has none")
     if wanted != "cuda":
@@ -179,7 +181,7 @@ def provenance(runtime: Runtime) -> dict[str, Any]:
     """What a later reader needs to place a result: versions, device, code."""
     name = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{runtime.device.type} {name}".strip(),

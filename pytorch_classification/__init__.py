@@ -1,1 +1,1 @@
-"""Is this chest radiograph NORMAL or PNEUMONIA?"""
+"""The question whether a chest radiograph is NORMAL or shows PNEUMONIA."""

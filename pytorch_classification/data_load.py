@@ -1,4 +1,4 @@
-"""The Kaggle chest-xray-pneumonia folders as lists of images, and a validation set that shares no patient with training.
+"""The Kaggle chest-xray-pneumonia folders as lists of images, and a validation set of other patients than training.
 
 The published ``val/`` holds 16 images, too few to choose anything by; it is pooled with ``train/`` and a validation set
 is carved from both.
@@ -50,7 +50,7 @@ class Listing:
 
 
 def patient_of(path: Path) -> str | None:
-    """The patient a Kaggle file name speaks of: ``person17_bacteria_56.jpeg`` is ``person17``; None for another form."""
+    """The patient of a Kaggle file name: ``person17_bacteria_56.jpeg`` is ``person17``; None for another form."""
     found = _PNEUMONIA_NAME.match(path.name) or _NORMAL_NAME.match(path.name)
     return found.group(1) if found else None
 
@@ -85,11 +85,13 @@ def list_images(data_dir: Path, *splits: str) -> Listing:
 def _samples(folder: Path) -> list[tuple[Path, int]]:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no folder {folder.resolve()}; expected the Kaggle layout {{train,test}}/{{NORMAL,PNEUMONIA}} in --data-dir"
+            f"no folder {folder.resolve()}; --data-dir is to hold {{train,test}}/{{NORMAL,PNEUMONIA}} as from Kaggle"
         )
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if tuple(found) != CLASSES:
-        raise ValueError(f"{folder}: expected the class folders {', '.join(CLASSES)}, found {', '.join(found) or 'none'}")
+        raise ValueError(
+            f"{folder}: expected the class folders {', '.join(CLASSES)}, found {', '.join(found) or 'none'}"
+        )
     listed = ImageFolder(str(folder), is_valid_file=_is_image_name, allow_empty=True)
     empty = [name for name, count in zip(CLASSES, np.bincount(listed.targets, minlength=2), strict=True) if not count]
     if empty:

@@ -1,4 +1,4 @@
-"""What follows training: calibration and operating point on validation, the model file, the one look at the test images."""
+"""What follows training: calibration and operating point on validation, the model file, one look at the test images."""
 
 import json
 import warnings
@@ -48,19 +48,18 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
             f"gives sensitivity {point.sensitivity:.3f} (target {point.target}), specificity {point.specificity:.3f}\n"
             f"model: {config.model_file}"
         )
-        plots.loss_curves(records, config.images_dir / "loss_curve_classification.png", best_epoch=state["epoch"])
+        plots.loss_curves(
+            records,
+            config.images_dir / "loss_curve_classification.png",
+            best_epoch=state["epoch"],
+            scores={"val_auc": "ROC AUC", "val_specificity": f"specificity at sensitivity {point.target}"},
+        )
     if (config.data_dir / "test").is_dir():
-        test_report(config, data, classifier, logits, run)
+        test_report(config, data, classifier, run)
 
 
-def test_report(
-    config: "TrainConfig",
-    data: "Data",
-    classifier: Classifier,
-    validation_logits: NDArray[np.float64],
-    run: runtime.Runtime,
-) -> None:
-    """Score the finished model on ``test/`` and draw it. Test files that also stand in training are left out."""
+def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run: runtime.Runtime) -> None:
+    """Score the finished model on ``test/`` and draw it; test files that also stand in training are left out."""
     listing = data_load.list_images(config.data_dir, "test")
     store = decoded.decode(
         listing.paths,
@@ -70,8 +69,8 @@ def test_report(
         skip_bad=config.skip_bad,
         progress=run.is_main,
     )
-    seen = set(data.hashes)
-    repeated = np.array([content in seen for content in store.hashes])
+    known = set(data.hashes)
+    repeated = np.array([content in known for content in store.hashes])
     kept = np.flatnonzero(store.readable & ~repeated)
     if repeated.any() and run.is_main:
         warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
@@ -85,5 +84,54 @@ def test_report(
     text = json.dumps(result, indent=2, allow_nan=False)
     checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")
-    draw(config, classifier, listing, images, probabilities, validation_logits, data, run)
+    draw(config.images_dir, classifier, listing, images, probabilities, scores, run)
     print(f"pictures: {config.images_dir}")
+
+
+def draw(
+    folder: Path,
+    classifier: Classifier,
+    listing: data_load.Listing,
+    images: NDArray[np.uint8],
+    probabilities: NDArray[np.float64],
+    scores: dict[str, Any],
+    run: runtime.Runtime,
+) -> None:
+    """The pictures of a test report."""
+    labels = listing.labels
+    title = f"{len(labels)} test images, operating point {classifier.threshold:.3f}"
+    plots.confusion_matrix(scores["confusion_matrix"], data_load.CLASSES, folder / "confusion_matrix.png", title=title)
+    plots.roc_and_precision_recall(
+        labels, probabilities, classifier.threshold, folder / "roc_pr.png", groups=listing.patients, title=title
+    )
+    log_odds = np.log(probabilities / (1 - probabilities))
+    before = to_probability(log_odds * classifier.temperature, 1.0)
+    plots.reliability(
+        labels, probabilities, folder / "reliability.png", before=before, title=f"{len(labels)} test images"
+    )
+    shown = telling_cases(probabilities, labels, classifier.threshold)
+    called = probabilities[shown] >= classifier.threshold
+    titles = [
+        f"{data_load.CLASSES[labels[i]]}, called {data_load.CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
+        for i, call in zip(shown, called, strict=True)
+    ]
+    plots.grad_cam_grid(
+        list(images[shown]),
+        list(classifier.explain(images[shown], run)),
+        titles,
+        folder / "grad_cam.png",
+        correct=(called == labels[shown]).tolist(),
+    )
+
+
+def telling_cases(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Indices of pictures worth looking at: the most confident errors of both kinds, then typical right answers."""
+    called = probabilities >= threshold
+    wrong = np.flatnonzero(called != labels)
+    worst = wrong[np.argsort(-np.abs(probabilities[wrong] - threshold), kind="stable")][: _GRID // 2]
+    right: list[np.int64] = []
+    for label in (1, 0):
+        hits = np.flatnonzero((called == labels) & (labels == label))
+        hits = hits[np.argsort(probabilities[hits], kind="stable")]
+        right += [hits[int(share * (len(hits) - 1))] for share in (0.25, 0.75)] if len(hits) else []
+    return np.unique(np.concatenate([worst, np.array(right, dtype=np.int64)]))

@@ -36,8 +36,10 @@ ROOT = Path(__file__).resolve().parents[1]
 class TrainConfig:
     """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
 
-    data_dir: Path = cli.flag(ROOT / "chest_xray", help="folder holding train/ and test/, each with NORMAL/ and PNEUMONIA/")
-    out_dir: Path = cli.flag(ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go")
+    data_dir: Path = cli.flag(ROOT / "chest_xray", help="holds train/ and test/, each with NORMAL/ and PNEUMONIA/")
+    out_dir: Path = cli.flag(
+        ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go"
+    )
     images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
     model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model, all that prediction needs")
     weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
@@ -61,7 +63,9 @@ class TrainConfig:
         """Refuse what could only fail later."""
         for name, low, high in (("validation_share", 0, 1), ("target_sensitivity", 0, 1), ("ema_decay", 0, 1)):
             if not low < getattr(self, name) < high:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than {low}, below {high}")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than {low}, below {high}"
+                )
         for name, least in (("epochs", 1), ("size", 32), ("batch_size", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")
@@ -71,12 +75,14 @@ class TrainConfig:
 class Data:
     """What a run learns from and chooses by.
 
-    ``images`` is uint8 [N, S', S'], ``labels`` int64 [N]; ``train`` and ``validation`` are indices into both.
+    ``images`` is uint8 [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
+    ``validation`` are indices into them.
     """
 
     listing: data_load.Listing
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
 
@@ -92,7 +98,14 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     listing = data_load.list_images(config.data_dir, *pool)
     if not (config.data_dir / "test").is_dir():
         warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
-    store = decode(config, listing, "train", run)
+    store = decoded.decode(
+        listing.paths,
+        store_size(config.size),
+        config.out_dir / "decoded",
+        name="train",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
     readable = np.flatnonzero(store.readable)
     if len(readable) < len(listing):
         warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)
@@ -101,21 +114,11 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     train, validation = data_load.split(kept, hashes, config.validation_share, config.seed)
     conflicts = data_load.conflicting_duplicates(kept, hashes)
     if conflicts:
-        warnings.warn(f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2)
+        warnings.warn(
+            f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
+        )
     images = store.images if len(kept) == len(listing) else store.images[readable]
-    return Data(kept, images, kept.labels, train, validation)
-
-
-def decode(config: TrainConfig, listing: data_load.Listing, part: str, run: runtime.Runtime) -> decoded.Decoded:
-    """The images of one part of the data set from the store beside the checkpoints."""
-    return decoded.decode(
-        listing.paths,
-        store_size(config.size),
-        config.out_dir / "decoded",
-        name=part,
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
-    )
+    return Data(kept, images, kept.labels, hashes, train, validation)
 
 
 def augmented(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -178,7 +181,9 @@ def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime
     """
     model = build(config.weights).to(run.device, memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps")
+    optimizer = torch.optim.AdamW(
+        no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps"
+    )
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.lr, total_steps=config.epochs * steps_per_epoch, pct_start=0.25
     )
@@ -247,6 +252,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     learner = make_learner(config, len(data.train) // batch_size, run)
     last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
     start, best = 0, float("inf")
+    about: dict[str, Any] = {"config": cli.plain(config), "classes": list(data_load.CLASSES)}
     if config.resume:
         state = checkpoints.load(last, task=TASK)
         require_same(state["config"], config)
@@ -263,11 +269,11 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         best = min(best, record["val_loss"])
         if run.is_main:
             runlog.append(log, record)
-            common: dict[str, Any] = {"config": cli.plain(config), "classes": list(data_load.CLASSES), "epoch": epoch + 1}
+            common = {**about, "epoch": epoch + 1, "best": best}
             if improved:
                 weights = learner.average.module.state_dict()
-                checkpoints.save(best_file, task=TASK, **common, best=best, model=weights)
-            checkpoints.save(last, task=TASK, **common, best=best, **learner.state())
+                checkpoints.save(best_file, task=TASK, **common, model=weights)
+            checkpoints.save(last, task=TASK, **common, **learner.state())
             print(line_of(record, config.epochs, improved))
     if run.is_main:
         print(f"training is done; the weights of epoch {checkpoints.load(best_file, task=TASK)['epoch']} are kept")
@@ -289,8 +295,9 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
 def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
     """One epoch in one line."""
     return (
-        f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
-        f"val AUC {record['val_auc']:.4f}  val specificity {record['val_specificity']:.3f}" + ("  kept" * improved)
+        f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
+        f"val loss {record['val_loss']:.4f}  AUC {record['val_auc']:.4f}  specificity {record['val_specificity']:.3f}"
+        + ("  kept" * improved)
     )
 
 
