@@ -63,21 +63,50 @@ def warp(images: Tensor, matrices: Tensor, size: int) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-# --------------------------------------------------------------------------------------------------------- intensity
+# ---------------------------------------------------------------------------------------------- tone and sharpness
+
+
+def plain_curves(count: int, device: torch.device) -> Tensor:
+    """float32 [count, 256]: for each image the brightness in 0..1 that a stored grey level stands for.
+
+    Whatever changes tone changes these 256 numbers instead of the pixels, which makes it cost nothing.
+    """
+    return torch.linspace(0, 1, 256, device=device).repeat(count, 1)
+
+
+def apply_curves(stored: Tensor, curves: Tensor) -> Tensor:
+    """Stored uint8 [B, S, S] as float32 [B, 1, S, S] through ``curves`` [B, 256]."""
+    levels = stored.flatten(1).long()
+    return curves.gather(1, levels).view(len(stored), 1, *stored.shape[1:])
+
+
+def swap_tones(curves: Tensor, stored: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+    """Give ``share`` of the images, wholly or in part, the grey-level distribution of another image of the batch.
+
+    Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
+    """
+    count = len(stored)
+    sample = stored[:, ::2, ::2].flatten(1).long()  # a quarter of the pixels tells the distribution
+    counts = torch.zeros_like(curves).scatter_add_(1, sample, torch.ones_like(sample, dtype=curves.dtype))
+    below = (counts.cumsum(dim=1) - counts / 2) / sample.shape[1]  # mid-ranks: share of pixels darker than a level
+    partner = torch.randperm(count, generator=generator, device=generator.device)
+    level = torch.searchsorted(below[partner].contiguous(), below).clamp(max=255)
+    part = uniform(count, 0, 1, generator)[:, None] * (uniform(count, 0, 1, generator) < share)[:, None]
+    return curves + (curves[partner].gather(1, level) - curves) * part
 
 
 def vary_tone(
-    images: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float
+    curves: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float
 ) -> Tensor:
     """Exposure and film curve: a power, then contrast about mid-grey and a constant.
 
     ``gamma`` and ``contrast`` bound the natural logarithm of the exponent and of the factor.
     """
-    count = len(images)
-    power = _per_image(torch.exp(uniform(count, -gamma, gamma, generator)))
-    factor = _per_image(torch.exp(uniform(count, -contrast, contrast, generator)))
-    constant = _per_image(uniform(count, -brightness, brightness, generator))
-    return (images.clamp(1e-4, 1) ** power - 0.5) * factor + 0.5 + constant
+    count = len(curves)
+    power = torch.exp(uniform(count, -gamma, gamma, generator))[:, None]
+    factor = torch.exp(uniform(count, -contrast, contrast, generator))[:, None]
+    constant = uniform(count, -brightness, brightness, generator)[:, None]
+    return (curves**power - 0.5) * factor + 0.5 + constant
 
 
 def vary_sharpness(
@@ -105,20 +134,6 @@ def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
     planes = functional.pad(planes, (0, 0, radius, radius), mode="replicate")
     planes = functional.conv2d(planes, kernel[:, None, :, None], groups=count)
     return planes.transpose(0, 1)
-
-
-def swap_tones(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """Give ``share`` of the images, wholly or in part, the grey-level histogram of another image of the batch.
-
-    Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
-    """
-    count = len(images)
-    values, ranks = images.flatten(1).sort(dim=1)
-    partner = torch.randperm(count, generator=generator, device=generator.device)
-    part = uniform(count, 0, 1, generator)[:, None]
-    mixed = values + (values[partner] - values) * part
-    swapped = torch.empty_like(mixed).scatter_(1, ranks, mixed).view_as(images)
-    return torch.where(chosen(count, share, generator), swapped, images)
 
 
 # ------------------------------------------------------------------------------------------------------------ places

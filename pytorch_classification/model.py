@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet, ResNet18_Weights
+from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
 
@@ -18,8 +19,31 @@ _BATCH = 128  # images at once when no gradients are kept
 State = dict[str, Tensor]
 
 
+class GreyResNet18(ResNet):
+    """torchvision's ResNet-18 (He et al. 2016, doi:10.1109/CVPR.2016.90) for one grey channel and one output.
+
+    Every image is first brought to mean 0 and standard deviation 1: exposure and window are the source's, not the
+    patient's. Takes float32 [B, 1, S, S] in any linear scale, gives [B, 1].
+    """
+
+    def __init__(self) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=1)
+        self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does its own
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-odds of PNEUMONIA."""
+        return super().forward(standardized(x))
+
+
+def standardized(images: Tensor) -> Tensor:
+    """[B, 1, S, S] with mean 0 and standard deviation 1 in each image; an even image becomes 0 everywhere."""
+    deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True, correction=0)
+    return (images - mean) / (deviation + 0.03)
+
+
 def build(weights: str) -> nn.Module:
-    """ResNet-18 (He et al. 2016, doi:10.1109/CVPR.2016.90): float32 [B, 1, S, S] to [B, 1].
+    """A ``GreyResNet18`` in training mode.
 
     Args:
         weights: ``imagenet`` (downloaded by torchvision), ``none`` for random ones, or a file: a checkpoint of this
@@ -29,9 +53,7 @@ def build(weights: str) -> nn.Module:
         ConnectionError: the ImageNet weights cannot be had.
         FileNotFoundError, ValueError: no such file, or not the weights of a ResNet-18.
     """
-    model = resnet18(weights=None, num_classes=1)
-    model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does its own
+    model = GreyResNet18()
     if weights != "none":
         source = "the ImageNet weights" if weights == "imagenet" else weights
         _load(model, _imagenet() if weights == "imagenet" else _from_file(Path(weights)), source)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, decoded, metrics, plots, runtime
+from cxr import checkpoints, cli, decoded, metrics, pixels, plots, runtime
 from pytorch_classification import data_load
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 
@@ -116,7 +116,7 @@ def draw(
         for i, call in zip(shown, called, strict=True)
     ]
     plots.grad_cam_grid(
-        list(images[shown]),
+        [pixels.read_grey(listing.paths[i]) for i in shown],
         list(classifier.explain(images[shown], run)),
         titles,
         folder / "grad_cam.png",

@@ -1,0 +1,89 @@
+"""How much of the bare network's speed is left in an epoch of classification training, augmentation and all.
+
+    python benchmarks/classification_epoch.py
+
+Alternates, over several rounds in one process, a real epoch of train_classification on generated squares and the bare
+forward, backward and optimizer step on one batch already in memory (same network, precision and batch). Prints the
+median ratio with its range; 1 would mean that augmentation, weight average and logging cost nothing.
+"""
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from cxr import cli, runtime
+from pytorch_classification import train_classification as training
+from pytorch_classification.data_load import Listing
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Size of the measurement."""
+
+    rounds: int = cli.flag(5, help="epochs of each kind, alternating")
+    steps: int = cli.flag(8, help="steps in an epoch")
+    size: int = cli.flag(112, help="side in pixels of the square the network sees")
+    batch_size: int = cli.flag(64, help="images per step")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+def generated(config: training.TrainConfig, count: int) -> training.Data:
+    """Noise in the form of a decoded data set, half of it PNEUMONIA."""
+    side = training.store_size(config.size)
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
+    labels = np.arange(count) % 2
+    listing = Listing([Path(f"{index}.png") for index in range(count)], labels, [str(index) for index in range(count)])
+    return training.Data(listing, images, labels, [""] * count, np.arange(count), np.arange(0))
+
+
+def bare_epoch(learner: training.Learner, config: BenchConfig, run: runtime.Runtime) -> None:
+    """Forward, backward and step on one batch that is already where it is needed."""
+    images = torch.rand(config.batch_size, 1, config.size, config.size, device=run.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(config.batch_size, device=run.device) % 2
+    weights = torch.ones(2, device=run.device)
+    for _ in range(config.steps):
+        with run.autocast():
+            logits = learner.model(images)
+        learner.optimizer.zero_grad(set_to_none=True)
+        training.weighted_loss(logits.float().squeeze(1), labels, weights).backward()
+        learner.optimizer.step()
+    if run.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Measure and print."""
+    config = cli.parse(BenchConfig)
+    settings = training.TrainConfig(
+        weights="none", size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 2
+    )
+    with runtime.start(config.device, "auto", seed=0) as run:
+        data = generated(settings, config.steps * config.batch_size)
+        learner = training.make_learner(settings, config.steps, run)
+        learner.model.train()
+        ratios: list[float] = []
+        for round_number in range(config.rounds + 1):
+            begun = time.perf_counter()
+            bare_epoch(learner, config, run)
+            between = time.perf_counter()
+            training.train_one_epoch(learner, data, settings, round_number, run)
+            ended = time.perf_counter()
+            if round_number:  # the first warms up
+                ratios.append((between - begun) / (ended - between))
+                images = config.steps * config.batch_size
+                print(
+                    f"bare {images / (between - begun):.0f} images/s, epoch {images / (ended - between):.0f} images/s"
+                )
+    print(f"epoch / bare: median {statistics.median(ratios):.3f}, range {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
