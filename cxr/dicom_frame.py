@@ -144,11 +144,12 @@ def _rle(frame: bytes, layout: Layout) -> NDArray[Any]:
 
 
 def _by_pydicom(frame: bytes, layout: Layout, syntax: str) -> NDArray[Any]:
+    from pydicom.config import IGNORE
     from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
-    named = f"transfer syntax {UID(syntax).name} ({syntax})"
+    named = f"transfer syntax {UID(syntax, IGNORE).name} ({syntax})"
     if syntax not in _PACKAGES:
         raise ValueError(f"{named} is not one of a still picture")
     decoder = get_decoder(UID(syntax))

@@ -152,4 +152,8 @@ def _content(path: Path) -> bytes:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:_LONGEST_REASON]
     text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if isinstance(error, ValueError) and text else f"cannot be decoded ({type(error).__name__}: {text})"
+    if isinstance(error, ValueError) and text:
+        return text
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"cannot be decoded ({name}{': ' * bool(text)}{text})"

@@ -127,7 +127,7 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, t
             colour = "white" if shares[row, column] > _DARK_BLUES else "black"
             text = f"{count:,}\n{shares[row, column]:.1%}" if totals[row, 0] else "no image"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=15)
-        names = [_drawable(name) for name in classes]
+        names = [_fit(name, 2.0) for name in classes]
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names, rotation=90, va="center")
         axes.tick_params(length=0)

@@ -19,8 +19,8 @@ from cxr.greyscale import full_range, look_up
 # A 43 x 43 cm detector at 100 um has 18 megapixels, a stitched long-leg picture about 50. Pillow warns from 89 on.
 MAX_PIXELS = 80_000_000
 MIN_SIDE = 16
-# A progressive JPEG has about 10 scans. Each costs time by the picture's size, however few bytes it is.
-MAX_SCANS = 100
+# A progressive JPEG has about 10 scans. Each costs time by the picture's size, however few bytes it has.
+MAX_SCAN_PIXELS = 20 * MAX_PIXELS
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -147,10 +147,11 @@ def jpeg_header(data: bytes) -> Header:
     """The frame header of a JPEG (also lossless and JPEG-LS), and the stream less its comments and APPn segments.
 
     Raises:
-        ValueError: no frame header, no scan, or more scans than ``MAX_SCANS``.
+        ValueError: no frame header, no scan, more scans than ``MAX_SCAN_PIXELS`` allow, or too few bytes for its size.
     """
     kept, position, orientation, components = [data[:2]], 2, 1, b""
     height = width = depth = 0
+    huffman_dct = False
     while True:
         position = data.find(b"\xff", position)
         marker = data[position + 1] if 0 <= position < len(data) - 3 else 0xD9
@@ -166,6 +167,7 @@ def jpeg_header(data: bytes) -> Header:
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             depth, height, width, channels = struct.unpack(">BHHB", segment[4:10])
             components = segment[10 : 10 + 3 * channels : 3]
+            huffman_dct = marker <= 0xC2
             check_size(width, height)
         if marker == 0xE1 and segment[4:10] == b"Exif\0\0":
             orientation = _exif_orientation(segment[10:])
@@ -175,8 +177,10 @@ def jpeg_header(data: bytes) -> Header:
         position = max(end, position + 2)
     if not components:
         raise ValueError("a JPEG without a frame header")
-    if (scans := data.count(b"\xff\xda", position)) > MAX_SCANS:
-        raise ValueError(f"a JPEG of {scans} scans (at most {MAX_SCANS})")
+    if (scans := data.count(b"\xff\xda", position)) * width * height > MAX_SCAN_PIXELS:
+        raise ValueError(f"a JPEG of {scans} scans over {width} x {height} pixels")
+    if huffman_dct and (len(data) - position) * 8 < -(-width // 8) * -(-height // 8):
+        raise ValueError(f"a JPEG of {len(data)} bytes cannot hold {width} x {height} pixels")  # a bit per block at least
     stream = b"".join([*kept, data[position:]])
     return Header(width, height, stream, depth, orientation, components=components)
 

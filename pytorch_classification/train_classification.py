@@ -8,6 +8,7 @@ pneumonia_resnet18.pth, the test report to checkpoint/classification/test_report
 batch is divided among the processes.
 """
 
+import hashlib
 import sys
 import warnings
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ class Data:
     hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+
+    def digest(self) -> str:
+        """Changes when the content, the class or the order of an image does."""
+        lines = (f"{content} {label}\n" for content, label in zip(self.hashes, self.labels.tolist(), strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def store_size(size: int) -> int:
@@ -262,10 +268,12 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     learner = make_learner(config, len(data.train) // batch_size, run)
     last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
     start, best = 0, float("inf")
-    about: dict[str, Any] = {"config": cli.plain(config), "classes": list(data_load.CLASSES)}
+    about = {"config": cli.plain(config), "classes": list(data_load.CLASSES), "data": data.digest()}
     if config.resume:
         state = checkpoints.load(last, task=TASK)
         require_same(state["config"], config)
+        if state["data"] != about["data"]:
+            raise ValueError(f"--resume: the images in {config.data_dir} are not those that the run began with")
         learner.restore(state)
         start, best = state["epoch"], state["best"]
     if run.is_main:

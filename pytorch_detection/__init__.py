@@ -1,1 +1,1 @@
-"""Where in this chest radiograph is the lung opacity?"""
+"""The question where in a chest radiograph lung opacities are."""
