@@ -30,7 +30,7 @@ class BenchConfig:
     rounds: int = cli.flag(5, help="epochs of each kind, alternating")
     steps: int = cli.flag(8, help="steps in an epoch")
     size: int = cli.flag(112, help="side in pixels of the square the network sees")
-    batch_size: int = cli.flag(64, help="images per step")
+    batch_size: int = cli.flag(32, help="images per step")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
