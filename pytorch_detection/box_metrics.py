@@ -1,0 +1,494 @@
+"""Scores of boxes on radiographs: the RSNA challenge's own, COCO's average precision, FROC, with intervals by patient.
+
+Boxes come as lists with one entry for each image: ``boxes`` float [n, 4] xyxy (x right, y down, origin top left, pixels
+of the image that the truth speaks of), ``scores`` float [n] in 0..1, ``truths`` float [m, 4] xyxy. Where an image has
+no box, n or m is 0; any array of size 0 says so.
+
+Predictions are matched to true boxes once (``match``). Every score after that is a sum over images of what was matched.
+A bootstrap by patient only counts images another number of times (``weights``), and needs no second matching.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cxr import metrics
+from cxr.metrics import Array
+
+# .40, .45, ... .95; rounded, so that each is the float that the literal would be.
+IOU_THRESHOLDS = tuple(round(0.40 + 0.05 * step, 2) for step in range(12))
+RSNA_COLUMNS = slice(0, 8)  # .40 to .75, the challenge's thresholds
+COCO_COLUMNS = slice(2, 12)  # .50 to .95
+HIT_COLUMN = 2  # .50: what AP50, FROC, precision and sensitivity call a hit
+FALSE_POSITIVES_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+THRESHOLD_CANDIDATES = 100
+THRESHOLD_RESAMPLES = 200
+_RECALLS = np.linspace(0, 1, 101)  # COCO's 101-point interpolation
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which predictions found a true box, at every IoU threshold.
+
+    Attributes:
+        image: int64 [P], the image of each prediction, ascending.
+        score: float64 [P], descending within an image.
+        hit: bool [P, 12], whether it found a true box that was still free, at each of ``IOU_THRESHOLDS``.
+        true_boxes: int64 [N], the number of true boxes of each image.
+    """
+
+    image: NDArray[np.int64]
+    score: Array
+    hit: NDArray[np.bool_]
+    true_boxes: NDArray[np.int64]
+
+    @property
+    def images(self) -> int:
+        return self.true_boxes.size
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """Which boxes are given out (``score >= threshold``), how they are shrunk, and the RSNA score that this had."""
+
+    threshold: float
+    shrink: float
+    rsna_score: float
+
+
+def shrink(boxes: ArrayLike, factor: float) -> Array:
+    """Boxes [n, 4] xyxy about the same centres, with ``factor`` times their width and height.
+
+    The challenge's winners gave out boxes of 87.5 %: a test box was what several readers agreed on, and so smaller.
+
+    Raises:
+        ValueError: the factor is not above 0.
+    """
+    if not factor > 0:
+        raise ValueError(f"boxes are shrunk by a factor above 0, found {factor}")
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4)
+    centres = np.tile((corners[:, :2] + corners[:, 2:]) / 2, 2)
+    return centres + factor * (corners - centres)
+
+
+def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]) -> Matches:
+    """Match the predictions of each image to its true boxes as the challenge did.
+
+    Predictions are visited in descending score, equal scores in the order given. Each takes the true box that it
+    overlaps most among those still free, if their IoU is *above* the threshold. Later predictions change nothing for
+    earlier ones, so what is given out at a higher score threshold keeps its matches.
+
+    The challenge does not say which of several true boxes is taken; the most overlapped is COCO's rule. COCO also takes
+    an IoU that equals the threshold, which the boxes of a network do not have.
+
+    Raises:
+        ValueError: no image, lists of different lengths, an array of another shape, a number that is not finite, a
+            prediction with x2 < x1 or y2 < y1, a true box without area. The image is named by its place in the lists.
+    """
+    predicted, score, image, true, true_boxes = _joined(boxes, scores, truths)
+    order = np.lexsort((-score, image))
+    predicted, score, image = predicted[order], score[order], image[order]
+    thresholds = np.array(IOU_THRESHOLDS)[:, None]
+    free = np.ones((true_boxes.size, len(IOU_THRESHOLDS), true.shape[1]), np.bool_)
+    hit = np.zeros((score.size, len(IOU_THRESHOLDS)), np.bool_)
+    first = np.searchsorted(image, np.arange(true_boxes.size))
+    waiting = np.bincount(image, minlength=true_boxes.size) * (true_boxes > 0)
+    for rank in range(waiting.max()):  # the prediction of this rank in every image at once
+        images = np.flatnonzero(waiting > rank)
+        at = first[images] + rank
+        overlap = _iou(predicted[at][:, None], true[images])[:, None]
+        within_reach = np.where(free[images] & (overlap > thresholds), overlap, 0)  # [images, thresholds, true boxes]
+        hit[at] = within_reach.max(-1) > 0
+        row, column = hit[at].nonzero()
+        free[images[row], column, within_reach.argmax(-1)[row, column]] = False
+    return Matches(image, score, hit, true_boxes)
+
+
+def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
+    """The challenge's score of each image: TP / (TP + FP + FN), averaged over the IoU thresholds .40 to .75.
+
+    An image without a true box counts only if something is predicted there, and then with 0.
+
+    Args:
+        matches: of ``match``.
+        thresholds: [C]; given out are predictions that score at or above it.
+
+    Returns:
+        [C, N], NaN for an image that does not count.
+    """
+    first = np.searchsorted(matches.image, np.arange(matches.images))
+    hits = np.concatenate([np.zeros((1, 8), np.int64), matches.hit[:, RSNA_COLUMNS].cumsum(0)])
+    scores: list[Array] = []
+    for threshold in np.atleast_1d(np.asarray(thresholds, np.float64)):
+        given_out = np.bincount(matches.image[matches.score >= threshold], minlength=matches.images)
+        found = hits[first + given_out] - hits[first]
+        scores.append(_ratio(found, (given_out + matches.true_boxes)[:, None] - found).mean(-1))
+    return np.array(scores)
+
+
+def rsna_score(matches: Matches, thresholds: ArrayLike, weights: Array | None = None) -> Array:
+    """The official score of the RSNA Pneumonia Detection Challenge 2018, the mean over the images that count.
+
+    Args:
+        matches: of ``match``.
+        thresholds: [C] on the score, as in ``rsna_image_scores``.
+        weights: [..., N], how often each image counts; once each by default.
+
+    Returns:
+        [..., C]; NaN where no image counts.
+    """
+    scores = rsna_image_scores(matches, thresholds)
+    weights = np.ones(matches.images) if weights is None else weights
+    return _ratio(weights @ np.nan_to_num(scores).T, weights @ ~np.isnan(scores).T)
+
+
+def choose_threshold(matches: Matches) -> tuple[float, float]:
+    """A score threshold that should do best on other images by the RSNA score, and the score it has on these.
+
+    Which threshold is best on a hundred images is largely chance. So it is chosen on bootstrap resamples of the images
+    and the choices are averaged (as logarithms of the number of boxes given out; of thresholds that do equally well in
+    a resample, the middle). Where the images are clear the resamples agree; where they are not, about a third of what
+    the best threshold of these images loses on others is won back (``noisy_detector`` in tests/test_box_metrics.py).
+
+    Tried are thresholds that give out 1, ..., all boxes, in steps of a few per cent of their number, each half-way to
+    the next lower score, so that the last digit of a score decides nothing. It is 1 where nothing is predicted.
+
+    Raises:
+        ValueError: no image has a true box.
+    """
+    if not matches.true_boxes.any():
+        raise ValueError(f"none of {matches.images} images has a true box, so no threshold is better than another")
+    if not matches.score.size:
+        return 1.0, 0.0
+    ranked = np.append(np.sort(matches.score)[::-1], 0.0)
+    wanted = np.geomspace(1, matches.score.size, THRESHOLD_CANDIDATES).round().astype(np.int64)
+    given_out = np.unique(np.searchsorted(-ranked[:-1], -ranked[wanted - 1], side="right"))  # equal scores go together
+    thresholds = (ranked[given_out - 1] + ranked[given_out]) / 2
+    resamples = metrics.cluster_resamples(np.arange(matches.images), THRESHOLD_RESAMPLES, seed=0)
+    resamples = np.vstack([resamples[resamples @ matches.true_boxes > 0], np.ones(matches.images)])
+    scores = rsna_score(matches, thresholds, resamples)
+    best = scores >= scores.max(-1, keepdims=True) - 1e-12  # sums of the same numbers may differ in the last bit
+    middle = ((best @ np.log(given_out)) / best.sum(-1)).mean()
+    chosen = int(np.abs(np.log(given_out) - middle).argmin())
+    return float(thresholds[chosen]), float(scores[-1, chosen])
+
+
+def choose_rule(
+    boxes: Sequence[ArrayLike],
+    scores: Sequence[ArrayLike],
+    truths: Sequence[ArrayLike],
+    factors: Sequence[float] = (1.0,),
+) -> BoxRule:
+    """The score threshold and shrink factor with the highest RSNA score on these images; the first of equal factors.
+
+    Raises:
+        ValueError: as ``match`` and ``choose_threshold``.
+    """
+    rules: list[BoxRule] = []
+    for factor in factors:
+        threshold, score = choose_threshold(match([shrink(found, factor) for found in boxes], scores, truths))
+        rules.append(BoxRule(threshold, factor, score))
+    return max(rules, key=lambda rule: rule.rsna_score)
+
+
+def coco_average_precision(
+    boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]
+) -> dict[str, float]:
+    """COCO's average precision by faster-coco-eval: ``ap50``, and ``ap``, the mean over IoU .50, .55, ... .95.
+
+    Precision at 101 recalls, all predictions of an image, boxes of all sizes. NaN where no image has a true box.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    predicted, score, image, true, true_boxes = _joined(boxes, scores, truths)
+    if not true_boxes.any() or not score.size:
+        nothing = 0.0 if true_boxes.any() else math.nan
+        return {"ap50": nothing, "ap": nothing}
+    rows, columns = (np.arange(true.shape[1]) < true_boxes[:, None]).nonzero()
+    annotations = [
+        {"id": number, "image_id": row, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for number, (row, box) in enumerate(zip(rows.tolist(), _xywh(true[rows, columns]), strict=True), 1)
+    ]
+    images = [{"id": number} for number in range(true_boxes.size)]
+    truth = COCO({"images": images, "annotations": annotations, "categories": [{"id": 1}]})
+    found = truth.loadRes(
+        [
+            {"image_id": number, "category_id": 1, "bbox": box, "score": value}
+            for number, box, value in zip(image.tolist(), _xywh(predicted), score.tolist(), strict=True)
+        ]
+    )
+    evaluation = COCOeval_faster(truth, found, "bbox")
+    evaluation.params.maxDets = [int(np.bincount(image).max())]
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = np.asarray(evaluation.eval["precision"])[:, :, 0, 0, 0]  # [IoU thresholds, recalls]
+    return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
+
+
+def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
+    """``coco_average_precision`` of images that count several times, which the library cannot do and a bootstrap needs.
+
+    Args:
+        matches: of ``match``.
+        weights: [R, N], how often each image counts.
+
+    Returns:
+        ``ap50`` and ``ap``, each [R]; NaN where no true box has weight.
+    """
+    order = np.argsort(-matches.score, kind="stable")  # equal scores rank in the order of the images, as COCO has it
+    hits = matches.hit[order, COCO_COLUMNS]
+    at = np.flatnonzero(hits.any(-1))  # precision can only peak at a hit
+    hit_image = matches.image[order][at]
+    given_out = _running_totals(weights, matches.image[order], np.searchsorted(at, np.arange(order.size)), at.size)
+    true_boxes = weights @ matches.true_boxes
+    values = np.zeros((hits.shape[1], len(weights)))
+    for column in range(hits.shape[1]):
+        found = (weights[:, hit_image] * hits[at, column]).cumsum(-1)
+        # Precision at a recall is the best precision at that recall or a higher one.
+        precision = np.maximum.accumulate(np.nan_to_num(_ratio(found, given_out))[:, ::-1], axis=-1)[:, ::-1]
+        recall = _ratio(found, true_boxes[:, None])
+        for row in range(len(weights)):
+            reached = np.searchsorted(recall[row], _RECALLS, side="left")
+            values[column, row] = precision[row, reached[reached < at.size]].sum() / _RECALLS.size
+    values[:, true_boxes == 0] = np.nan
+    return {"ap50": values[0], "ap": values.mean(0)}
+
+
+def froc_curve(matches: Matches) -> tuple[Array, Array, Array]:
+    """Free-response ROC: what is found against what is falsely found; a hit has IoU above .5.
+
+    Returns:
+        False positives per image [K] (over all images, with a true box or without), share of the true boxes found [K],
+        NaN where there is none, and score thresholds [K], highest first. Equal scores make one point.
+    """
+    given_out, found, thresholds = _sweep(matches)
+    return (given_out - found) / matches.images, _ratio(found, matches.true_boxes.sum()), thresholds
+
+
+def precision_recall_curve(matches: Matches) -> tuple[Array, Array, Array]:
+    """Precision [K], recall [K] and score thresholds [K], as in ``froc_curve``."""
+    given_out, found, thresholds = _sweep(matches)
+    return found / given_out, _ratio(found, matches.true_boxes.sum()), thresholds
+
+
+def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
+    """The share of true boxes found at no more than 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image.
+
+    The sensitivity of the lowest threshold that stays within the budget: a point of ``froc_curve``, not interpolated,
+    so that each number is one that a user can have.
+
+    Args:
+        matches: of ``match``.
+        weights: [R, N], how often each image counts.
+
+    Returns:
+        ``sensitivity_at_<budget>_fp`` -> [R]; NaN where no true box has weight.
+    """
+    hit = matches.hit[:, HIT_COLUMN]
+    order = np.argsort(-matches.score[hit], kind="stable")
+    hit_score, hit_image = matches.score[hit][order], matches.image[hit][order]
+    # A false positive counts at every hit that scores as high or lower: no threshold gives out that hit without it.
+    since = np.searchsorted(-hit_score, -matches.score[~hit])
+    false_positives = _running_totals(weights, matches.image[~hit], since, hit_score.size)
+    found, true_boxes = weights[:, hit_image], weights @ matches.true_boxes
+    images = weights.sum(-1, keepdims=True)
+    return {
+        f"sensitivity_at_{budget:g}_fp": _ratio((found * (false_positives <= budget * images)).sum(-1), true_boxes)
+        for budget in FALSE_POSITIVES_PER_IMAGE
+    }
+
+
+def score_detections(
+    boxes: Sequence[ArrayLike],
+    scores: Sequence[ArrayLike],
+    truths: Sequence[ArrayLike],
+    threshold: float | None = None,
+) -> dict[str, float | None]:
+    """All scores of one set of images as plain numbers, for the log of an epoch.
+
+    Args:
+        boxes: predictions as they are given out, that is shrunk if they are.
+        scores: of the predictions.
+        truths: true boxes.
+        threshold: on the score; by default ``choose_threshold`` of these images.
+
+    Returns:
+        ``threshold``; ``rsna_score`` at it; ``ap50``, ``ap``; ``sensitivity_at_<budget>_fp``; ``image_auc`` (ROC of the
+        highest score of an image, 0 without a box, for having a true box); and at the threshold ``box_sensitivity``,
+        ``box_precision``, ``false_positives_per_image`` (a hit has IoU above .5), ``image_sensitivity`` and
+        ``image_specificity`` (an image with any box is called positive). None where a score is undefined.
+    """
+    matches = match(boxes, scores, truths)
+    if threshold is None:
+        threshold, _ = choose_threshold(matches)
+    values = {
+        name: float(value[0]) for name, value in _scores(matches, threshold, {})(np.ones((1, len(boxes)))).items()
+    }
+    values |= coco_average_precision(boxes, scores, truths)
+    return {"threshold": threshold, **{name: None if math.isnan(value) else value for name, value in values.items()}}
+
+
+def evaluate_detections(
+    boxes: Sequence[ArrayLike],
+    scores: Sequence[ArrayLike],
+    truths: Sequence[ArrayLike],
+    groups: Sequence[object] | NDArray[Any],
+    threshold: float,
+    *,
+    classes: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The whole test report of a detector as plain values that JSON and a checkpoint can hold.
+
+    Args:
+        boxes: predictions as they are given out, that is shrunk if they are.
+        scores: of the predictions.
+        truths: true boxes.
+        groups: [N], the patient of each image; intervals are drawn by patient.
+        threshold: on the score, chosen on other images.
+        classes: [N], what each image shows: states false positives for each class of images without a true box.
+        resamples: bootstrap draws.
+        seed: of the draws.
+
+    Returns:
+        ``images``, ``images_with_opacity``, ``true_boxes``, ``patients``, ``threshold``, ``confidence``, ``resamples``,
+        ``seed``; ``scores``: name as in ``score_detections`` -> ``value``, ``low``, ``high`` (``metrics.bootstrap``);
+        ``false_positive_rates``: class -> the same for the share of images on which a box is given out, and ``images``.
+        A rate of 0 or 1 has Wilson's interval over patients.
+
+    Raises:
+        ValueError: as ``match``; or not one patient or class for each image.
+    """
+    matches, patients = match(boxes, scores, truths), np.asarray(groups)
+    if len(patients) != matches.images or (classes is not None and len(classes) != matches.images):
+        given = f"{len(patients)} patients" + ("" if classes is None else f" and {len(classes)} classes")
+        raise ValueError(f"expected a patient and a class for each of {matches.images} images, found {given}")
+    shown = np.asarray([""] * matches.images if classes is None else classes)
+    without = matches.true_boxes == 0
+    clear = {} if classes is None else {str(name): without & (shown == name) for name in np.unique(shown[without])}
+    found = metrics.bootstrap(_scores(matches, threshold, clear), patients, resamples=resamples, seed=seed)
+    for name, value in coco_average_precision(boxes, scores, truths).items():
+        found[name]["value"] = None if math.isnan(value) else value
+    rates = {name: {**found.pop(name), "images": int(among.sum())} for name, among in clear.items()}
+    for name, rate in rates.items():
+        if rate["low"] is None and rate["value"] in (0, 1):
+            trials = np.unique(patients[clear[name]]).size
+            rate["low"], rate["high"] = metrics.wilson_interval(int(rate["value"]) * trials, trials)
+            rate["note"] = "all resamples agree, so this is Wilson's interval over patients"
+    return {
+        "images": matches.images,
+        "images_with_opacity": int((matches.true_boxes > 0).sum()),
+        "true_boxes": int(matches.true_boxes.sum()),
+        "patients": int(np.unique(patients).size),
+        "threshold": float(threshold),
+        "confidence": metrics.CONFIDENCE,
+        "resamples": resamples,
+        "seed": seed,
+        "scores": found,
+        "false_positive_rates": rates,
+    }
+
+
+def _scores(
+    matches: Matches, threshold: float, clear: Mapping[str, NDArray[np.bool_]]
+) -> Callable[[Array], dict[str, Array]]:
+    """A function of weights [R, N] that returns every score [R]; ``clear`` names images without a true box."""
+    kept = matches.score >= threshold
+    given_out = np.bincount(matches.image[kept], minlength=matches.images)
+    found = np.bincount(matches.image[kept & matches.hit[:, HIT_COLUMN]], minlength=matches.images)
+    called, positive = given_out > 0, matches.true_boxes > 0
+    highest = np.zeros(matches.images)
+    np.maximum.at(highest, matches.image, matches.score)
+    ratios = {
+        "box_sensitivity": (found, matches.true_boxes),
+        "box_precision": (found, given_out),
+        "false_positives_per_image": (given_out - found, np.ones(matches.images)),
+        "image_sensitivity": (called & positive, positive),
+        "image_specificity": (~called & ~positive, ~positive),
+        **{name: (called & among, among) for name, among in clear.items()},
+    }
+
+    def scores(weights: Array) -> dict[str, Array]:
+        return {
+            "rsna_score": rsna_score(matches, threshold, weights)[:, 0],
+            **average_precisions(matches, weights),
+            **froc_sensitivities(matches, weights),
+            "image_auc": metrics.roc_auc(highest, positive, weights),
+            **{name: _ratio(weights @ part, weights @ whole) for name, (part, whole) in ratios.items()},
+        }
+
+    return scores
+
+
+def _sweep(matches: Matches) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Boxes given out [K] and true boxes found [K] (IoU above .5) at each distinct score [K], highest first."""
+    order = np.argsort(-matches.score, kind="stable")
+    ranked = matches.score[order]
+    ends = np.flatnonzero(np.diff(ranked, append=-np.inf))
+    return ends + 1, matches.hit[order, HIT_COLUMN].cumsum()[ends], ranked[ends]
+
+
+def _running_totals(weights: Array, image: NDArray[np.int64], since: NDArray[np.integer[Any]], points: int) -> Array:
+    """Weight [R, points] of the boxes up to each point, where box b, in ``image[b]``, counts from ``since[b]`` on."""
+    from scipy.sparse import coo_array
+
+    # Sparse: a table of resamples and boxes would be a hundred times larger than one of resamples and hits.
+    counts = coo_array((np.ones(image.size), (image, since)), shape=(weights.shape[1], points + 1)).tocsr()
+    return (weights @ counts)[:, :points].cumsum(-1)
+
+
+def _iou(boxes: Array, others: Array) -> Array:
+    """Intersection over union of boxes [..., 4] xyxy, broadcast against each other; 0 for two boxes without area."""
+    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
+    intersection = np.maximum(sides, 0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (others[..., 2:] - others[..., :2]).prod(-1)
+    return np.nan_to_num(_ratio(intersection, areas - intersection))
+
+
+def _joined(
+    boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]
+) -> tuple[Array, Array, NDArray[np.int64], Array, NDArray[np.int64]]:
+    """Checked: predictions [P, 4], scores [P], image [P]; true boxes [N, most, 4], zero after the last, numbers [N]."""
+    if not 0 < len(boxes) == len(scores) == len(truths):
+        found = f"{len(boxes)}, {len(scores)} and {len(truths)}"
+        raise ValueError(f"expected boxes, scores and true boxes of the same images, found lists of {found}")
+    predicted = [_boxes(found, f"image {number}: predicted boxes") for number, found in enumerate(boxes)]
+    true = [_boxes(found, f"image {number}: true boxes", true=True) for number, found in enumerate(truths)]
+    score = [np.asarray(found, np.float64).ravel() for found in scores]
+    for number, (some, values) in enumerate(zip(predicted, score, strict=True)):
+        if len(some) != values.size or not np.isfinite(values).all():
+            raise ValueError(f"image {number}: expected a finite score for each of {len(some)} boxes, found {values}")
+    number_predicted, true_boxes = np.array([len(some) for some in predicted]), np.array([len(some) for some in true])
+    padded = np.zeros((len(true), max(1, true_boxes.max()), 4))
+    padded[np.arange(padded.shape[1]) < true_boxes[:, None]] = np.concatenate(true)
+    image = np.repeat(np.arange(len(predicted)), number_predicted)
+    return np.concatenate(predicted), np.concatenate(score), image, padded, true_boxes
+
+
+def _boxes(values: ArrayLike, what: str, *, true: bool = False) -> Array:
+    boxes = np.asarray(values, np.float64)
+    if boxes.size == 0:
+        return np.zeros((0, 4))
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{what}: expected xyxy of shape [n, 4], found {list(boxes.shape)}")
+    sides = boxes[:, 2:] - boxes[:, :2]
+    good = (np.isfinite(boxes).all(1)) & ((sides > 0) if true else (sides >= 0)).all(1)
+    if not good.all():
+        raise ValueError(f"{what}: expected finite numbers with x1 < x2 and y1 < y2, found {boxes[~good][0].tolist()}")
+    return boxes
+
+
+def _xywh(boxes: Array) -> list[list[float]]:
+    return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).tolist()
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
+    """Division that answers NaN, without a warning, where there is nothing to divide by."""
+    above, below = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
