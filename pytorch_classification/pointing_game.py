@@ -1,0 +1,137 @@
+"""Does the classifier look at the opacity? The pointing game: how often Grad-CAM peaks inside a true box.
+
+    python pytorch_classification/pointing_game.py --image sample/chest_xray/test/PNEUMONIA \
+        --boxes sample/chest_xray/opacity_boxes.csv
+    python pytorch_classification/pointing_game.py --image dataset_det/stage_2_train_images \
+        --boxes dataset_det/stage_2_train_labels.csv
+
+The table names an image by ``path`` (relative to the table) or by ``patientId`` (the file name without its ending) and
+gives x, y, width and height in pixels of that image; images without a box are left out. Zhang et al. 2018, "Top-down
+neural attention by excitation backprop", doi:10.1007/s11263-017-1059-x; here without their tolerance of 15 pixels.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cxr import cli, pixels, reading, runtime
+from pytorch_classification.model import Classifier
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class PointingConfig:
+    """Which images, which boxes, which model."""
+
+    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
+    boxes: Path = cli.flag(help="CSV with the columns path or patientId, and x, y, width, height")
+    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
+    json: bool = cli.flag(False, help="print one JSON document instead of a sentence")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+def read_boxes(table: Path) -> dict[str, NDArray[np.float64]]:
+    """Boxes float64 [N, 4] as x, y, width, height by image: a resolved path, or a file name without ending.
+
+    Raises:
+        FileNotFoundError, ValueError: no such table, or a column is missing.
+    """
+    import pandas as pd
+
+    frame = pd.read_csv(table)
+    key = next((name for name in ("path", "patientId") if name in frame), None)
+    missing = [name for name in ("x", "y", "width", "height") if name not in frame]
+    if key is None or missing:
+        raise ValueError(f"{table}: expected the columns path or patientId, and x, y, width, height")
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    for name, *box in frame[[key, "x", "y", "width", "height"]].dropna().itertuples(index=False):
+        found[str((table.parent / name).resolve()) if key == "path" else str(name)].append(
+            [float(side) for side in box]
+        )
+    return {name: np.array(boxes) for name, boxes in found.items()}
+
+
+def peak(heatmap: NDArray[np.float32]) -> tuple[float, float]:
+    """Where ``heatmap`` [H, W] is strongest, as shares (x, y) of width and height; the middle where several are."""
+    rows, columns = np.nonzero(heatmap >= heatmap.max())
+    return float((columns.mean() + 0.5) / heatmap.shape[1]), float((rows.mean() + 0.5) / heatmap.shape[0])
+
+
+def is_inside(point: tuple[float, float], boxes: NDArray[np.float64], width: int, height: int) -> bool:
+    """Whether ``point``, shares of the image, lies in one of ``boxes``, pixels of an image of that size."""
+    x, y = point[0] * width, point[1] * height
+    left, top, right, bottom = boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
+    return bool(np.any((left <= x) & (x <= right) & (top <= y) & (y <= bottom)))
+
+
+def covered_share(boxes: NDArray[np.float64], width: int, height: int) -> float:
+    """Share of the image that ``boxes`` cover together, which is how often a blind guess would hit."""
+    grid = (np.arange(100)[:, None] + 0.5) / 100
+    across = (boxes[:, 0] <= grid * width) & (grid * width <= boxes[:, 0] + boxes[:, 2])
+    down = (boxes[:, 1] <= grid * height) & (grid * height <= boxes[:, 1] + boxes[:, 3])
+    return float(np.mean(np.any(down[:, None] & across[None], axis=2)))
+
+
+def play(
+    classifier: Classifier, paths: list[Path], boxes: list[NDArray[np.float64]], run: runtime.Runtime
+) -> tuple[list[bool], list[float]]:
+    """For each image whether the peak hits a box, and how often chance would."""
+    hits: list[bool] = []
+    chances: list[float] = []
+    waiting = iter(boxes)
+    with tqdm(total=len(paths), desc="pointing", unit="image") as progress:
+        for batch in reading.read_ahead(paths, classifier.store_size, _BATCH):
+            for read in batch:
+                if read.image is None:
+                    raise ValueError(read.error)
+            heatmaps = classifier.explain(np.stack([read.image for read in batch if read.image is not None]), run)
+            for read, heatmap in zip(batch, heatmaps, strict=True):
+                truth = next(waiting)
+                hits.append(is_inside(peak(heatmap), truth, read.width, read.height))
+                chances.append(covered_share(truth, read.width, read.height))
+            progress.update(len(batch))
+    return hits, chances
+
+
+def main() -> None:
+    """Parse, play, print."""
+    config = cli.parse(PointingConfig)
+    truth = read_boxes(config.boxes)
+    found = [(path, truth.get(str(path.resolve()), truth.get(path.stem))) for path in pixels.find_images(config.image)]
+    chosen = [(path, boxes) for path, boxes in found if boxes is not None]
+    if not chosen:
+        raise ValueError(f"none of the {len(found)} images has a box in {config.boxes}")
+    with runtime.start(config.device, "fp32", seed=0) as run:
+        classifier = Classifier.load(config.model, run)
+        hits, chances = play(classifier, [path for path, _ in chosen], [boxes for _, boxes in chosen], run)
+    from cxr.metrics import wilson_interval
+
+    low, high = wilson_interval(sum(hits), len(hits))
+    share, chance = sum(hits) / len(hits), float(np.mean(chances))
+    if config.json:
+        print(
+            json.dumps(
+                {"images": len(hits), "hits": sum(hits), "share": share, "interval": [low, high], "chance": chance}
+            )
+        )
+    else:
+        print(
+            f"Grad-CAM peaks inside a true box in {sum(hits)} of {len(hits)} images: {share:.3f} "
+            f"(95% interval {low:.3f}-{high:.3f}); a blind guess would in {chance:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
