@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr import raster
+from cxr import containers, raster
 from cxr.dicom_elements import Element, Elements, Tag, read_elements
 from cxr.dicom_frame import Layout, read_frame
 from cxr.greyscale import GreyScale, Lut, Window, look_up
 
 # Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
-MAX_INFLATED_BYTES = 2 * raster.MAX_PIXELS + 2**20
+MAX_INFLATED_BYTES = 2 * containers.MAX_PIXELS + 2**20
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -40,7 +40,7 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
     pixel_data = _require_one_frame(elements)
     layout = _layout(elements)
     size = (layout.width, layout.height)
-    raster.check_size(*size)
+    containers.check_size(*size)
     if layout.samples == 3:
         return raster.Picture(_luma(read_frame(pixel_data, layout, syntax, elements.order, at_least)), size)
     palette = layout.photometric == "PALETTE COLOR"

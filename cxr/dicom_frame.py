@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr import raster
+from cxr import containers, raster
 from cxr.dicom_elements import DEFLATED, UNDEFINED_LENGTH, Element
 
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
@@ -73,7 +73,7 @@ def read_frame(pixel_data: Element, layout: Layout, syntax: str, order: str, at_
     if syntax == _RLE:
         return _rle(frame, layout)
     if syntax in (_JPEG_BASELINE, _JPEG_EXTENDED):
-        header = raster.jpeg_header(frame)
+        header = containers.jpeg_header(frame)
         _require_size(layout, header.width, header.height)
         if header.depth == 8:
             return np.asarray(raster.decode_jpeg(header, at_least, rgb=layout.photometric == "RGB"))
@@ -159,7 +159,7 @@ def _by_pydicom(frame: bytes, layout: Layout, syntax: str) -> NDArray[Any]:
     if syntax in _JPEG_2000:
         width, height, channels = _jpeg_2000_size(frame)
     else:
-        header = raster.jpeg_header(frame)
+        header = containers.jpeg_header(frame)
         width, height, channels = header.width, header.height, len(header.components)
     _require_size(layout, width, height)
     if channels != layout.samples:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr import dicom, raster
+from cxr import containers, dicom, raster
 from cxr.dicom_elements import looks_like_dicom
 from cxr.raster import Picture
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".dcm", ".dicom")
 # An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
-MAX_FILE_BYTES = 6 * raster.MAX_PIXELS + 2**20
+MAX_FILE_BYTES = 6 * containers.MAX_PIXELS + 2**20
 
 _HEAD_BYTES = 512
 _LONGEST_REASON = 300
@@ -36,7 +36,7 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     Raises:
         FileNotFoundError: no file at ``path``.
         UnreadableImage: whatever else is wrong with it: damage, another format, several frames or pages, a size that no
-            radiograph has (``raster.check_size``), a DICOM codec that is not installed.
+            radiograph has (``containers.check_size``), a DICOM codec that is not installed.
     """
     picture = _read(path, None)
     return np.array(picture.upright(picture.image))
