@@ -1,0 +1,596 @@
+import io
+import os
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from cxr import containers, pixels
+from cxr.pixels import SUFFIXES, UnreadableImage, find_images, is_dicom, read_grey, read_square
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
+
+
+def scene(height=72, width=90):
+    """uint8 [H, W]: slow waves, a bright disc off centre and a dark corner, so that every turn of it is another picture."""
+    y, x = np.mgrid[0:height, 0:width].astype(float)
+    grey = 120 + 60 * np.sin(x / width * 7) + 40 * np.cos(y / height * 5)
+    grey[(x - 0.7 * width) ** 2 + (y - 0.3 * height) ** 2 < (height / 6) ** 2] = 250
+    grey[: height // 5, : width // 5] = 5
+    return grey.round().clip(0, 255).astype(np.uint8)
+
+
+def write(path, image, **options):
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+    return path
+
+
+def jpeg_bytes(grey, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bytes(width, height, *, depth=8, color=0, rows=None, extra=b""):
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    return b"".join(
+        [
+            containers.PNG_MAGIC,
+            chunk(b"IHDR", header),
+            extra,
+            chunk(b"IDAT", zlib.compress(rows or b"")),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+def tiff_bytes(fields, data=b"", order="<", following=0):
+    """A TIFF of ``fields`` {tag: (type, value)} whose only strip lies at offset 8."""
+    rows = b"".join(
+        struct.pack(order + "HHI", tag, kind, 1)
+        + (struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value))
+        for tag, (kind, value) in sorted(fields.items())
+    )
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return (
+        magic
+        + struct.pack(order + "I", 8 + len(data))
+        + data
+        + struct.pack(order + "H", len(fields))
+        + rows
+        + struct.pack(order + "I", following)
+    )
+
+
+def strip_fields(width, height, length, **other):
+    names = {
+        "depth": 258,
+        "compression": 259,
+        "photometric": 262,
+        "orientation": 274,
+        "tile_width": 322,
+        "tile_height": 323,
+    }
+    fields = {
+        256: (4, width),
+        257: (4, height),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        273: (4, 8),
+        277: (3, 1),
+        278: (4, height),
+        279: (4, length),
+    }
+    return fields | {names[name]: (3, value) for name, value in other.items()}
+
+
+# --- what each format gives -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.png", {}),
+        ("a.tif", {}),
+        ("a.tiff", {"compression": "tiff_lzw"}),
+        ("b.tif", {"compression": "tiff_adobe_deflate"}),
+        ("c.tif", {"compression": "packbits"}),
+    ],
+)
+def test_lossless_8_bit_grey_comes_back_as_it_was(tmp_path, name, options):
+    grey = read_grey(write(tmp_path / name, scene(), **options))
+    assert grey.dtype == np.uint8
+    assert grey.flags.writeable
+    assert np.array_equal(grey, scene())
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bits_are_scaled_by_the_range_of_the_format(tmp_path, name):
+    values = np.full((16, 20), 32768, np.uint16)
+    values[0, :7] = [0, 1, 128, 129, 257, 65407, 65535]  # 65535 / 255 is 257, half of which is 128.5
+    grey = read_grey(write(tmp_path / name, values))
+    assert grey[0, :7].tolist() == [0, 0, 0, 1, 1, 255, 255]
+    assert grey[1, 1] == 128  # 32768 / 257 is 127.502
+    assert np.array_equal(grey, read_grey(write(tmp_path / "b.png", grey)))
+
+
+def test_16_bits_at_multiples_of_257_equal_8_bits(tmp_path):
+    deep = write(tmp_path / "a.png", scene().astype(np.uint16) * 257)
+    assert np.array_equal(read_grey(deep), scene())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_tiff_with_white_at_zero_is_turned_round(tmp_path, order, depth):
+    values = scene().astype(order + "u1" if depth == 8 else order + "u2") * (1 if depth == 8 else 257)
+    data = values.tobytes()
+    (tmp_path / "a.tif").write_bytes(
+        tiff_bytes(strip_fields(90, 72, len(data), depth=depth, photometric=0), data, order)
+    )
+    assert np.array_equal(read_grey(tmp_path / "a.tif"), 255 - scene())
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    bits = Image.fromarray(scene() > 120)
+    assert bits.mode == "1"
+    assert np.array_equal(read_grey(write(tmp_path / "a.png", bits)), (scene() > 120) * np.uint8(255))
+
+
+def test_colour_becomes_luma(tmp_path):
+    colours = np.zeros((16, 16, 3), np.uint8)
+    colours[0, :4] = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 10, 10)]
+    image = Image.fromarray(colours)
+    grey = read_grey(write(tmp_path / "a.png", image))
+    assert grey[0, :4].tolist() == [76, 150, 29, 10]  # 255 x .299, .587, .114
+    assert np.array_equal(grey, read_grey(write(tmp_path / "a.tif", image)))
+    assert np.array_equal(
+        grey, read_grey(write(tmp_path / "p.png", image.convert("P", palette=Image.Palette.ADAPTIVE)))
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_equals_a_full_decode(tmp_path, mode):
+    path = write(tmp_path / "a.jpg", Image.fromarray(scene()).convert(mode), quality=90)
+    with Image.open(path) as image:
+        assert np.array_equal(read_grey(path), np.array(image.convert("L")))
+
+
+def test_colour_jpeg_gives_the_luma_it_stores(tmp_path):
+    tints = np.stack([scene(), scene() // 2 + 60, scene() // 2 + 20], axis=-1)
+    path = write(tmp_path / "a.jpg", tints, quality=95, subsampling=0)
+    with Image.open(path) as image:
+        difference = np.abs(read_grey(path).astype(int) - np.array(image.convert("L")))
+    assert (difference > 1).mean() < 0.005  # where a decoded colour had to be clipped to 0..255
+
+
+def test_what_is_transparent_is_black(tmp_path):
+    rgba = np.full((16, 16, 4), 200, np.uint8)
+    rgba[:, :8, 3], rgba[:, 8:, 3] = 255, 0
+    grey = read_grey(write(tmp_path / "a.png", rgba))
+    assert grey[0, 0] == 200
+    assert grey[0, -1] == 0
+    opaque = Image.fromarray(scene()).convert("LA")
+    assert np.array_equal(read_grey(write(tmp_path / "b.png", opaque)), scene())
+    palette = Image.fromarray(scene()).convert("P")
+    keyed = write(tmp_path / "c.png", palette, transparency=bytes([255] * 200 + [0] * 56))
+    assert np.array_equal(read_grey(keyed), np.where(scene() < 200, scene(), 0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_obeyed_in_every_format(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    upright = np.array(ImageOps.exif_transpose(_with_orientation(scene(), orientation)))
+    for name in ("a.png", "a.tif"):
+        path = write(tmp_path / name, scene(), exif=exif)
+        assert np.array_equal(read_grey(path), upright), name
+    path = write(tmp_path / "a.jpg", scene(), exif=exif, quality=95)
+    grey = read_grey(path)
+    assert grey.shape == upright.shape
+    assert np.abs(grey.astype(int) - upright).mean() < 2
+    square, size = read_square(path, 32)
+    assert size == upright.shape
+    whole = Image.fromarray(grey).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(square.astype(int) - np.array(whole)).max() <= 1
+
+
+def _with_orientation(grey, orientation):
+    image = Image.fromarray(grey)
+    image.getexif()[274] = orientation
+    return image
+
+
+def test_content_counts_and_not_the_suffix(tmp_path):
+    png = write(tmp_path / "a.png", scene())
+    disguised = tmp_path / "a.jpg"
+    disguised.write_bytes(png.read_bytes())
+    assert np.array_equal(read_grey(disguised), scene())
+
+
+# --- the square -----------------------------------------------------------------------------------------------------
+
+
+def test_square_is_the_antialiased_squash_of_the_whole_image(tmp_path):
+    path = write(tmp_path / "a.png", scene(90, 140))
+    square, size = read_square(path, 40)
+    assert size == (90, 140)
+    assert square.shape == (40, 40)
+    assert square.dtype == np.uint8
+    assert square.flags.writeable
+    expected = Image.fromarray(scene(90, 140)).resize((40, 40), Image.Resampling.BILINEAR)
+    assert np.array_equal(square, np.array(expected))
+
+
+def test_square_averages_what_lies_between_its_pixels(tmp_path):
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 200
+    square, _ = read_square(write(tmp_path / "a.png", stripes), 16)
+    assert np.abs(square[:, 1:-1].astype(int) - 100).max() <= 1  # without antialiasing each would be 0 or 200
+
+
+@pytest.mark.parametrize("shape", [(503, 641), (300, 1251)])  # no multiples of the blocks that are shrunk
+def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
+    grain = np.random.default_rng(0).normal(0, 12, shape)
+    path = write(tmp_path / "a.jpg", (scene(*shape) + grain).clip(0, 255).astype(np.uint8), quality=90)
+    whole = Image.fromarray(read_grey(path))
+    for size in (16, 32, 64, 112):
+        square, original = read_square(path, size)
+        assert original == shape
+        expected = np.array(whole.resize((size, size), Image.Resampling.BILINEAR))
+        assert np.abs(square.astype(float) - expected).mean() < 1
+
+
+def test_a_jpeg_is_never_shrunk_below_twice_the_square(tmp_path):
+    path = write(tmp_path / "a.jpg", scene(512, 1024))
+    sizes = {size: pixels._read(path, 2 * size).image.size for size in (16, 32, 64, 128, 129, 256, 1000)}
+    assert sizes == {
+        16: (128, 64),
+        32: (128, 64),
+        64: (256, 128),
+        128: (512, 256),
+        129: (1024, 512),
+        256: (1024, 512),
+        1000: (1024, 512),
+    }
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+_TEXT = b"patient;finding\n17;normal\n" * 40
+REFUSED = {
+    "empty": (b"", r"is empty \(0 bytes\)"),
+    "text": (_TEXT, r"neither JPEG, PNG, TIFF nor DICOM \(it begins with b'patient;'\)"),
+    "gif": (b"GIF89a" + bytes(100), "neither JPEG"),
+    "300 megapixel png": (png_bytes(20000, 15000), "20000 x 15000 pixels is over the limit of 80 megapixels"),
+    "300 megapixel tiff": (tiff_bytes(strip_fields(20000, 15000, 10)), "20000 x 15000 pixels is over the limit"),
+    "1 x 1 png": (png_bytes(1, 1, rows=b"\0\0"), "1 x 1 pixels is too small for a radiograph"),
+    "no height": (png_bytes(64, 0), "64 x 0 pixels is too small"),
+    "animated png": (png_bytes(64, 64, extra=chunk(b"acTL", struct.pack(">II", 3, 0))), "animated PNG"),
+    "png without data": (png_bytes(64, 64), "cannot be decoded"),
+    "png of the magic alone": (containers.PNG_MAGIC, "PNG without a header"),
+    "jpeg of the magic alone": (b"\xff\xd8\xff\xe0", "ends before its picture begins"),
+    "jpeg without a frame": (b"\xff\xd8\xff\xda" + bytes(60), "without a frame header"),
+    "tiff of two pages": (tiff_bytes(strip_fields(20, 20, 0), following=8), "several pages"),
+    "tiff without a directory": (b"II*\0" + struct.pack("<I", 4000) + bytes(20), "cannot be decoded"),
+    "tiff of giant tiles": (
+        tiff_bytes(strip_fields(64, 64, 0, tile_width=65535, tile_height=65535)),
+        "tiles of 65535 x 65535",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("read", [read_grey, lambda path: read_square(path, 32)], ids=["grey", "square"])
+def test_unreadable_content_is_refused_in_one_line(tmp_path, name, read):
+    content, reason = REFUSED[name]
+    path = tmp_path / "scan.png"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match=reason) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+
+
+def test_jpeg_that_claims_300_megapixels_is_refused_from_its_header(tmp_path):
+    content = jpeg_bytes(scene())
+    frame = content.index(b"\xff\xc0")
+    content = content[: frame + 5] + struct.pack(">HH", 15000, 20000) + content[frame + 9 :]
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImage, match="20000 x 15000 pixels is over the limit"):
+        read_grey(tmp_path / "a.jpg")
+
+
+def test_jpeg_with_too_few_bytes_for_its_size_is_refused(tmp_path):
+    content = jpeg_bytes(scene())
+    frame = content.index(b"\xff\xc0")
+    content = content[: frame + 5] + struct.pack(">HH", 8000, 8000) + content[frame + 9 :]
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImage, match="8000 x 8000 pixels need more"):
+        read_grey(tmp_path / "a.jpg")
+
+
+def test_jpeg_of_endless_scans_is_refused(tmp_path):
+    content = jpeg_bytes(np.zeros((1000, 1000), np.uint8), progressive=True)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    (tmp_path / "a.jpg").write_bytes(content[:-2] + last_scan * 1600 + b"\xff\xd9")
+    with pytest.raises(UnreadableImage, match="scans over 1000 x 1000"):
+        read_grey(tmp_path / "a.jpg")
+
+
+def test_text_bomb_in_a_png_is_never_inflated(tmp_path):
+    bomb = chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(10**7), 1))
+    rows = b"".join(b"\0" + row.tobytes() for row in scene())
+    (tmp_path / "a.png").write_bytes(png_bytes(90, 72, rows=rows, extra=bomb))
+    assert np.array_equal(read_grey(tmp_path / "a.png"), scene())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, suffix):
+    content = write(tmp_path / f"whole.{suffix}", scene()).read_bytes()
+    path = tmp_path / f"part.{suffix}"
+    for tenths in range(10):
+        path.write_bytes(content[: 1 + len(content) * tenths // 10])
+        with pytest.raises(UnreadableImage):
+            read_grey(path)
+
+
+def test_cmyk_and_floating_point_are_refused_by_name(tmp_path):
+    cmyk = write(tmp_path / "a.jpg", Image.fromarray(scene()).convert("CMYK"))
+    with pytest.raises(UnreadableImage, match="mode CMYK; expected grey or RGB"):
+        read_grey(cmyk)
+    floating = write(tmp_path / "a.tif", scene().astype(np.float32))
+    with pytest.raises(UnreadableImage, match="mode F; expected grey or RGB"):
+        read_grey(floating)
+
+
+def test_pages_and_frames_are_refused(tmp_path):
+    pages = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(UnreadableImage, match="several pages"):
+        read_grey(tmp_path / "a.tif")
+    pages[0].save(tmp_path / "a.png", save_all=True, append_images=pages[1:])
+    with pytest.raises(UnreadableImage, match="animated PNG"):
+        read_grey(tmp_path / "a.png")
+
+
+def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file") as caught:
+        read_grey(Path("gone.png"))
+    assert str(tmp_path / "gone.png") in str(caught.value)
+
+
+def test_folders_and_pipes_are_refused(tmp_path):
+    with pytest.raises(UnreadableImage, match="is a folder; expected a file"):
+        read_grey(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(UnreadableImage, match="is a device or a pipe"):
+            read_grey(tmp_path / "pipe")
+
+
+def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
+    path = tmp_path / "a.dcm"
+    with path.open("wb") as file:
+        file.truncate(pixels.MAX_FILE_BYTES + 1)  # sparse: takes no room on disk
+    with pytest.raises(UnreadableImage, match="no radiograph needs more than 458 MiB"):
+        read_grey(path)
+
+
+def test_control_characters_do_not_reach_the_message(tmp_path, monkeypatch):
+    def decode(*_):
+        raise ValueError("first\nsecond \x1b[2J")
+
+    monkeypatch.setattr(pixels.raster, "decode", decode)
+    with pytest.raises(UnreadableImage, match=r": first second \?\[2J$"):
+        read_grey(write(tmp_path / "a.png", scene()))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RecursionError("deep"), struct.error("short"), zlib.error("Error -3")]
+)
+def test_whatever_a_decoder_raises_is_an_unreadable_image(tmp_path, monkeypatch, error):
+    def decode(*_):
+        raise error
+
+    monkeypatch.setattr(pixels.raster, "decode", decode)
+    with pytest.raises(UnreadableImage, match=f"cannot be decoded .*{type(error).__name__}"):
+        read_grey(write(tmp_path / "a.png", scene()))
+
+
+# --- quiet, in threads too ------------------------------------------------------------------------------------------
+
+
+def damaged_exif():
+    """A JPEG whose EXIF names a value far beyond its end; Pillow warns of this when it reads such a file itself."""
+    directory = struct.pack("<HHHIIHHII", 2, 0x010F, 2, 4000, 9000, 0x0112, 3, 1, 6) + bytes(4)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + directory
+    content = jpeg_bytes(scene())
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + content[2:]
+
+
+def test_damaged_notes_neither_warn_nor_lose_the_picture(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(damaged_exif())
+    with pytest.warns(UserWarning, match="EXIF|Truncated|larger than file"), Image.open(path) as image:
+        image.getexif()
+    assert read_grey(path).shape == (90, 72)  # the orientation is still told, and under filterwarnings=error
+    broken = damaged_exif().replace(b"Exif\0\0II*\0\x08", b"Exif\0\0II*\0\xf8")
+    path.write_bytes(broken)
+    assert read_grey(path).shape == (72, 90)
+
+
+def test_threads_read_alike_and_leave_the_warning_filters_alone(tmp_path):
+    paths = [write(tmp_path / f"{index}.png", np.roll(scene(), index, axis=1)) for index in range(12)]
+    (tmp_path / "bad.png").write_bytes(png_bytes(20000, 15000))
+    (tmp_path / "notes.jpg").write_bytes(damaged_exif())
+    before, barrier = list(warnings.filters), threading.Barrier(4)
+
+    def read(worker):
+        barrier.wait()
+        squares = [read_square(path, 24)[0] for path in paths]
+        read_grey(tmp_path / "notes.jpg")
+        with pytest.raises(UnreadableImage):
+            read_grey(tmp_path / "bad.png")
+        return squares
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(read, range(4)))
+    assert list(warnings.filters) == before
+    for squares in results:
+        assert all(np.array_equal(one, read_square(path, 24)[0]) for one, path in zip(squares, paths, strict=True))
+
+
+def test_reading_plain_files_imports_no_pydicom(tmp_path):
+    path = write(tmp_path / "a.png", scene())
+    code = f"import sys; from pathlib import Path; from cxr.pixels import read_grey; read_grey(Path({str(path)!r}))"
+    check = subprocess.run(
+        [sys.executable, "-c", code + "; print('pydicom' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert check.stdout == "False\n"
+
+
+# --- finding files --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder as archives leave it: images in two depths, and much that is none."""
+    for name in (
+        "b.png",
+        "a.JPG",
+        "sub/c.dcm",
+        "sub/deep/d.tiff",
+        "notes.txt",
+        ".hidden.png",
+        "__MACOSX/._a.JPG",
+        ".cache/e.png",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    for name in ("IM000017", "1.2.840.113619.2", "DICOMDIR", ".trash"):
+        (tmp_path / "sub" / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
+    (tmp_path / "sub" / "README").write_text("no image")
+    (tmp_path / "sub" / "report.2024").write_text("no image either")
+    return tmp_path
+
+
+def names(paths, root):
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def test_a_folder_gives_its_radiographs_sorted(tree):
+    found = names(find_images([str(tree)]), tree)
+    assert found == ["a.JPG", "b.png", "sub/1.2.840.113619.2", "sub/IM000017", "sub/c.dcm", "sub/deep/d.tiff"]
+
+
+def test_a_file_is_taken_whatever_its_name(tree):
+    assert find_images([str(tree / "notes.txt")]) == [tree / "notes.txt"]
+    assert find_images([str(tree / ".hidden.png")]) == [tree / ".hidden.png"]
+
+
+def test_patterns_are_expanded_for_shells_that_do_not(tree):
+    assert names(find_images([str(tree / "*.png")]), tree) == ["b.png"]
+    assert names(find_images([str(tree / "**" / "*.tiff")]), tree) == ["sub/deep/d.tiff"]
+    assert names(find_images([str(tree / "s*")]), tree)[0] == "sub/1.2.840.113619.2"  # a folder among the matches
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tree):
+    (tree / "scan [1].png").write_bytes(b"x")
+    (tree / "scan 1.png").write_bytes(b"x")
+    assert names(find_images([str(tree / "scan [1].png")]), tree) == ["scan [1].png"]
+    (tree / "scan [1].png").unlink()
+    assert names(find_images([str(tree / "scan [1].png")]), tree) == ["scan 1.png"]
+
+
+def test_each_file_once_in_the_order_asked_for(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    found = find_images(["b.png", str(tree / "b.png"), "./b.png", ".", "*.JPG"])
+    assert found[0] == Path("b.png")
+    assert [path.name for path in found].count("b.png") == 1
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("pattern", ["gone.png", "*.gone", "gone/**/*.png", ""])
+def test_an_argument_without_a_match_is_named(tree, monkeypatch, pattern):
+    monkeypatch.chdir(tree)
+    with pytest.raises(FileNotFoundError, match="no such file or folder") as caught:
+        find_images(["b.png", pattern])
+    assert pattern in str(caught.value)
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(FileNotFoundError, match="holds no images"):
+        find_images([str(tmp_path)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_links_are_followed_but_not_in_circles(tree):
+    (tree / "sub" / "round").symlink_to(tree, target_is_directory=True)
+    (tree / "elsewhere").mkdir()
+    (tree / "elsewhere" / "f.png").write_bytes(b"x")
+    (tree / "sub" / "link").symlink_to(tree / "elsewhere", target_is_directory=True)
+    found = names(find_images([str(tree / "sub")]), tree)
+    assert len([name for name in found if name.endswith("f.png")]) == 1
+    assert len([name for name in found if name.endswith("c.dcm")]) == 1
+
+
+def test_suffixes_are_lower_case_with_their_dot():
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)
+    assert {".jpeg", ".png", ".tif", ".dcm"} <= set(SUFFIXES)
+
+
+def test_dicom_is_told_by_its_beginning(tmp_path):
+    cases = {
+        "magic": (bytes(128) + b"DICM", True),
+        "explicit": (b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + bytes(20), True),
+        "big endian": (b"\0\x08\0\x05CS\0\x0aISO_IR 100" + bytes(20), True),
+        "implicit": (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100\x08\0\x08\0" + bytes(20), True),
+        "text": (_TEXT, False),
+        "png": (containers.PNG_MAGIC + bytes(200), False),
+        "zeros": (bytes(200), False),
+        "group 8 by chance": (b"\x08\0\xff\xff\xff\xff\xff\xff" + bytes(20), False),
+        "empty": (b"", False),
+    }
+    for name, (content, expected) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        assert is_dicom(tmp_path / name) is expected, name
+
+
+# --- real radiographs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_real_jpegs_equal_a_full_decode_within_one_grey_level():
+    folder = DATA / "chest_xray_original_size"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; CXR_DATA names the folder of the real images")
+    for path in find_images([str(folder)])[::20]:
+        with Image.open(path) as image:
+            whole = image.convert("L")
+        assert np.array_equal(read_grey(path), np.array(whole))
+        expected = np.array(whole.resize((224, 224), Image.Resampling.BILINEAR))
+        square, size = read_square(path, 224)
+        assert size == (whole.height, whole.width)
+        assert np.abs(square.astype(float) - expected).mean() < 1
