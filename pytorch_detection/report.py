@@ -1,0 +1,289 @@
+"""What follows training: the rule for boxes on validation, the model file, one look at the held-out patients."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr import checkpoints, cli, decoded, plots, runtime
+from pytorch_classification.model import Classifier
+from pytorch_detection import box_metrics, rsna_dataset
+from pytorch_detection.detector import Array, Detector, Rule, choose_rule, file_hash, load_model
+from pytorch_detection.model import TASK
+
+if TYPE_CHECKING:
+    from pytorch_detection.train_detection import Data, TrainConfig
+
+_GRID = 9  # pictures in the grid of examples
+_RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
+_PARTS = {
+    "loss_objectness": "objectness",
+    "loss_rpn_box_reg": "proposal boxes",
+    "loss_classifier": "box class",
+    "loss_box_reg": "box position",
+    "loss_image": "image",
+}
+
+
+def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
+    """Choose on validation, write the model, then look at the held-out exams for the first and only time."""
+    best = config.out_dir / "best_weights.pth"
+    state = checkpoints.load(best, task=TASK)
+    detector = Detector(load_model(state, best, run), config.flip_average, Rule(0.0, 1.0, 1.0), None, "")
+    classifier = None if config.classifier is None else Classifier.load(config.classifier, run)
+    exams = [data.exams[i] for i in data.validation]
+    found = detector.find(data.images.images[data.validation], run)
+    truths = data.truths(data.validation)
+    rule, score = choose_rule(found, truths)
+    chosen, combined, hashed = {"rsna_score": score}, None, ""
+    if classifier is not None and config.classifier is not None:
+        extra = opinions(classifier, exams, "validation", config, run)
+        combined, chosen["rsna_score_with_classifier"] = choose_rule(found, truths, extra)
+        hashed = file_hash(config.classifier)
+    detector = Detector(detector.model, config.flip_average, rule, combined, hashed)
+    if run.is_main:
+        detector.save(
+            config.out_dir / "best.pth",
+            config=cli.plain(config),
+            epoch=state["epoch"],
+            validation={"images": len(exams), **chosen},
+            provenance=runtime.provenance(run),
+        )
+        print(
+            f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}\n"
+            + (f"with the classifier: {described(combined)}; " if combined else "")
+            + (f"RSNA score {chosen['rsna_score_with_classifier']:.3f}\n" if combined else "")
+            + f"model: {config.out_dir / 'best.pth'}"
+        )
+        plots.loss_curves(
+            records,
+            config.images_dir / "loss_curve.png",
+            best_epoch=state["epoch"],
+            scores={
+                "val_ap50": "AP50",
+                "val_rsna_score": "RSNA score",
+                "val_image_auc": "image ROC AUC",
+                "val_sensitivity_at_1_fp": "found at 1 false per image",
+            },
+            parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
+        )
+    held_out_report(config, data, detector, classifier, run)
+
+
+def described(rule: Rule) -> str:
+    """A rule in words."""
+    return (
+        f"boxes score times the image's probability to the power {rule.gate_power:g}, shrunk to {rule.shrink:g}, given "
+        f"out from {rule.threshold:.4f}"
+    )
+
+
+def opinions(
+    classifier: Classifier, exams: Sequence[rsna_dataset.Exam], name: str, config: "TrainConfig", run: runtime.Runtime
+) -> Array:
+    """The classifier's probability float64 [N] for each exam, from squares of its own size."""
+    store = decoded.decode(
+        [exam.path for exam in exams],
+        classifier.store_size,
+        config.out_dir / "decoded",
+        name=f"{name}-for-classifier",
+        progress=run.is_main,
+    )
+    return classifier.probabilities(store.images, run)
+
+
+def held_out_report(
+    config: "TrainConfig", data: "Data", detector: Detector, classifier: Classifier | None, run: runtime.Runtime
+) -> None:
+    """Score the finished model on the held-out exams and draw it; files that also stand in training are left out."""
+    exams = data.held_out
+    store = decoded.decode(
+        [exam.path for exam in exams],
+        detector.size,
+        config.out_dir / "decoded",
+        name="held_out",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+    known = set(data.hashes)
+    repeated = np.array([content in known for content in store.hashes])
+    if repeated.any() and run.is_main:
+        warnings.warn(f"{repeated.sum()} held-out files equal another file byte for byte, left out", stacklevel=2)
+    kept = np.flatnonzero(store.readable & ~repeated)
+    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)
+    truths: list[Any] = [images[int(index)][1]["boxes"].numpy() for index in kept]
+    exams = [exams[index] for index in kept]
+    found = detector.find(store.images[kept], run)
+    extra = None if classifier is None else opinions(classifier, exams, "held_out", config, run)
+    if not run.is_main:
+        return
+    boxes, scores = detector.rule.apply(found)
+    threshold = detector.rule.threshold
+    result = {
+        "set": f"{len(exams)} held-out exams of {config.data_dir}",
+        "rule": asdict(detector.rule),
+        "all": evaluated(boxes, scores, truths, exams, threshold, _RESAMPLES),
+        "subgroups": {
+            name: evaluated(*(taken(rows, at) for rows in (boxes, scores, truths, exams)), threshold, _FEW_RESAMPLES)
+            for name, at in rsna_dataset.subgroups(exams).items()
+        },
+        "provenance": runtime.provenance(run),
+    }
+    if detector.combined is not None:
+        with_classifier = detector.combined.apply(found, extra)
+        result["rule_with_classifier"] = asdict(detector.combined)
+        result["with_classifier"] = evaluated(*with_classifier, truths, exams, detector.combined.threshold, _RESAMPLES)
+    path = config.out_dir / "held_out_report.json"
+    text = json.dumps(result, indent=2, allow_nan=False)
+    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+    print(f"\nheld-out exams, read once:\n{format_report(result)}\n\nreport: {path}")
+    draw(config.images_dir, [store.images[i] for i in kept], exams, boxes, scores, truths, threshold)
+    print(f"pictures: {config.images_dir}")
+
+
+def taken(rows: Sequence[Any], at: NDArray[np.int64]) -> list[Any]:
+    """The ``rows`` at some positions."""
+    return [rows[int(index)] for index in at]
+
+
+def evaluated(
+    boxes: Sequence[Any],
+    scores: Sequence[Any],
+    truths: Sequence[Any],
+    exams: Sequence[rsna_dataset.Exam],
+    threshold: float,
+    resamples: int,
+) -> dict[str, Any]:
+    """``box_metrics.evaluate_detections`` by patient, with the class of every exam."""
+    return box_metrics.evaluate_detections(
+        boxes,
+        scores,
+        truths,
+        [exam.patient for exam in exams],
+        threshold,
+        classes=[exam.finding for exam in exams],
+        resamples=resamples,
+    )
+
+
+# What the table shows of each score, in this order; the JSON file holds all of them.
+_ROWS = {
+    "rsna_score": "RSNA score",
+    "ap50": "AP at IoU .50",
+    "ap": "COCO AP",
+    "sensitivity_at_0.125_fp": "boxes found at 1/8 false per image",
+    "sensitivity_at_0.25_fp": "boxes found at 1/4",
+    "sensitivity_at_0.5_fp": "boxes found at 1/2",
+    "sensitivity_at_1_fp": "boxes found at 1",
+    "sensitivity_at_2_fp": "boxes found at 2",
+    "sensitivity_at_4_fp": "boxes found at 4",
+    "sensitivity_at_8_fp": "boxes found at 8",
+    "image_auc": "image ROC AUC",
+    "box_sensitivity": "boxes found (threshold)",
+    "box_precision": "boxes that are right (threshold)",
+    "false_positives_per_image": "false boxes per image (threshold)",
+    "image_sensitivity": "images with opacity that get a box",
+    "image_specificity": "images without that get none",
+}
+_SUBGROUP_COLUMNS = ("rsna_score", "ap50", "image_auc", "image_specificity")
+
+
+def format_report(result: dict[str, Any]) -> str:
+    """The report as a table to read."""
+    whole = result["all"]
+    lines = [
+        f"{whole['images']} exams of {whole['patients']} patients, {whole['images_with_opacity']} with opacity "
+        f"({whole['true_boxes']} boxes); threshold {whole['threshold']:.4f}; 95 % intervals by patient",
+        "",
+    ]
+    other = result.get("with_classifier")
+    if other:
+        lines.append(f"{'':38}{'detector alone':26}with the classifier")
+    for key, name in _ROWS.items():
+        lines.append(
+            f"{name:38}{_interval(whole['scores'][key]):26}" + (_interval(other["scores"][key]) if other else "")
+        )
+    lines += ["", "share of images without opacity that get a box:"]
+    for name, rate in whole["false_positive_rates"].items():
+        beside = _interval(other["false_positive_rates"][name]) if other else ""
+        lines.append(f"  {name:36}{_interval(rate):26}{beside}")
+    lines += ["", f"{'':18}{'exams':>6} {'ill':>5}   " + "".join(f"{_ROWS[key]:26}" for key in _SUBGROUP_COLUMNS)]
+    for name, part in result["subgroups"].items():
+        cells = "".join(f"{_interval(part['scores'][key]):26}" for key in _SUBGROUP_COLUMNS)
+        lines.append(f"{name:18}{part['images']:>6} {part['images_with_opacity']:>5}   {cells}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _interval(score: dict[str, Any]) -> str:
+    if score["value"] is None:
+        return "-"
+    if score["low"] is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def draw(
+    folder: Path,
+    images: Sequence[NDArray[np.uint8]],
+    exams: Sequence[rsna_dataset.Exam],
+    boxes: Sequence[Array],
+    scores: Sequence[Array],
+    truths: Sequence[Any],
+    threshold: float,
+) -> None:
+    """The pictures of a held-out report; ``images`` are the squares that all boxes are in pixels of."""
+    title = f"{len(exams)} held-out exams"
+    matches = box_metrics.match(boxes, scores, truths)
+    rates, sensitivities, _ = box_metrics.froc_curve(matches)
+    at_budget = box_metrics.froc_sensitivities(matches, np.ones((1, len(exams))))
+    points = {
+        budget: float(value[0])
+        for budget, value in zip(box_metrics.FALSE_POSITIVES_PER_IMAGE, at_budget.values(), strict=True)
+    }
+    plots.froc(rates, sensitivities, folder / "froc.png", points=points, title=title)
+    precision, recall, _ = box_metrics.precision_recall_curve(matches)
+    plots.precision_recall(
+        {"boxes with IoU above .5": (recall, precision)}, folder / "precision_recall_detection.png", title=title
+    )
+    shown = telling_cases(matches, threshold)
+    given_out = [scores[index] >= threshold for index in shown]
+    plots.detection_grid(
+        taken(images, shown),
+        taken(truths, shown),
+        [boxes[index][kept] for index, kept in zip(shown, given_out, strict=True)],
+        [scores[index][kept] for index, kept in zip(shown, given_out, strict=True)],
+        [f"{exams[index].finding}\n{exams[index].view or 'view unknown'}" for index in shown],
+        folder / "detection_example.png",
+    )
+
+
+def telling_cases(matches: box_metrics.Matches, threshold: float) -> NDArray[np.int64]:
+    """Indices of pictures worth looking at: what was found, what was missed, and false boxes, a third of each.
+
+    Within each kind they are spread evenly from the surest to the least sure; what one kind lacks the next ones fill.
+    """
+    given_out = matches.score >= threshold
+    hits = np.bincount(matches.image[given_out & matches.hit[:, 0]], minlength=matches.images)
+    false = np.bincount(matches.image[given_out & ~matches.hit[:, 0]], minlength=matches.images)
+    highest = np.zeros(matches.images)
+    np.maximum.at(highest, matches.image, matches.score)
+    kinds = (
+        (hits == matches.true_boxes) & (hits > 0),
+        hits < matches.true_boxes,
+        (false > 0) & (matches.true_boxes == 0),
+        np.ones(matches.images, np.bool_),
+    )
+    shown: list[int] = []
+    for number, kind in enumerate(kinds, 1):
+        pool = np.setdiff1d(np.flatnonzero(kind), shown)
+        pool = pool[np.argsort(-highest[pool], kind="stable")]
+        wanted = min(_GRID, number * _GRID // 3) - len(shown)
+        shown += (
+            np.unique(pool[np.linspace(0, len(pool) - 1, wanted).round().astype(int)]).tolist() if len(pool) else []
+        )
+    return np.array(shown, np.int64)

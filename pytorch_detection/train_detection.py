@@ -1,0 +1,434 @@
+"""Train Faster R-CNN to box lung opacities on RSNA radiographs, and report on held-out patients once.
+
+    python pytorch_detection/train_detection.py --data-dir dataset_det --weights none
+
+Writes checkpoint/detection/{last,best_weights}.pth and metrics.jsonl while it trains; at the end the finished model to
+checkpoint/detection/best.pth, the report on held-out patients to held_out_report.json beside it, and pictures to
+images/. With --resume it goes on from last.pth and ends with the same weights as a run that was never stopped. Under
+torchrun the batch is divided among the processes.
+"""
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
+from pytorch_classification.model import no_decay_groups
+from pytorch_detection import box_metrics, report, rsna_dataset
+from pytorch_detection.detector import Found, as_input, choose_gate
+from pytorch_detection.model import (
+    LARGEST_SIZE,
+    TASK,
+    Architecture,
+    Backbone,
+    Detection,
+    GreyFasterRCNN,
+    Losses,
+    Target,
+    build,
+    construct,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+_BATCH = 16  # images at once when no gradients are kept
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
+
+    data_dir: Path = cli.flag(ROOT / "dataset_det", help="holds the DICOM folder and the tables of the RSNA challenge")
+    out_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
+    images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
+    backbone: Backbone = cli.flag("resnet18", help="resnet18 is cut for training from scratch, the others for COCO")
+    weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
+    epochs: int = cli.flag(24, help="passes over the training images")
+    size: int = cli.flag(384, help="side in pixels of the square the network sees")
+    batch_size: int = cli.flag(8, help="images per step, over all processes together")
+    lr: float = cli.flag(5e-4, help="highest AdamW learning rate of the one-cycle schedule")
+    weight_decay: float = cli.flag(0.05, help="AdamW weight decay of kernels; biases and normalisation have none")
+    ema_decay: float = cli.flag(0.995, help="per-step decay of the weight average that is evaluated and kept")
+    negatives_per_positive: float | None = cli.flag(
+        1.0, help="images without opacity drawn per epoch for each one with"
+    )
+    image_loss_weight: float = cli.flag(0.5, help="weight of the loss of the whole image's answer; 0 leaves it out")
+    calm_epochs: int = cli.flag(4, help="the last epochs, which see the images nearly as they are")
+    flip_average: bool = cli.flag(True, help="fuse the boxes of an image and its mirror image; kept in the model")
+    classifier: Path | None = cli.flag(None, help="choose also how boxes are cut when this model multiplies scores")
+    seed: int = cli.flag(0, help="decides the split, the start and every random draw")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device does so natively")
+    compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
+    resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
+    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
+    allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        if not 0 < self.ema_decay < 1:
+            raise ValueError(f"--ema-decay {self.ema_decay}: expected more than 0, below 1")
+        least = {"epochs": 1, "size": 64, "batch_size": 1, "seed": 0, "weight_decay": 0, "calm_epochs": 0}
+        for name, low in {**least, "image_loss_weight": 0, "negatives_per_positive": 0}.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"--size {self.size}: expected at most {LARGEST_SIZE}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr {self.lr}: expected a positive number")
+        known = ("coco", "imagenet", "none")
+        if self.weights not in known and not self.resume and not Path(self.weights).is_file():
+            raise FileNotFoundError(
+                f"--weights: no file {Path(self.weights).resolve()}, nor is it {' or '.join(known)}"
+            )
+        if self.classifier is not None and not self.classifier.is_file():
+            raise FileNotFoundError(f"--classifier: no file {self.classifier.resolve()}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and chooses by; the held-out exams are only listed.
+
+    ``exams`` and ``images`` (of the same order) are those for training and validation; ``train`` and ``validation`` are
+    indices into them. ``hashes`` are the content of each file.
+    """
+
+    exams: list[rsna_dataset.Exam]
+    images: rsna_dataset.RsnaDetectionDataset
+    hashes: list[str]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    held_out: list[rsna_dataset.Exam]
+
+    def truths(self, indices: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """True boxes [m, 4] xyxy in pixels of the stored square."""
+        return [self.images[int(index)][1]["boxes"].numpy() for index in indices]
+
+    def digest(self) -> str:
+        """Changes when the content, the boxes or the part of an image do."""
+        parts = np.zeros(len(self.exams), np.int64)
+        parts[self.validation] = 1
+        rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
+        lines = (f"{content} {exam.boxes_xyxy} {part}\n" for content, exam, part in rows)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
+    """The exams divided by patient, those to train on and to choose by decoded."""
+    exams = rsna_dataset.read_exams(config.data_dir, allow_missing=config.allow_missing, progress=run.is_main)
+    parts = rsna_dataset.split(exams, config.seed)
+    listed = [exams[i] for part in (parts.train, parts.validation) for i in part]
+    store = decoded.decode(
+        [exam.path for exam in listed],
+        config.size,
+        config.out_dir / "decoded",
+        name="train",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+    if not store.readable.all():
+        warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
+    readable, first = np.flatnonzero(store.readable), len(parts.train)
+    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, listed)
+    held_out = [exams[i] for i in parts.held_out]
+    return Data(listed, images, store.hashes, readable[readable < first], readable[readable >= first], held_out)
+
+
+def augmented(
+    stored: Tensor, boxes: Sequence[Tensor], generator: torch.Generator, calm: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and boxes to match.
+
+    Position, size and shape vary as chests do, tone as exposures do. ``calm`` leaves the mirror image and a little
+    shift: the last epochs settle on images as they are.
+    """
+    count, device = len(stored), stored.device
+    curves = augment.plain_curves(count, device)
+    if not calm:
+        curves = augment.vary_tone(curves, generator, gamma=0.4, contrast=0.3, brightness=0.1)
+    images = augment.apply_curves(stored, curves)
+    much = 0.25 if calm else 1.0
+    matrices = augment.random_affine(
+        count,
+        generator,
+        rotation_degrees=6 * much,
+        zoom=0.2 * much,
+        stretch=0.12 * much,
+        shear=0.05 * much,
+        shift=0.12 * much,
+        flip=0.5,
+    )
+    size = stored.shape[-1]
+    return augment.warp(images, matrices, size), augment.move_boxes(boxes, matrices, size, least_kept=0.4)
+
+
+@dataclass
+class Learner:
+    """What training moves, and what a checkpoint must hold to go on."""
+
+    model: GreyFasterRCNN
+    stepper: nn.Module  # the model as training calls it: wrapped for several processes
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+    def state(self) -> dict[str, Any]:
+        """For ``checkpoints.save``."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what ``state`` saved."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def make_learner(config: TrainConfig, model: GreyFasterRCNN, steps_per_epoch: int, run: runtime.Runtime) -> Learner:
+    """``model`` on its device, its weight average, AdamW and its schedule; as for classification."""
+    model = model.to(run.device).to(memory_format=torch.channels_last)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    optimizer = torch.optim.AdamW(
+        no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps"
+    )
+    total_steps = config.epochs * steps_per_epoch
+    rise = 0.25 if total_steps != 4 else 0.5  # torch divides by zero where the rise is one step long
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps, pct_start=rise)
+    if config.compile:  # after the average was copied; the heads' shapes change from image to image
+        model.backbone.body.compile()
+        model.backbone.fpn.compile()
+    return Learner(model, runtime.distribute(model, run), average, optimizer, scheduler)
+
+
+def batches(order: NDArray[np.int64], batch_size: int, run: runtime.Runtime) -> list[NDArray[np.int64]]:
+    """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
+    count = len(order) // batch_size
+    return [runtime.shard(batch, run) for batch in order[: count * batch_size].reshape(count, batch_size)]
+
+
+def total_loss(losses: Losses, config: TrainConfig) -> Tensor:
+    """The loss that is minimised: torchvision's four parts, and the image's with its weight."""
+    return sum((config.image_loss_weight if name == "loss_image" else 1) * part for name, part in losses.items())
+
+
+def train_one_epoch(
+    learner: Learner, data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+) -> dict[str, float]:
+    """One pass in the order that (seed, epoch) decides; the mean losses per image, over all processes.
+
+    Raises:
+        FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
+    """
+    generator = runtime.seed_epoch(config.seed, epoch, run)
+    order = epoch_order(data, config, epoch)
+    calm = epoch >= config.epochs - config.calm_epochs
+    learner.model.train()
+    sums: dict[str, float] = {}
+    steps = batches(order, min(config.batch_size, len(order)), run)
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
+        stored, targets = batch_of(data, chosen, run)
+        images, boxes = augmented(stored, [target["boxes"] for target in targets], generator, calm)
+        with run.autocast():
+            losses = learner.stepper(images.contiguous(memory_format=torch.channels_last), labelled(boxes))
+        loss = total_loss(losses, config)
+        values = {"loss": loss.item(), **{name: part.item() for name, part in losses.items()}}
+        if not np.isfinite(values["loss"]):
+            names = ", ".join(str(data.exams[i].path) for i in chosen)
+            raise FloatingPointError(
+                f"epoch {epoch + 1}, step {step + 1}: the loss is {values['loss']} on the images {names}"
+            )
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learner.model.parameters(), max_norm=5.0)
+        learner.optimizer.step()
+        learner.scheduler.step()
+        learner.average.update_parameters(learner.model)
+        sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+    return averaged(sums, len(steps), run)
+
+
+def epoch_order(data: Data, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
+    """The exams of an epoch, the same in every process."""
+    return rsna_dataset.epoch_indices(
+        data.exams,
+        data.train,
+        seed=config.seed,
+        epoch=epoch,
+        negatives_per_positive=config.negatives_per_positive,
+    )
+
+
+def batch_of(data: Data, chosen: NDArray[np.int64], run: runtime.Runtime) -> tuple[Tensor, list[Target]]:
+    """Stored squares uint8 [B, S, S] and their targets, on the run's device."""
+    images, targets = rsna_dataset.collate([data.images[int(index)] for index in chosen])
+    return images.squeeze(1).to(run.device), labelled([target["boxes"].to(run.device) for target in targets])
+
+
+def labelled(boxes: Sequence[Tensor]) -> list[Target]:
+    """Targets of boxes that all are opacities."""
+    ones = (torch.full((len(some),), rsna_dataset.OPACITY, device=some.device) for some in boxes)
+    return [{"boxes": some, "labels": labels} for some, labels in zip(boxes, ones, strict=True)]
+
+
+def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[str, float]:
+    """Sums over ``count`` things in each process as means over all."""
+    parts = runtime.gather_objects((sums, count), run)
+    total = sum(number for _, number in parts)
+    return {name: sum(part[name] for part, number in parts if number) / total for name in sums}
+
+
+@torch.inference_mode()
+def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float | None]:
+    """Scores and losses of the averaged weights on the validation images, the same in every process.
+
+    One pass through the backbone gives both. Which anchors and proposals enter the losses is drawn alike each time.
+    """
+    runtime.synchronize_buffers(learner.average, run)
+    model = learner.average.module
+    assert isinstance(model, GreyFasterRCNN)
+    model.eval()
+    torch.manual_seed(config.seed)
+    mine = runtime.shard(data.validation, run)
+    detections: list[Detection] = []
+    sums: dict[str, float] = {}
+    for first in range(0, len(mine), _BATCH):
+        chosen = mine[first : first + _BATCH]
+        stored, targets = batch_of(data, chosen, run)
+        with run.autocast():
+            losses, found = model.losses_and_detections(as_input(stored), targets)
+        values = {"loss": total_loss(losses, config).item(), **{name: part.item() for name, part in losses.items()}}
+        sums = {name: sums.get(name, 0.0) + value * len(chosen) for name, value in values.items()}
+        detections += found
+    found, truths = Found.of(detections).gathered(run), data.truths(data.validation)
+    gate_power = choose_gate(found, truths)
+    scores = box_metrics.score_detections(found.boxes, found.gated(gate_power), truths)
+    if config.image_loss_weight:
+        labels = np.array([len(boxes) > 0 for boxes in truths])
+        scores["image_head_auc"] = float(metrics.roc_auc(found.probability, labels))
+    means = averaged(sums, len(mine), run)
+    return {f"val_{name}": value for name, value in {**means, "gate_power": gate_power, **scores}.items()}
+
+
+def fit(config: TrainConfig, run: runtime.Runtime) -> None:
+    """The whole run: epochs, then operating point, model file, report on held-out patients and pictures."""
+    data = load_data(config, run)
+    images = len(epoch_order(data, config, 0))
+    batch_size = min(config.batch_size, images)
+    if batch_size % run.world_size:
+        raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
+    last, best_file, log = (config.out_dir / name for name in ("last.pth", "best_weights.pth", "metrics.jsonl"))
+    state = checkpoints.load(last, task=TASK) if config.resume else None
+    if state is not None:
+        require_same(state["config"], config)
+        if state["data"] != data.digest():
+            raise ValueError(f"--resume: the images in {config.data_dir} are not those that the run began with")
+        model = construct(Architecture(**state["architecture"]))
+    else:
+        model = build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0)
+    learner = make_learner(config, model, images // batch_size, run)
+    start, best = 0, -1.0
+    if state is not None:
+        learner.restore(state)
+        start, best = state["epoch"], state["best"]
+    about = {"config": cli.plain(config), "architecture": asdict(model.architecture), "data": data.digest()}
+    if run.is_main:
+        if not config.resume:  # two runs must not mix, also when this one is killed before its first save
+            for left_by_another in (last, best_file, config.out_dir / "held_out_report.json"):
+                left_by_another.unlink(missing_ok=True)
+        runlog.drop_from(log, start)
+        print(summary(data, config, run))
+    for epoch in range(start, config.epochs):
+        lr = learner.scheduler.get_last_lr()[0]
+        means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
+        scores = validate(learner, data, config, run)
+        record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
+        improved = scores["val_ap50"] > best
+        best = max(best, scores["val_ap50"])
+        if run.is_main:
+            runlog.append(log, record)
+            common = {**about, "epoch": epoch + 1, "best": best}
+            if improved:
+                weights = learner.average.module.state_dict()
+                checkpoints.save(best_file, task=TASK, **common, model=weights)
+            checkpoints.save(last, task=TASK, **common, **learner.state())
+            print(line_of(record, config.epochs, improved))
+    if run.is_main:
+        print(f"training is done; the weights of epoch {checkpoints.load(best_file, task=TASK)['epoch']} are kept")
+    runtime.wait(run)  # the other processes read what the first has just written
+    report.finish(config, data, runlog.read(log), run)
+
+
+def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
+    """What is about to happen, in four lines."""
+    parts = {
+        "train": [data.exams[i] for i in data.train],
+        "validation": [data.exams[i] for i in data.validation],
+        "held out": data.held_out,
+    }
+    lines = [f"{name}: {rsna_dataset.describe(exams)}" for name, exams in parts.items()]
+    how = f"{run.device}, {'bf16' if run.bf16 else 'fp32'}, {run.world_size} process{'es' * (run.world_size > 1)}"
+    what = f"{config.backbone} from weights {config.weights}"
+    images = len(epoch_order(data, config, 0))
+    return "\n".join([*lines, f"{config.epochs} epochs of {images} images at {config.size} px, {what}, on {how}"])
+
+
+def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
+    """One epoch in one line."""
+    auc = record["val_image_auc"]
+    return (
+        f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
+        f"val loss {record['val_loss']:.4f}  AP50 {record['val_ap50']:.3f}  RSNA {record['val_rsna_score']:.3f}  "
+        f"found at 1 false per image {record['val_sensitivity_at_1_fp']:.3f}  "
+        f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  kept" * improved)
+    )
+
+
+# Where the files lie, what computes them and what is chosen after training; everything else decides the weights.
+_MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "device", "compile", "resume", "flip_average", "classifier"}
+
+
+def require_same(saved: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to continue a run under settings that would make it another run.
+
+    Raises:
+        ValueError: names each setting that differs, with both values.
+    """
+    now = cli.plain(config)
+    differing = [
+        f"--{name.replace('_', '-')} was {saved.get(name)}, is {now[name]}"
+        for name in now
+        if name not in _MAY_DIFFER and saved.get(name) != now[name]
+    ]
+    if differing:
+        raise ValueError(f"--resume: another run than the one in {config.out_dir}: {'; '.join(differing)}")
+
+
+def main() -> None:
+    """Parse, lock the output folder, train."""
+    config = cli.parse(TrainConfig)
+    with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
+        fit(config, run)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
