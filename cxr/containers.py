@@ -28,6 +28,7 @@ class Header(NamedTuple):
     orientation: int = 1  # EXIF 2.3, tag 274
     white_is_zero: bool = False
     components: bytes = b""  # the identifiers of a JPEG's channels
+    lossless: bool = False
 
 
 def check_size(width: int, height: int) -> None:
@@ -53,7 +54,7 @@ def jpeg_header(data: bytes) -> Header:
         raise ValueError(f"compressed data that begin with {data[:4]!r} are not JPEG")
     kept, position, orientation, components = [data[:2]], 2, 1, b""
     height = width = depth = 0
-    huffman_dct = False
+    huffman_dct = lossless = False
     while True:
         position = data.find(b"\xff", position)
         marker = data[position + 1] if 0 <= position < len(data) - 3 else 0xD9
@@ -69,7 +70,7 @@ def jpeg_header(data: bytes) -> Header:
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             depth, height, width, channels = struct.unpack(">BHHB", segment[4:10])
             components = segment[10 : 10 + 3 * channels : 3]
-            huffman_dct = marker <= 0xC2
+            huffman_dct, lossless = marker <= 0xC2, marker == 0xC3
             check_size(width, height)
         if marker == 0xE1 and segment[4:10] == b"Exif\0\0":
             orientation = _exif_orientation(segment[10:])
@@ -85,7 +86,7 @@ def jpeg_header(data: bytes) -> Header:
         # Each block of 8 x 8 takes one bit at least.
         raise ValueError(f"a JPEG of {len(data)} bytes; {width} x {height} pixels need more")
     stream = b"".join([*kept, data[position:]])
-    return Header(width, height, stream, depth, orientation, components=components)
+    return Header(width, height, stream, depth, orientation, components=components, lossless=lossless)
 
 
 def png_header(data: bytes) -> Header:

@@ -5,25 +5,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from cxr import containers, raster
 from cxr.dicom_elements import DEFLATED, UNDEFINED_LENGTH, Element
 
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
 _JPEG_BASELINE, _JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _RLE = "1.2.840.10008.1.2.5"
 # The packages for what neither numpy nor Pillow reads. pydicom works with others too; of those for one syntax this is
 # the most permissively licensed (pylibjpeg-libjpeg is GPL-3.0, and the only one for 12 bits of JPEG Extended).
 _PACKAGES = {
     _JPEG_EXTENDED: "pylibjpeg pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.57": "python-gdcm",
-    "1.2.840.10008.1.2.4.70": "python-gdcm",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
+    **dict.fromkeys(_JPEG_LOSSLESS, "python-gdcm"),
     **dict.fromkeys(_JPEG_2000, "pylibjpeg pylibjpeg-openjpeg"),
 }
+# pydicom's names for its codecs, the best first. gdcm comes last: its C++ may abort the process where others raise.
+_CODECS = ("pillow", "pyjpegls", "pylibjpeg", "gdcm")
 
 
 class Layout(NamedTuple):
@@ -72,16 +74,23 @@ def read_frame(pixel_data: Element, layout: Layout, syntax: str, order: str, at_
     frame = _join_fragments(pixel_data.value)
     if syntax == _RLE:
         return _rle(frame, layout)
-    if syntax in (_JPEG_BASELINE, _JPEG_EXTENDED):
+    if syntax in (_JPEG_BASELINE, _JPEG_EXTENDED, *_JPEG_LOSSLESS):
         header = containers.jpeg_header(frame)
         _require_size(layout, header.width, header.height)
-        if header.depth == 8:
+        if header.depth == 8 and (not header.lossless or (layout.samples == 1 and _pillow_reads_lossless_jpeg())):
             return np.asarray(raster.decode_jpeg(header, at_least, rgb=layout.photometric == "RGB"))
     return _by_pydicom(frame, layout, syntax)
 
 
+def _pillow_reads_lossless_jpeg() -> bool:
+    version = features.version("libjpeg_turbo")
+    return version is not None and int(version.split(".")[0]) >= 3
+
+
 def _native(pixel_data: Element, layout: Layout, order: str) -> NDArray[Any]:
     expected, value = layout.native_bytes, pixel_data.value
+    if order == ">" and layout.allocated == 8 and pixel_data.vr == b"OW":  # words of two pixels (PS3.5 Annex D)
+        value = memoryview(np.frombuffer(value, "u2", len(value) // 2).byteswap().tobytes())
     if len(value) < expected or any(value[expected:]):
         raise ValueError(
             f"{len(value)} bytes of pixel data; expected {expected} for {layout.width} x {layout.height} pixels of "
@@ -90,10 +99,7 @@ def _native(pixel_data: Element, layout: Layout, order: str) -> NDArray[Any]:
     height, width = layout.height, layout.width
     if layout.allocated == 16:
         return np.frombuffer(value, order + "u2", height * width).reshape(height, width) >> layout.shift
-    values = np.frombuffer(value, np.uint8)
-    if order == ">" and pixel_data.vr == b"OW":  # words of two pixels, turned round as words (PS3.5 Annex D)
-        values = values[: len(values) // 2 * 2].reshape(-1, 2)[:, ::-1].reshape(-1)
-    values = values[:expected]
+    values = np.frombuffer(value, np.uint8, expected)
     if layout.samples == 1:
         return values.reshape(height, width) >> layout.shift
     if layout.photometric == "YBR_FULL_422":  # Y Y Cb Cr (PS3.3 C.7.6.3.1.2)
@@ -153,8 +159,10 @@ def _by_pydicom(frame: bytes, layout: Layout, syntax: str) -> NDArray[Any]:
     if syntax not in _PACKAGES:
         raise ValueError(f"{named} is not one of a still picture")
     decoder = get_decoder(UID(syntax))
-    plugins = set(decoder.available_plugins) - ({"pillow", "gdcm"} if syntax == _JPEG_EXTENDED else set())
-    if not plugins:  # those two know only 8 bits of JPEG Extended
+    codecs = [name for name in _CODECS if name in decoder.available_plugins]
+    if syntax == _JPEG_EXTENDED:  # of more than 8 bits, or it would not come here
+        codecs = [name for name in codecs if name == "pylibjpeg"]
+    if not codecs:
         raise ValueError(f"{named} needs a decoder that is not installed: pip install {_PACKAGES[syntax]}")
     if syntax in _JPEG_2000:
         width, height, channels = _jpeg_2000_size(frame)
@@ -177,7 +185,9 @@ def _by_pydicom(frame: bytes, layout: Layout, syntax: str) -> NDArray[Any]:
         "pixel_keyword": "PixelData",
     }
     # Without its own checks: all of it was checked above, and what they would add are warnings.
-    values, _ = decoder.as_array(encapsulate([frame], has_bot=False), index=0, validate=False, **options)
+    values, _ = decoder.as_array(
+        encapsulate([frame], has_bot=False), index=0, validate=False, decoding_plugin=codecs[0], **options
+    )
     return values.view(f"u{values.itemsize}")
 
 

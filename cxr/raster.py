@@ -87,7 +87,7 @@ def _grey(image: ImageFile.ImageFile, header: Header, at_least: int | None) -> I
     """
     if image.size != (header.width, header.height):
         raise ValueError(f"the header says {header.width} x {header.height} pixels, the decoder {image.size}")
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB") and not header.lossless:
         # Luma comes straight from the stream; colour is never computed.
         image.draft("L", (at_least, at_least) if at_least else None)
         image.load()
