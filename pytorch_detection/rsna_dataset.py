@@ -1,0 +1,434 @@
+"""The RSNA Pneumonia Detection Challenge folder as exams with boxes, divided by patient, and as a torch dataset.
+
+Boxes in the table are ``x, y, width, height`` in pixels of the original image, x to the right and y down from the top
+left corner. Here they are xyxy: ``(x, y, x + width, y + height)``.
+"""
+
+import hashlib
+import json
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
+Box: TypeAlias = tuple[float, float, float, float]
+
+OPACITY = 1  # the label of a box; 0 is the background of torchvision's detectors
+CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
+UNCLASSIFIED = "No Lung Opacity"  # a chest without a box, of which no class is given
+
+IMAGES = "stage_2_train_images"
+LABELS = "stage_2_train_labels.csv"
+CLASS_INFO = "stage_2_detailed_class_info.csv"
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING}"
+
+OLDEST_YEARS = 120  # the data hold ages of 148 to 155 years, which nobody has reached
+AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (OLDEST_YEARS + 1, "65 and over"))
+_NIH_NAME = re.compile(r"(\d{8})_\d+\.\w+")
+_AGE = re.compile(r"(\d{1,4})([DWMY]?)")
+_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
+_LINES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """One radiograph of the challenge, which calls its id ``patientId`` although a patient may have many.
+
+    Attributes:
+        exam_id: file name without ``.dcm``.
+        path: of the DICOM file.
+        boxes_xyxy: opacities, in pixels of the original image; none for a chest without opacity.
+        finding: one of ``CLASSES``, or ``UNCLASSIFIED``.
+        patient: NIH patient number; the exam id where that is unknown.
+        age_years, sex, view: from the DICOM header: completed years, ``M`` or ``F``, ``AP`` or ``PA``; None where it
+            does not say, or says something impossible.
+    """
+
+    exam_id: str
+    path: Path
+    boxes_xyxy: tuple[Box, ...]
+    finding: str
+    patient: str
+    age_years: int | None
+    sex: str | None
+    view: str | None
+
+
+class Header(NamedTuple):
+    """What is read from a DICOM header; ``size`` is (height, width) in pixels, None where it does not say."""
+
+    age_years: int | None
+    sex: str | None
+    view: str | None
+    size: tuple[int, int] | None
+
+
+class Split(NamedTuple):
+    """Ascending indices of exams, int64; no patient is in two of the three."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+
+def read_exams(data_dir: Path, *, allow_missing: bool = False, progress: bool = True) -> list[Exam]:
+    """The exams of a folder as the Kaggle zip unpacks, sorted by id.
+
+    The folder holds ``IMAGES`` and ``LABELS``; ``CLASS_INFO`` and ``MAPPING`` are read where they are. Without the
+    mapping each exam counts as a patient, with a warning; an exam that the mapping does not know does so too.
+
+    Args:
+        data_dir: the folder.
+        allow_missing: leave out, with a warning, exams that have a label but no DICOM file or the reverse.
+        progress: show a bar while headers are read.
+
+    Raises:
+        FileNotFoundError: the folder, its images or its labels are not there.
+        ValueError: a table or the mapping is not what it should be, exams are incomplete (unless ``allow_missing``), or
+            the images differ in size. Tables are refused by column, reason and lines.
+    """
+    labels = _read_labels(data_dir / LABELS)
+    paths = _image_paths(data_dir / IMAGES)
+    exam_ids = _complete_exams(data_dir, set(labels["patientId"]), set(paths), allow_missing)
+    labels = labels[labels["patientId"].isin(exam_ids)]
+    shown = tqdm(exam_ids, "reading headers", unit="exam", disable=not progress, leave=False, delay=1)
+    headers = {exam_id: read_header(paths[exam_id]) for exam_id in shown}
+    _require_one_size(data_dir / IMAGES, {exam_id: header.size for exam_id, header in headers.items()})
+    boxes = _boxes(data_dir / LABELS, labels, headers)
+    findings = _read_findings(data_dir / CLASS_INFO, set(boxes), exam_ids)
+    patients = _read_patients(data_dir / MAPPING, exam_ids)
+    return [
+        Exam(
+            exam_id,
+            paths[exam_id],
+            tuple(boxes.get(exam_id, ())),
+            findings[exam_id],
+            patients.get(exam_id, exam_id),
+            *headers[exam_id][:3],
+        )
+        for exam_id in exam_ids
+    ]
+
+
+def read_header(path: Path) -> Header:
+    """Age, sex, view and size from the DICOM header, without decoding the image.
+
+    An age is taken as ``051Y``, in days, weeks or months, or as the bare number of years that this data set has
+    (DICOM PS3.5 6.2 wants a unit). A file that is not DICOM says nothing here; decoding its image refuses it.
+    """
+    import pydicom
+
+    tags = ["PatientAge", "PatientSex", "ViewPosition", "Rows", "Columns"]
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        # The text as it stands: pydicom may warn of each age without a unit.
+        age, sex, view = (_text(dataset.get_item(tag)) for tag in tags[:3])
+        rows, columns = (dataset.get(tag) for tag in tags[3:])
+        size = (int(rows), int(columns)) if rows and columns else None
+    except Exception:  # pydicom raises almost anything for damaged bytes; decoding the image will say what is wrong
+        return Header(None, None, None, None)
+    return Header(_years(age), sex if sex in ("M", "F") else None, view if view in ("AP", "PA") else None, size)
+
+
+def describe(exams: Sequence[Exam]) -> str:
+    """One line for the terminal: how many exams, patients, opacities and boxes."""
+    unknown = sum(exam.patient == exam.exam_id for exam in exams)
+    line = (
+        f"{len(exams):,} exams of {len({exam.patient for exam in exams}):,} patients, "
+        f"{sum(bool(exam.boxes_xyxy) for exam in exams):,} with opacity "
+        f"({sum(len(exam.boxes_xyxy) for exam in exams):,} boxes)"
+    )
+    return line + (f"; {unknown:,} exams of unknown patients count as patients of their own" if unknown else "")
+
+
+def subgroups(exams: Sequence[Exam]) -> dict[str, NDArray[np.int64]]:
+    """Positions of the exams of each view, sex and age band, such as ``view AP``; unknown ones are a group too."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for position, exam in enumerate(exams):
+        band = "unknown"
+        if exam.age_years is not None:
+            band = next(name for limit, name in AGE_BANDS if exam.age_years < limit)
+        for name in (f"view {exam.view or 'unknown'}", f"sex {exam.sex or 'unknown'}", f"age {band}"):
+            members[name].append(position)
+    order = ("view AP", "view PA", "sex F", "sex M", *(f"age {name}" for _, name in AGE_BANDS))
+    names = [*(name for name in order if name in members), *sorted(set(members) - set(order))]
+    return {name: np.array(members[name], dtype=np.int64) for name in names}
+
+
+def split(exams: Sequence[Exam], seed: int, share: float = 0.1) -> Split:
+    """Training exams, and about ``share`` of each class for validation and as much held out, divided by patient.
+
+    The choice hangs on the patients' names and the seed alone, not on the order of the exams, the platform or a
+    library's random numbers.
+
+    Raises:
+        ValueError: a part would be left without an opacity.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, exam in enumerate(exams):
+        members[exam.patient].append(index)
+    order = sorted(members, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    counts = {patient: Counter(exams[index].finding for index in members[patient]) for patient in order}
+    wanted = {finding: share * number for finding, number in Counter(exam.finding for exam in exams).items()}
+    part_of: dict[str, str] = {}
+    for part in ("held_out", "validation"):
+        taken: Counter[str] = Counter()
+        for patient in order:
+            # At most half of a patient over the share, in each class that the patient has.
+            if patient not in part_of and all(
+                taken[finding] + number / 2 <= wanted[finding] for finding, number in counts[patient].items()
+            ):
+                part_of[patient] = part
+                taken += counts[patient]
+    parts: dict[str, list[int]] = {name: [] for name in Split._fields}
+    for index, exam in enumerate(exams):
+        parts[part_of.get(exam.patient, "train")].append(index)
+    for name, indices in parts.items():
+        if not any(exams[index].boxes_xyxy for index in indices):
+            raise ValueError(
+                f"no exam with an opacity is left for {name.replace('_', '-')}: {describe(exams)} are too few to set "
+                f"{share:.0%} apart twice"
+            )
+    return Split(**{name: np.array(indices, dtype=np.int64) for name, indices in parts.items()})
+
+
+def epoch_indices(
+    exams: Sequence[Exam],
+    indices: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    negatives_per_positive: float | None = None,
+) -> NDArray[np.int64]:
+    """The exams of one epoch in random order: all of ``indices`` with opacity, and some of those without.
+
+    Args:
+        exams: that ``indices`` point into.
+        indices: training exams.
+        seed: with ``epoch`` it decides the draw and the order.
+        epoch: its number.
+        negatives_per_positive: exams without opacity that are drawn (none twice) for each one with; all by default.
+
+    Raises:
+        ValueError: a negative number of negatives.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    positive = np.array([bool(exams[index].boxes_xyxy) for index in indices], dtype=np.bool_)
+    negatives = indices[~positive]
+    if negatives_per_positive is not None:
+        if not negatives_per_positive >= 0:
+            raise ValueError(f"negatives for each positive must be 0 or more, found {negatives_per_positive}")
+        wanted = min(len(negatives), round(negatives_per_positive * int(positive.sum())))
+        negatives = generator.choice(negatives, wanted, replace=False)
+    return generator.permutation(np.concatenate([indices[positive], negatives]))
+
+
+class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Radiographs with boxes in the form that torchvision's detection models take.
+
+    Item:
+        image: uint8 [1, S, S]; bone is white whatever the file's convention.
+        target: ``boxes`` float32 [N, 4] xyxy in pixels of *this* image, ``labels`` int64 [N] all ``OPACITY``,
+            ``image_id`` int64 scalar, the index into ``exams``. N is 0 for a chest without opacity.
+
+    Args:
+        images: uint8 [number of exams, S, S], each the whole original squashed; may be mapped from disk.
+        sizes: [number of exams, 2], height and width of the originals.
+        exams: in the same order.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], sizes: NDArray[np.int32], exams: Sequence[Exam]) -> None:
+        if not len(images) == len(sizes) == len(exams):
+            raise ValueError(f"{len(exams)} exams, but {len(images)} images and {len(sizes)} sizes")
+        self.images = images
+        counts = [len(exam.boxes_xyxy) for exam in exams]
+        # Flat tensors, not a list of exams: forked workers would copy the pages of every Python object they touch.
+        self._first = torch.tensor([0, *counts]).cumsum(0)
+        # An image that could not be read has height 0; such exams are not to be asked for.
+        scale = images.shape[1] / np.maximum(np.tile(sizes[:, ::-1], 2), 1)
+        flat = np.array([box for exam in exams for box in exam.boxes_xyxy], dtype=np.float64).reshape(-1, 4)
+        self._boxes = torch.from_numpy((flat * np.repeat(scale, counts, axis=0)).astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image = torch.from_numpy(np.array(self.images[index]))[None]  # a copy: the map is read-only
+        boxes = self._boxes[self._first[index] : self._first[index + 1]].clone()
+        labels = torch.full((len(boxes),), OPACITY, dtype=torch.int64)
+        return image, {"boxes": boxes, "labels": labels, "image_id": torch.tensor(index)}
+
+
+def collate(items: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """A batch: images uint8 [B, 1, S, S] and their targets."""
+    images, targets = zip(*items, strict=True)
+    return torch.stack(images), list(targets)
+
+
+def _read_labels(path: Path) -> Table:
+    """The checked rows of the label table; the index is the line in the file."""
+    import pandas as pd
+
+    table = _read_table(path, ["patientId", "x", "y", "width", "height", "Target"])
+    for column in table.columns[1:]:
+        numbers = cast(Any, pd.to_numeric(table[column], errors="coerce"))
+        _refuse(path, table[column].notna() & ~np.isfinite(numbers), f"{column} is not a number")
+        table = table.assign(**{column: numbers})
+    box, positive = table[["x", "y", "width", "height"]], table["Target"] == 1
+    _refuse(path, ~table["Target"].isin([0, 1]), "Target is neither 0 nor 1")
+    _refuse(path, positive & box.isna().any(axis=1), "Target is 1 but x, y, width or height is missing")
+    _refuse(path, positive & (box[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
+    _refuse(path, ~positive & box.notna().any(axis=1), "Target is 0 but there is a box")
+    _refuse(path, table.duplicated(), "the row stands there before")
+    with_box = set(table["patientId"][positive])
+    _refuse(path, ~positive & table["patientId"].isin(with_box), "Target is 0 but another row has a box for this exam")
+    return table
+
+
+def _boxes(path: Path, labels: Table, headers: dict[str, Header]) -> dict[str, list[Box]]:
+    """The xyxy boxes of each exam that has any, in the order of the table."""
+    rows = labels[labels["Target"] == 1]
+    x1, y1 = rows["x"], rows["y"]
+    x2, y2 = x1 + rows["width"], y1 + rows["height"]
+    sizes = [headers[exam_id].size or (np.inf, np.inf) for exam_id in rows["patientId"]]
+    height, width = np.array(sizes, dtype=np.float64).reshape(-1, 2).T
+    _refuse(path, (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height), "the box reaches outside the image")
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    for exam_id, *box in zip(rows["patientId"], *(side.tolist() for side in (x1, y1, x2, y2)), strict=True):
+        boxes[exam_id].append(cast(Box, tuple(box)))
+    return boxes
+
+
+def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> dict[str, str]:
+    """The class of each exam; without a table, what the labels say."""
+    opacity = CLASSES[-1]
+    findings = {exam_id: opacity if exam_id in with_box else UNCLASSIFIED for exam_id in exam_ids}
+    if not path.is_file():
+        return findings
+    table = _read_table(path, ["patientId", "class"]).drop_duplicates()  # one row a box
+    _refuse(path, ~table["class"].isin(CLASSES), f"class is none of {', '.join(CLASSES)}")
+    _refuse(path, table.duplicated("patientId"), "the exam has another class before")
+    table = table[table["patientId"].isin(exam_ids)]
+    wrong = (table["class"] == opacity) != table["patientId"].isin(with_box)
+    _refuse(path, wrong, f"class is {opacity} without a box in {LABELS}, or another class with one")
+    return {**findings, **dict(zip(table["patientId"], table["class"], strict=True))}
+
+
+def _read_patients(path: Path, exam_ids: Sequence[str]) -> dict[str, str]:
+    """The NIH patient of each exam that the mapping knows."""
+    if not path.is_file():
+        warnings.warn(
+            f"no {path}: exams are divided one by one, so that patients stand on both sides and scores flatter. "
+            f"Get the mapping from {MAPPING_URL}",
+            stacklevel=3,
+        )
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        names = {str(entry["subset_img_id"]): str(entry["img_id"]) for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a list of subset_img_id and img_id, found {error!r}") from error
+    found = {exam_id: _NIH_NAME.fullmatch(names[exam_id]) for exam_id in exam_ids if exam_id in names}
+    if not found:
+        raise ValueError(f"{path}: knows none of the {len(exam_ids)} exams; is it the mapping of this data set?")
+    strange = [names[exam_id] for exam_id, name in found.items() if name is None]
+    if strange:
+        raise ValueError(f"{path}: expected img_id such as 00012345_006.png, found {strange[0]!r}")
+    return {exam_id: name.group(1) for exam_id, name in found.items() if name}
+
+
+def _image_paths(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.resolve()}; the data folder is to hold {IMAGES}/ and {LABELS}")
+    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".dcm" and path.name[0] != "."}
+
+
+def _complete_exams(data_dir: Path, labelled: set[str], imaged: set[str], allow_missing: bool) -> list[str]:
+    """Ids, sorted, of exams that have both a label and an image."""
+    complaints = [
+        f"{len(exam_ids)} {what} (first: {min(exam_ids)})"
+        for exam_ids, what in (
+            (labelled - imaged, f"exams of {LABELS} have no DICOM file in {IMAGES}/"),
+            (imaged - labelled, f"DICOM files have no row in {LABELS}"),
+        )
+        if exam_ids
+    ]
+    if complaints and (not allow_missing or not labelled & imaged):
+        raise ValueError(
+            f"{data_dir}: {' and '.join(complaints)}; complete the folder, or leave them out with --allow-missing"
+        )
+    if complaints:
+        warnings.warn(f"{data_dir}: {' and '.join(complaints)}; left out", stacklevel=3)
+    return sorted(labelled & imaged)
+
+
+def _require_one_size(folder: Path, sizes: dict[str, tuple[int, int] | None]) -> None:
+    """Refuse pictures of several sizes: boxes would be in pixels of one of them, and nobody knows of which."""
+    first: dict[tuple[int, int], str] = {}
+    for exam_id, size in sizes.items():
+        if size is not None:
+            first.setdefault(size, exam_id)
+    if len(first) > 1:
+        numbers = Counter(sizes.values())
+        shown = [
+            f"{width}x{height} ({numbers[height, width]}, such as {exam_id}.dcm)"
+            for (height, width), exam_id in sorted(first.items(), key=lambda item: -numbers[item[0]])[:_LINES_SHOWN]
+        ]
+        raise ValueError(f"{folder}: expected images of one size, found {', '.join(shown)}")
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> Table:
+    """These columns as text, without empty rows; the index is the line in the file."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path.resolve()}")
+    try:
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skip_blank_lines=False, skipinitialspace=True)
+    except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
+        raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"{path}: rows have more values than the header has columns")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
+    table.index += 2  # the header is line 1
+    table = cast(Table, table[list(columns)].dropna(how="all"))
+    if table.empty:
+        raise ValueError(f"{path}: no rows under the header")
+    _refuse(path, table[columns[0]].isna(), f"no {columns[0]}")
+    return table
+
+
+def _refuse(path: Path, bad: Any, why: str) -> None:
+    """Raise, naming the lines, where the pandas.Series ``bad`` is True."""
+    lines: list[int] = bad.index[bad].tolist()
+    if lines:
+        shown = ", ".join(map(str, lines[:_LINES_SHOWN]))
+        more = f" and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
+        raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {shown}{more})")
+
+
+def _text(element: Any) -> str:
+    """The value of a raw DICOM element as text, empty where there is none."""
+    value = element.value if element is not None else None
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.strip(" \0").upper()
+
+
+def _years(text: str) -> int | None:
+    found = _AGE.fullmatch(text)
+    years = int(int(found.group(1)) / _PER_YEAR[found.group(2)]) if found else OLDEST_YEARS + 1
+    return years if years <= OLDEST_YEARS else None

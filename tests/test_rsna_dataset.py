@@ -1,0 +1,609 @@
+import csv
+import json
+import os
+import pickle
+import re
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from cxr import decoded
+from pytorch_detection import rsna_dataset
+from pytorch_detection.rsna_dataset import (
+    CLASS_INFO,
+    IMAGES,
+    LABELS,
+    MAPPING,
+    OPACITY,
+    UNCLASSIFIED,
+    Exam,
+    RsnaDetectionDataset,
+    collate,
+    describe,
+    epoch_indices,
+    read_exams,
+    read_header,
+    split,
+    subgroups,
+)
+
+SIDE = 64
+DATA = Path(os.environ.get("CXR_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def write_dicom(path, pixels=None, **values):
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
+    dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    pixels = np.zeros((SIDE, SIDE), np.uint8) if pixels is None else pixels
+    dicom.SOPClassUID, dicom.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dicom.Rows, dicom.Columns = pixels.shape
+    dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME2", 0
+    dicom.BitsAllocated = dicom.BitsStored = 8
+    dicom.HighBit = 7
+    dicom.PixelData = pixels.tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the data set's ages have no unit, and pydicom minds
+        for name, value in values.items():
+            setattr(dicom, name, value)
+        dicom.save_as(path, enforce_file_format=True)
+
+
+def write_folder(
+    root, rows, *, classes=None, mapping=None, header=("patientId", "x", "y", "width", "height", "Target")
+):
+    """The four parts of the challenge's folder from the rows of its label table."""
+    (root / IMAGES).mkdir(parents=True, exist_ok=True)
+    with (root / LABELS).open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    for exam_id in {row[0] for row in rows if row}:
+        write_dicom(root / IMAGES / f"{exam_id}.dcm")
+    if classes is not None:
+        with (root / CLASS_INFO).open("w", newline="") as file:
+            csv.writer(file).writerows([("patientId", "class"), *classes])
+    if mapping is not None:
+        entries = [{"subset_img_id": exam_id, "img_id": name} for exam_id, name in mapping.items()]
+        (root / MAPPING).write_text(json.dumps(entries))
+    return root
+
+
+NEGATIVE = ("", "", "", "", 0)
+ROWS = [("b", *NEGATIVE), ("a", 10, 20, 30, 40, 1), ("a", 1, 2, 3.5, 4, 1), ("c", *NEGATIVE)]
+KNOWN = {"a": "00000017_003.png", "b": "00000017_000.png", "c": "00012345_012.png"}
+
+
+def exam(exam_id, patient, finding="Normal", boxes=0, **values):
+    given = {"age_years": None, "sex": None, "view": None, **values}
+    return Exam(exam_id, Path(f"{exam_id}.dcm"), ((1.0, 2.0, 3.0, 4.0),) * boxes, finding, patient, **given)
+
+
+def cohort(seed, patients):
+    """Exams of patients with one to seven exams, each of any class, about as many as the challenge has."""
+    rng = np.random.default_rng(seed)
+    exams = []
+    for patient in range(patients):
+        for number in range(min(7, rng.geometric(0.45))):
+            finding = rng.choice(3, p=[0.33, 0.44, 0.23])
+            exams.append(exam(f"{patient}-{number}", f"{patient:08}", rsna_dataset.CLASSES[finding], int(finding == 2)))
+    return exams
+
+
+class TestReading:
+    def test_box_is_corner_plus_size(self, tmp_path):
+        exams = read_exams(write_folder(tmp_path, ROWS, mapping=KNOWN))
+        assert [exam.exam_id for exam in exams] == ["a", "b", "c"]
+        assert [exam.boxes_xyxy for exam in exams] == [((10, 20, 40, 60), (1, 2, 4.5, 6)), (), ()]
+
+    def test_an_exam_in_full(self, tmp_path):
+        classes = [("a", "Lung Opacity")] * 2 + [("b", "Normal"), ("c", "No Lung Opacity / Not Normal")]
+        write_folder(tmp_path, ROWS, classes=classes, mapping=KNOWN)
+        write_dicom(tmp_path / IMAGES / "a.dcm", PatientAge="57", PatientSex="F", ViewPosition="AP")
+        first, second, third = read_exams(tmp_path)
+        assert first == Exam(
+            exam_id="a",
+            path=tmp_path / IMAGES / "a.dcm",
+            boxes_xyxy=((10, 20, 40, 60), (1, 2, 4.5, 6)),
+            finding="Lung Opacity",
+            patient="00000017",
+            age_years=57,
+            sex="F",
+            view="AP",
+        )
+        assert (second.finding, second.patient, second.age_years, second.sex, second.view) == (
+            "Normal",
+            "00000017",
+            None,
+            None,
+            None,
+        )
+        assert (third.finding, third.patient) == ("No Lung Opacity / Not Normal", "00012345")
+
+    def test_without_class_table(self, tmp_path):
+        exams = read_exams(write_folder(tmp_path, ROWS, mapping=KNOWN))
+        assert [exam.finding for exam in exams] == ["Lung Opacity", UNCLASSIFIED, UNCLASSIFIED]
+
+    def test_exams_that_the_mapping_does_not_know_are_patients_of_their_own(self, tmp_path):
+        exams = read_exams(write_folder(tmp_path, ROWS, mapping={"a": "00000017_003.png", "z": "00000018_000.png"}))
+        assert [exam.patient for exam in exams] == ["00000017", "b", "c"]
+        assert describe(exams) == (
+            "3 exams of 3 patients, 1 with opacity (2 boxes); 2 exams of unknown patients count as patients of their own"
+        )
+
+    def test_without_mapping_one_warning_says_what_that_does_and_where_it_is(self, tmp_path):
+        write_folder(tmp_path, ROWS)
+        where = "https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/pneumonia-challenge-dataset-mappings_2018.json"
+        with pytest.warns(UserWarning, match=f"patients stand on both sides and scores flatter.*{where}") as caught:
+            exams = read_exams(tmp_path)
+        assert len(caught) == 1
+        assert [exam.patient for exam in exams] == ["a", "b", "c"]
+
+    def test_spaces_byte_order_mark_and_empty_last_lines(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        text = "\ufeffpatientId, x, y, width, height, Target\r\na, 10, 20, 30, 40, 1\r\nb,,,,,0\r\nc,,,,,0\r\n\r\n\r\n"
+        (tmp_path / LABELS).write_text(text, encoding="utf-8", newline="")
+        assert read_exams(tmp_path)[0].boxes_xyxy == ((10, 20, 40, 60),)
+
+    def test_other_columns_and_files_do_no_harm(self, tmp_path):
+        rows = [(*row, "x") for row in ROWS]
+        header = ("patientId", "x", "y", "width", "height", "Target", "note")
+        write_folder(tmp_path, rows, mapping=KNOWN, header=header)
+        for name in ("._a.dcm", "Thumbs.db"):
+            (tmp_path / IMAGES / name).write_bytes(b"")
+        assert len(read_exams(tmp_path)) == 3
+
+    @pytest.mark.parametrize(
+        ("written", "years"),
+        [
+            ("051Y", 51),
+            ("51", 51),
+            ("7", 7),
+            ("023M", 1),
+            ("011M", 0),
+            ("060W", 1),
+            ("400D", 1),
+            ("120", 120),
+            ("148", None),
+            ("155Y", None),
+            ("", None),
+            ("old", None),
+            ("-3", None),
+        ],
+    )
+    def test_ages(self, tmp_path, written, years):
+        write_dicom(tmp_path / "a.dcm", PatientAge=written)
+        assert read_header(tmp_path / "a.dcm") == (years, None, None, (SIDE, SIDE))
+
+    @pytest.mark.parametrize(
+        ("sex", "view", "expected"),
+        [("M", "PA", ("M", "PA")), ("O", "LATERAL", (None, None)), (" f", "ap", ("F", "AP")), ("", "", (None, None))],
+    )
+    def test_sex_and_view(self, tmp_path, sex, view, expected):
+        write_dicom(tmp_path / "a.dcm", PatientSex=sex, ViewPosition=view)
+        assert read_header(tmp_path / "a.dcm")[1:3] == expected
+
+    def test_size_is_height_and_width(self, tmp_path):
+        write_dicom(tmp_path / "a.dcm", np.zeros((48, 32), np.uint8))
+        assert read_header(tmp_path / "a.dcm").size == (48, 32)
+
+    @pytest.mark.parametrize("content", [b"", b"not DICOM", b"\0" * 128 + b"DICM" + bytes(range(200))])
+    def test_a_damaged_header_says_nothing(self, tmp_path, content):
+        (tmp_path / "a.dcm").write_bytes(content)
+        assert read_header(tmp_path / "a.dcm") == (None, None, None, None)
+
+
+class TestBadTables:
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            (("d", "", 20, 30, 40, 1), "Target is 1 but x, y, width or height is missing (line 6)"),
+            (("d", 10, 20, 30, "nan", 1), "Target is 1 but x, y, width or height is missing (line 6)"),
+            (("d", 10, 20, 0, 40, 1), "width or height is not above 0 (line 6)"),
+            (("d", 10, 20, 30, -40, 1), "width or height is not above 0 (line 6)"),
+            (("d", 10, 20, 30, "wide", 1), "height is not a number (line 6)"),
+            (("d", 10, "inf", 30, 40, 1), "y is not a number (line 6)"),
+            (("d", 10, 20, 54.5, 40, 1), "the box reaches outside the image (line 6)"),
+            (("d", 10, 20, 30, 44.5, 1), "the box reaches outside the image (line 6)"),
+            (("d", -1, 20, 30, 40, 1), "the box reaches outside the image (line 6)"),
+            (("d", 10, -0.5, 30, 40, 1), "the box reaches outside the image (line 6)"),
+            (("d", 10, 20, 30, 40, 2), "Target is neither 0 nor 1 (line 6)"),
+            (("d", 10, 20, 30, 40, "yes"), "Target is not a number (line 6)"),
+            (("d", 10, 20, 30, 40, ""), "Target is neither 0 nor 1 (line 6)"),
+            (("d", 10, 20, 30, 40, 0), "Target is 0 but there is a box (line 6)"),
+            (("d", "", "", 30, "", 0), "Target is 0 but there is a box (line 6)"),
+            (("a", 10, 20.0, 30, "40", 1), "the row stands there before (line 6)"),
+            (("b", *NEGATIVE), "the row stands there before (line 6)"),
+            (("a", *NEGATIVE), "Target is 0 but another row has a box for this exam (line 6)"),
+            (("", *NEGATIVE), "no patientId (line 6)"),
+        ],
+    )
+    def test_a_bad_row_is_named_by_its_line(self, tmp_path, row, message):
+        write_folder(tmp_path, [*ROWS, row], mapping=KNOWN)
+        with pytest.raises(ValueError, match=re.escape(f"{tmp_path / LABELS}: {message}")):
+            read_exams(tmp_path)
+
+    def test_a_box_may_touch_the_border(self, tmp_path):
+        rows = [("a", 0, 0, SIDE, SIDE, 1)]
+        assert read_exams(write_folder(tmp_path, rows, mapping=KNOWN))[0].boxes_xyxy == ((0, 0, SIDE, SIDE),)
+
+    def test_width_is_held_against_width(self, tmp_path):
+        write_folder(tmp_path, [("a", 0, 0, 40, 20, 1)], mapping=KNOWN)
+        write_dicom(tmp_path / IMAGES / "a.dcm", np.zeros((20, 40), np.uint8))
+        assert read_exams(tmp_path)[0].boxes_xyxy == ((0, 0, 40, 20),)
+        write_dicom(tmp_path / IMAGES / "a.dcm", np.zeros((40, 20), np.uint8))
+        with pytest.raises(ValueError, match="outside the image"):
+            read_exams(tmp_path)
+
+    def test_many_lines_are_counted(self, tmp_path):
+        write_folder(tmp_path, [(f"e{n}", 1, 1, 0, 1, 1) for n in range(9)], mapping=KNOWN)
+        with pytest.raises(ValueError, match=r"\(lines 2, 3, 4, 5, 6 and 4 more\)"):
+            read_exams(tmp_path)
+
+    def test_an_empty_line_does_not_shift_the_numbers(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        (tmp_path / LABELS).write_text("patientId,x,y,width,height,Target\n\na,1,1,0,1,1\n")
+        with pytest.raises(ValueError, match=r"\(line 3\)"):
+            read_exams(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "not a table of comma-separated values"),
+            ("patientId,x,y,width,height,Target\n", "no rows under the header"),
+            ("patientId,x,y,width,Target\na,,,,0\n", "no column height; found patientId, x, y, width, Target"),
+            ("a,,,,,0\nb,,,,,0\n", "no column patientId, x, y, width, height, Target; found a"),
+            ("patientId,x,y,width,height,Target\na,,,,,0\na,b,,,,,0,1,2\n", "not a table .* line 3"),
+            ("patientId,x,y,width,height,Target\na,,,,,0,7\nb,,,,,0,7\n", "more values than the header"),
+        ],
+    )
+    def test_not_that_table(self, tmp_path, text, message):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        (tmp_path / LABELS).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_exams(tmp_path)
+
+    def test_not_text(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        (tmp_path / LABELS).write_bytes(b"\xff\xfe\x00\xd8" * 20)
+        with pytest.raises(ValueError, match="not a table of comma-separated values"):
+            read_exams(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (
+                [("a", "Lung Opacity"), ("b", "normal")],
+                "class is none of Normal, No Lung Opacity / Not Normal, Lung Opac",
+            ),
+            (
+                [("b", "Normal"), ("b", "Normal"), ("b", "No Lung Opacity / Not Normal")],
+                "another class before (line 4)",
+            ),
+            (
+                [("b", "Lung Opacity")],
+                "class is Lung Opacity without a box in stage_2_train_labels.csv, or another clas",
+            ),
+            (
+                [("a", "Normal")],
+                "class is Lung Opacity without a box in stage_2_train_labels.csv, or another class with",
+            ),
+        ],
+    )
+    def test_classes_that_cannot_be(self, tmp_path, classes, message):
+        write_folder(tmp_path, ROWS, classes=classes, mapping=KNOWN)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read_exams(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{", "expected a list of subset_img_id and img_id, found JSONDecodeError"),
+            ('{"a": "00000001_000.png"}', "expected a list of subset_img_id and img_id, found TypeError"),
+            ('[{"img_id": "00000001_000.png"}]', "found KeyError"),
+            ('[{"subset_img_id": "z", "img_id": "00000001_000.png"}]', "knows none of the 3 exams"),
+            ("[]", "knows none of the 3 exams"),
+            (
+                '[{"subset_img_id": "b", "img_id": "1_000.png"}]',
+                "expected img_id such as 00012345_006.png, found '1_000",
+            ),
+        ],
+    )
+    def test_a_mapping_of_no_use(self, tmp_path, text, message):
+        write_folder(tmp_path, ROWS)
+        (tmp_path / MAPPING).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_exams(tmp_path)
+
+
+class TestIncompleteFolders:
+    def test_labels_without_images(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        for name in ("a", "c"):
+            (tmp_path / IMAGES / f"{name}.dcm").unlink()
+        with pytest.raises(
+            ValueError, match=r"2 exams of stage_2_train_labels.csv have no DICOM file .*first: a.*--allow"
+        ):
+            read_exams(tmp_path)
+        with pytest.warns(UserWarning, match="2 exams of stage_2_train_labels.csv have no DICOM file .*left out"):
+            assert [exam.exam_id for exam in read_exams(tmp_path, allow_missing=True)] == ["b"]
+
+    def test_images_without_labels(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        write_dicom(tmp_path / IMAGES / "x.dcm")
+        with pytest.raises(ValueError, match=r"1 DICOM files have no row in stage_2_train_labels.csv \(first: x\)"):
+            read_exams(tmp_path)
+        with pytest.warns(UserWarning, match="1 DICOM files have no row"):
+            assert len(read_exams(tmp_path, allow_missing=True)) == 3
+
+    def test_nothing_in_common(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        for path in (tmp_path / IMAGES).iterdir():
+            path.unlink()
+        with pytest.raises(ValueError, match="3 exams of"):
+            read_exams(tmp_path, allow_missing=True)
+
+    def test_images_of_several_sizes(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        write_dicom(tmp_path / IMAGES / "b.dcm", np.zeros((32, 48), np.uint8))
+        with pytest.raises(
+            ValueError, match=r"of one size, found 64x64 \(2, such as a.dcm\), 48x32 \(1, such as b.dcm\)"
+        ):
+            read_exams(tmp_path)
+
+    def test_no_folder_and_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "nowhere" / LABELS))):
+            read_exams(tmp_path / "nowhere")
+        (tmp_path / LABELS).write_text("patientId,x,y,width,height,Target\na,,,,,0\n")
+        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / IMAGES))):
+            read_exams(tmp_path)
+
+    def test_a_damaged_image_is_left_to_the_decoder(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        damaged = tmp_path / IMAGES / "b.dcm"
+        damaged.write_bytes(damaged.read_bytes()[:-1000])
+        exams = read_exams(tmp_path)
+        with pytest.raises(ValueError, match=r"1 of 3 images cannot be read: .*b\.dcm"):
+            decoded.decode([exam.path for exam in exams], 16, tmp_path, name="x", progress=False)
+
+
+class TestSplit:
+    @settings(deadline=None, max_examples=10)
+    @given(seed=st.integers(0, 1000), patients=st.integers(150, 300))
+    def test_disjoint_by_patient_complete_and_stratified(self, seed, patients):
+        exams = cohort(seed, patients)
+        parts = split(exams, seed)
+        assert sorted(np.concatenate(parts)) == list(range(len(exams)))
+        names = [{exams[index].patient for index in part} for part in parts]
+        assert not names[0] & names[1] | names[0] & names[2] | names[1] & names[2]
+        totals = Counter(exam.finding for exam in exams)
+        for part, share in zip(parts, (0.8, 0.1, 0.1), strict=True):
+            assert (np.diff(part) > 0).all()
+            for finding, number in Counter(exams[index].finding for index in part).items():
+                assert abs(number - share * totals[finding]) <= 8  # one patient has at most 7 exams
+
+    def test_independent_of_the_order_of_the_exams(self):
+        exams = cohort(0, 200)
+        order = np.random.default_rng(0).permutation(len(exams))
+        shuffled = [exams[index] for index in order]
+        for part, other in zip(split(exams, 3), split(shuffled, 3), strict=True):
+            assert {exams[index].exam_id for index in part} == {shuffled[index].exam_id for index in other}
+
+    def test_the_same_on_every_platform(self):
+        exams = [exam(f"e{n}", f"{n:08}", "Lung Opacity" if n % 2 else "Normal", n % 2) for n in range(40)]
+        found = split(exams, 0)
+        # Of each class the first two, and the next two, by the sha256 of "0/<patient>".
+        assert found.held_out.tolist() == [0, 31, 36, 37]
+        assert found.validation.tolist() == [6, 17, 20, 21]
+
+    def test_the_seed_decides(self):
+        exams = cohort(0, 200)
+        assert not np.array_equal(split(exams, 0).held_out, split(exams, 1).held_out)
+
+    def test_no_opacity_left_for_a_part(self):
+        exams = [exam(str(n), str(n)) for n in range(40)] + [exam("p", "p", "Lung Opacity", 1)]
+        with pytest.raises(ValueError, match="no exam with an opacity is left for validation: 41 exams of 41 patients"):
+            split(exams, 0)
+
+
+class TestEpochs:
+    EXAMS = tuple(exam(str(n), str(n), boxes=int(n % 5 == 0)) for n in range(100))
+    TRAIN = np.arange(10, 100)  # 18 with opacity, 72 without
+
+    def test_all(self):
+        found = epoch_indices(self.EXAMS, self.TRAIN, seed=0, epoch=0)
+        assert sorted(found) == self.TRAIN.tolist()
+        assert found.tolist() != self.TRAIN.tolist()
+
+    @pytest.mark.parametrize(("ratio", "negatives"), [(0, 0), (0.5, 9), (1, 18), (3.5, 63), (4, 72), (50, 72)])
+    def test_so_many_for_each_positive(self, ratio, negatives):
+        found = epoch_indices(self.EXAMS, self.TRAIN, seed=0, epoch=0, negatives_per_positive=ratio)
+        assert len(set(found)) == len(found)
+        assert set(found) <= set(self.TRAIN)
+        assert sum(index % 5 == 0 for index in found) == 18
+        assert sum(index % 5 != 0 for index in found) == negatives
+
+    def test_seed_and_epoch_decide(self):
+        def draw(seed, epoch):
+            return epoch_indices(self.EXAMS, self.TRAIN, seed=seed, epoch=epoch, negatives_per_positive=1).tolist()
+
+        assert draw(1, 2) == draw(1, 2)
+        assert len({tuple(draw(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+        assert len({index for epoch in range(30) for index in draw(0, epoch)}) == 90  # each is seen sooner or later
+
+    def test_refuses_less_than_none(self):
+        with pytest.raises(ValueError, match="must be 0 or more, found -1"):
+            epoch_indices(self.EXAMS, self.TRAIN, seed=0, epoch=0, negatives_per_positive=-1)
+
+
+class TestDataset:
+    def test_items(self, tmp_path):
+        write_folder(tmp_path, ROWS, mapping=KNOWN)
+        pixels = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE).astype(np.uint8)
+        write_dicom(tmp_path / IMAGES / "b.dcm", pixels)
+        exams = read_exams(tmp_path)
+        store = decoded.decode([exam.path for exam in exams], SIDE, tmp_path, name="x", progress=False)
+        dataset = RsnaDetectionDataset(store.images, store.sizes, exams)
+        assert len(dataset) == 3
+        image, target = dataset[1]
+        assert (image.dtype, tuple(image.shape)) == (torch.uint8, (1, SIDE, SIDE))
+        np.testing.assert_array_equal(image[0], pixels)
+        assert (target["boxes"].dtype, tuple(target["boxes"].shape)) == (torch.float32, (0, 4))
+        assert (target["labels"].dtype, tuple(target["labels"].shape)) == (torch.int64, (0,))
+        _, target = dataset[0]
+        assert target["boxes"].tolist() == [[10, 20, 40, 60], [1, 2, 4.5, 6]]
+        assert target["labels"].tolist() == [OPACITY, OPACITY] == [1, 1]
+        assert target["image_id"].dtype == torch.int64
+        assert [dataset[index][1]["image_id"].item() for index in range(3)] == [0, 1, 2]
+
+    def test_boxes_are_in_pixels_of_the_square(self):
+        exams = [exam("a", "a"), Exam("b", Path("b"), ((100, 200, 300, 700),), "Lung Opacity", "b", None, None, None)]
+        sizes = np.array([[1000, 2000], [1000, 2000]], np.int32)  # height, width
+        dataset = RsnaDetectionDataset(np.zeros((2, 500, 500), np.uint8), sizes, exams)
+        assert dataset[1][1]["boxes"].tolist() == [[25, 100, 75, 350]]  # x by 500 / 2000, y by 500 / 1000
+
+    def test_items_are_copies(self):
+        dataset = self.small()
+        for _ in range(2):
+            image, target = dataset[1]
+            assert image.sum() == 0
+            assert target["boxes"].tolist() == [[1, 2, 3, 4]]
+            image += 1
+            target["boxes"] += 1
+
+    def test_an_image_that_was_not_read_does_not_hurt_the_others(self):
+        dataset = RsnaDetectionDataset(
+            np.zeros((2, 8, 8), np.uint8),
+            np.array([[0, 0], [8, 8]]),
+            [exam("a", "a", boxes=1), exam("b", "b", boxes=1)],
+        )
+        assert dataset[1][1]["boxes"].tolist() == [[1, 2, 3, 4]]
+
+    def test_collate(self):
+        dataset = self.small()
+        images, targets = collate([dataset[1], dataset[0]])
+        assert (images.dtype, tuple(images.shape)) == (torch.uint8, (2, 1, 8, 8))
+        assert [len(target["boxes"]) for target in targets] == [1, 0]
+        assert [target["image_id"].item() for target in targets] == [1, 0]
+
+    def test_what_workers_are_sent_can_be_pickled(self):
+        dataset, function = pickle.loads(pickle.dumps((self.small(), collate)))
+        assert function([dataset[1]])[1][0]["boxes"].tolist() == [[1, 2, 3, 4]]
+
+    def test_a_loader_takes_it(self):
+        loader = torch.utils.data.DataLoader(self.small(), batch_size=2, sampler=[1, 0, 1], collate_fn=collate)
+        assert [[target["image_id"].item() for target in targets] for _, targets in loader] == [[1, 0], [1]]
+
+    def test_other_numbers_of_images_and_exams(self):
+        with pytest.raises(ValueError, match="2 exams, but 3 images and 2 sizes"):
+            RsnaDetectionDataset(np.zeros((3, 8, 8), np.uint8), np.ones((2, 2), np.int32), self.exams())
+
+    @staticmethod
+    def exams():
+        return [exam("a", "a"), exam("b", "b", boxes=1)]
+
+    def small(self):
+        return RsnaDetectionDataset(np.zeros((2, 8, 8), np.uint8), np.full((2, 2), 8, np.int32), self.exams())
+
+
+def test_subgroups():
+    exams = [
+        exam("a", "a", view="PA", sex="M", age_years=64),
+        exam("b", "b", view="AP", sex="F", age_years=65),
+        exam("c", "c", view="AP", age_years=17),
+        exam("d", "d", sex="M", age_years=18),
+    ]
+    assert {name: positions.tolist() for name, positions in subgroups(exams).items()} == {
+        "view AP": [1, 2],
+        "view PA": [0],
+        "sex F": [1],
+        "sex M": [0, 3],
+        "age under 18": [2],
+        "age 18 to 39": [3],
+        "age 40 to 64": [0],
+        "age 65 and over": [1],
+        "sex unknown": [2],
+        "view unknown": [3],
+    }
+
+
+def headers_without_files(monkeypatch, exam_ids):
+    monkeypatch.setattr(rsna_dataset, "_image_paths", lambda _: {name: Path(f"{name}.dcm") for name in exam_ids})
+    monkeypatch.setattr(rsna_dataset, "read_header", lambda _: rsna_dataset.Header(50, "M", "PA", (1024, 1024)))
+
+
+@pytest.mark.slow
+def test_ten_times_the_challenge_is_read_and_divided_in_seconds_and_megabytes(tmp_path, monkeypatch):
+    import tracemalloc
+
+    rng, rows, mapping = np.random.default_rng(0), [], {}
+    for number in range(266_840):
+        name = f"{number:032x}"
+        mapping[name] = f"{rng.integers(114_000):08}_000.png"
+        rows += (
+            [(name, 100 * box, 20, 100, 300, 1) for box in range(rng.integers(1, 4))]
+            if rng.random() < 0.225
+            else [(name, *NEGATIVE)]
+        )
+    with (tmp_path / LABELS).open("w", newline="") as file:
+        csv.writer(file).writerows([("patientId", "x", "y", "width", "height", "Target"), *rows])
+    (tmp_path / MAPPING).write_text(json.dumps([{"subset_img_id": k, "img_id": v} for k, v in mapping.items()]))
+    headers_without_files(monkeypatch, mapping)
+    start = time.process_time()
+    exams = read_exams(tmp_path, progress=False)
+    parts = split(exams, 0)
+    epoch_indices(exams, parts.train, seed=0, epoch=0, negatives_per_positive=1)
+    assert time.process_time() - start < 60
+    del rows, mapping
+    tracemalloc.start()
+    exams = read_exams(tmp_path, progress=False)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500e6
+    assert peak < 1.5e9
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "rsna_tables").is_dir(), reason="no real tables (CXR_DATA names their folder)")
+def test_the_real_tables(monkeypatch):
+    import pandas as pd
+
+    names = pd.read_csv(DATA / "rsna_tables" / LABELS)["patientId"].unique()
+    headers_without_files(monkeypatch, names)
+    exams = read_exams(DATA / "rsna_tables", progress=False)
+    assert describe(exams).startswith("26,684 exams of 11,508 patients, 6,012 with opacity (9,555 boxes); 98 exams")
+    assert Counter(exam.finding for exam in exams) == {
+        "No Lung Opacity / Not Normal": 11_821,
+        "Normal": 8_851,
+        "Lung Opacity": 6_012,
+    }
+    assert Counter(len(exam.boxes_xyxy) for exam in exams) == {0: 20_672, 1: 2_614, 2: 3_266, 3: 119, 4: 13}
+    parts = split(exams, 0)
+    assert [len(part) for part in parts] == pytest.approx([21_347, 2_668, 2_668], abs=10)
+    for part in parts:
+        share = np.mean([bool(exams[index].boxes_xyxy) for index in part])
+        assert share == pytest.approx(6_012 / 26_684, abs=0.002)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "dataset_det").is_dir(), reason="no real images (CXR_DATA names their folder)")
+def test_the_real_images():
+    exams = read_exams(DATA / "dataset_det", progress=False)
+    assert describe(exams).startswith("1,129 exams of 911 patients, 319 with opacity (512 boxes); 7 exams")
+    assert {name: len(positions) for name, positions in subgroups(exams).items() if name.startswith("view")} == {
+        "view AP": 547,
+        "view PA": 582,
+    }
+    first = next(exam for exam in exams if exam.exam_id.startswith("025d196b"))
+    assert (first.boxes_xyxy, first.age_years, first.sex, first.view) == (((605, 559, 711, 634),), 57, "F", "AP")
+    assert pydicom.dcmread(first.path, stop_before_pixels=True).PatientID == first.exam_id
