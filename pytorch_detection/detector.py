@@ -257,8 +257,11 @@ def load_model(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyF
     """The network of a checkpoint at ``path``, in evaluation mode on the run's device.
 
     Raises:
-        ValueError: the tensors are not those of the architecture that the checkpoint names.
+        ValueError: the tensors are not those of the architecture that the checkpoint names, or not finite numbers,
+            from which no box would come and every chest would seem clear.
     """
+    if not all(tensor.isfinite().all() for tensor in state["model"].values()):
+        raise ValueError(f"{path}: weights that are not finite numbers; train anew")
     model = construct(Architecture(**state["architecture"]))
     try:
         model.load_state_dict(state["model"])

@@ -1,9 +1,8 @@
 """Faster R-CNN on one grey channel that also says how likely an opacity is anywhere in the image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -19,16 +18,13 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from cxr import checkpoints
-from pytorch_classification.model import TASK as CLASSIFICATION
-from pytorch_classification.model import fold_input_planes, standardized
+from pytorch_classification.model import standardized
 
 TASK = "detection"
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_image")
 
 Backbone = Literal["resnet18", "resnet50", "resnet50_v2", "mobilenet_v3"]
-State = dict[str, Tensor]
 Target = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Detection = dict[str, Tensor]
@@ -65,8 +61,8 @@ class GreyFasterRCNN(nn.Module):
         self.backbone = cast(BackboneWithFPN, parts.backbone)
         self.rpn = cast(RegionProposalNetwork, parts.rpn)
         self.roi_heads = cast(RoIHeads, parts.roi_heads)
-        inner = cast(list[nn.Conv2d], [block[0] for block in self.backbone.fpn.inner_blocks])
-        self.image_head = nn.Linear(inner[-1].in_channels, 1) if architecture.image_head else None
+        lateral: Any = self.backbone.fpn.inner_blocks[-1]
+        self.image_head = nn.Linear(lateral[0].in_channels, 1) if architecture.image_head else None
         for part in (self.rpn.head, self.roi_heads.box_predictor):
             part.register_forward_hook(_in_float)
 
@@ -76,7 +72,7 @@ class GreyFasterRCNN(nn.Module):
         Args:
             images: float32 [B, 1, S, S].
             targets: for each image ``boxes`` float32 [N, 4] xyxy in pixels of the square, ``labels`` int64 [N] all
-                ``OPACITY``; N may be 0. Needed in training mode.
+                1; N may be 0. Needed in training mode.
 
         Returns:
             A dictionary of ``LOSS_PARTS`` (``loss_image`` where there is an image head); or for each image ``boxes``
@@ -142,7 +138,7 @@ def _squares(images: Tensor) -> ImageList:
 
 
 @contextmanager
-def _sampling(*heads: nn.Module) -> Iterator[None]:
+def _sampling(*heads: nn.Module) -> Generator[None, None, None]:
     """``heads`` compute losses, as in training; the layers inside them stay in evaluation mode."""
     for head in heads:
         head.training = True
@@ -244,118 +240,6 @@ def _freeze_normalisation(module: nn.Module) -> None:
             setattr(module, name, FrozenBatchNorm2d(child.num_features, child.eps))
         else:
             _freeze_normalisation(child)
-
-
-# ----------------------------------------------------------------------------------------------------------- weights
-
-_COCO: dict[Backbone, Any] = {
-    "resnet50": detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
-    "resnet50_v2": detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
-    "mobilenet_v3": detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
-}
-_IMAGENET: dict[Backbone, Any] = {
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-    "resnet50_v2": models.ResNet50_Weights.IMAGENET1K_V1,
-    "mobilenet_v3": models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
-}
-_BODY = "backbone.body."
-_FITTED = ("roi_heads.box_predictor.", "image_head.")  # left as they are where a file has none, or for other classes
-
-
-def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> GreyFasterRCNN:
-    """A detector in training mode.
-
-    Args:
-        weights: ``coco`` or ``imagenet`` (downloaded by torchvision), ``none`` for random ones, or a file: a checkpoint
-            of a detector or of a classifier of this project (whose ResNet-18 becomes the backbone, and whose last layer
-            the image head), or a state dict of torchvision's network, whole or backbone.
-
-    Raises:
-        ConnectionError: weights cannot be downloaded.
-        FileNotFoundError, ValueError: no such file, or not the weights of such a network.
-    """
-    if weights == "none":
-        return construct(Architecture(backbone, size, frozen=False, image_head=image_head))
-    if weights in ("coco", "imagenet"):
-        state, frozen, source = _downloaded(weights, backbone), True, f"the {weights} weights"
-    else:
-        state, frozen = _from_file(Path(weights), backbone)
-        source = weights
-    model = construct(Architecture(backbone, size, frozen, image_head))
-    _load(model, state, source)
-    return model
-
-
-def _downloaded(weights: str, backbone: Backbone) -> State:
-    known = _COCO if weights == "coco" else _IMAGENET
-    if backbone not in known:
-        raise ValueError(
-            f"--weights coco --backbone {backbone}: torchvision has none; it has them for {', '.join(known)}, and "
-            f"--weights imagenet for {backbone}"
-        )
-    try:
-        return dict(known[backbone].get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash of the download is wrong
-        raise ConnectionError(
-            f"the {weights} weights of {backbone} cannot be downloaded ({error}); train from scratch with "
-            "--weights none, or give a downloaded file with --weights FILE"
-        ) from error
-
-
-def _from_file(path: Path, backbone: Backbone) -> tuple[State, bool]:
-    """The tensors in the file, and whether a network that starts from them is to keep its first layers."""
-    found: Any = checkpoints.read(path)
-    task = found.get("task") if isinstance(found, dict) else None
-    if task == TASK:
-        made_for = found["architecture"]["backbone"]
-        if made_for != backbone:
-            raise ValueError(f"{path}: a detector with --backbone {made_for}, not {backbone}")
-        return found["model"], found["architecture"]["frozen"]
-    if task == CLASSIFICATION:
-        if backbone != "resnet18":
-            raise ValueError(
-                f"{path}: a classifier, which is a ResNet-18; expected --backbone resnet18, not {backbone}"
-            )
-        return found["model"], False
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{path}: expected a checkpoint of this project or a dictionary of a network's tensors")
-    return found, True
-
-
-def _load(model: GreyFasterRCNN, state: State, source: str) -> None:
-    """Put ``state`` in ``model``: of the whole network, or of its backbone alone."""
-    whole = any(name.startswith(_BODY) for name in state)
-    if not whole:
-        state = _as_body(state, model.architecture.image_head)
-    own = model.state_dict()
-    first = _BODY + ("0.0.weight" if model.architecture.backbone == "mobilenet_v3" else "conv1.weight")
-    if first in state:
-        state[first] = fold_input_planes(state[first])  # leaves one plane as it is
-    fits = {
-        name: value
-        for name, value in state.items()
-        if not name.startswith(_FITTED) or (name in own and own[name].shape == value.shape)
-    }
-    try:
-        missing, unknown = model.load_state_dict(fits, strict=False)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{source}: not the weights of {model.architecture.backbone} ({reason})") from error
-    optional = _FITTED if whole else tuple(name for name in own if not name.startswith(_BODY))
-    missing = [name for name in missing if not name.startswith(optional)]
-    if missing or unknown:
-        wrong = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not part of it"
-        raise ValueError(f"{source}: not the weights of {model.architecture.backbone} ({wrong})")
-
-
-def _as_body(state: State, image_head: bool) -> State:
-    """The tensors of a classifying network under the names that they have in a detector."""
-    last = {name: value for name, value in state.items() if name.startswith(("fc.", "classifier."))}
-    body = {_BODY + name.removeprefix("features."): value for name, value in state.items() if name not in last}
-    if image_head and "fc.weight" in last and last["fc.weight"].shape[0] == 1:
-        body |= {name.replace("fc.", "image_head."): value for name, value in last.items()}
-    return body
 
 
 def count_parameters(model: nn.Module) -> int:

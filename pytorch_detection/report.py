@@ -17,7 +17,8 @@ from pytorch_detection.detector import Array, Detector, Rule, choose_rule, file_
 from pytorch_detection.model import TASK
 
 if TYPE_CHECKING:
-    from pytorch_detection.train_detection import Data, TrainConfig
+    from pytorch_detection.train_detection import TrainConfig
+    from pytorch_detection.training_data import Data
 
 _GRID = 9  # pictures in the grid of examples
 _RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
@@ -129,15 +130,19 @@ def held_out_report(
         "rule": asdict(detector.rule),
         "all": evaluated(boxes, scores, truths, exams, threshold, _RESAMPLES),
         "subgroups": {
-            name: evaluated(*(taken(rows, at) for rows in (boxes, scores, truths, exams)), threshold, _FEW_RESAMPLES)
+            name: evaluated(
+                taken(boxes, at), taken(scores, at), taken(truths, at), taken(exams, at), threshold, _FEW_RESAMPLES
+            )
             for name, at in rsna_dataset.subgroups(exams).items()
         },
         "provenance": runtime.provenance(run),
     }
     if detector.combined is not None:
-        with_classifier = detector.combined.apply(found, extra)
+        other_boxes, other_scores = detector.combined.apply(found, extra)
         result["rule_with_classifier"] = asdict(detector.combined)
-        result["with_classifier"] = evaluated(*with_classifier, truths, exams, detector.combined.threshold, _RESAMPLES)
+        result["with_classifier"] = evaluated(
+            other_boxes, other_scores, truths, exams, detector.combined.threshold, _RESAMPLES
+        )
     path = config.out_dir / "held_out_report.json"
     text = json.dumps(result, indent=2, allow_nan=False)
     checkpoints.write_atomically(path, lambda file: file.write(text.encode()))

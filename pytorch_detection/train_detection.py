@@ -8,10 +8,7 @@ images/. With --resume it goes on from last.pth and ends with the same weights a
 torchrun the batch is divided among the processes.
 """
 
-import hashlib
 import sys
-import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
+from cxr import checkpoints, cli, metrics, runlog, runtime
 from pytorch_classification.model import no_decay_groups
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
@@ -38,10 +35,10 @@ from pytorch_detection.model import (
     Detection,
     GreyFasterRCNN,
     Losses,
-    Target,
-    build,
     construct,
 )
+from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, labelled, load_data
+from pytorch_detection.weights import build
 
 ROOT = Path(__file__).resolve().parents[1]
 _BATCH = 16  # images at once when no gradients are kept
@@ -99,83 +96,6 @@ class TrainConfig:
             raise FileNotFoundError(f"--classifier: no file {self.classifier.resolve()}")
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a run learns from and chooses by; the held-out exams are only listed.
-
-    ``exams`` and ``images`` (of the same order) are those for training and validation; ``train`` and ``validation`` are
-    indices into them. ``hashes`` are the content of each file.
-    """
-
-    exams: list[rsna_dataset.Exam]
-    images: rsna_dataset.RsnaDetectionDataset
-    hashes: list[str]
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    held_out: list[rsna_dataset.Exam]
-
-    def truths(self, indices: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        """True boxes [m, 4] xyxy in pixels of the stored square."""
-        return [self.images[int(index)][1]["boxes"].numpy() for index in indices]
-
-    def digest(self) -> str:
-        """Changes when the content, the boxes or the part of an image do."""
-        parts = np.zeros(len(self.exams), np.int64)
-        parts[self.validation] = 1
-        rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
-        lines = (f"{content} {exam.boxes_xyxy} {part}\n" for content, exam, part in rows)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
-    """The exams divided by patient, those to train on and to choose by decoded."""
-    exams = rsna_dataset.read_exams(config.data_dir, allow_missing=config.allow_missing, progress=run.is_main)
-    parts = rsna_dataset.split(exams, config.seed)
-    listed = [exams[i] for part in (parts.train, parts.validation) for i in part]
-    store = decoded.decode(
-        [exam.path for exam in listed],
-        config.size,
-        config.out_dir / "decoded",
-        name="train",
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
-    )
-    if not store.readable.all():
-        warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
-    readable, first = np.flatnonzero(store.readable), len(parts.train)
-    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, listed)
-    held_out = [exams[i] for i in parts.held_out]
-    return Data(listed, images, store.hashes, readable[readable < first], readable[readable >= first], held_out)
-
-
-def augmented(
-    stored: Tensor, boxes: Sequence[Tensor], generator: torch.Generator, calm: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and boxes to match.
-
-    Position, size and shape vary as chests do, tone as exposures do. ``calm`` leaves the mirror image and a little
-    shift: the last epochs settle on images as they are.
-    """
-    count, device = len(stored), stored.device
-    curves = augment.plain_curves(count, device)
-    if not calm:
-        curves = augment.vary_tone(curves, generator, gamma=0.4, contrast=0.3, brightness=0.1)
-    images = augment.apply_curves(stored, curves)
-    much = 0.25 if calm else 1.0
-    matrices = augment.random_affine(
-        count,
-        generator,
-        rotation_degrees=6 * much,
-        zoom=0.2 * much,
-        stretch=0.12 * much,
-        shear=0.05 * much,
-        shift=0.12 * much,
-        flip=0.5,
-    )
-    size = stored.shape[-1]
-    return augment.warp(images, matrices, size), augment.move_boxes(boxes, matrices, size, least_kept=0.4)
-
-
 @dataclass
 class Learner:
     """What training moves, and what a checkpoint must hold to go on."""
@@ -227,7 +147,8 @@ def batches(order: NDArray[np.int64], batch_size: int, run: runtime.Runtime) -> 
 
 def total_loss(losses: Losses, config: TrainConfig) -> Tensor:
     """The loss that is minimised: torchvision's four parts, and the image's with its weight."""
-    return sum((config.image_loss_weight if name == "loss_image" else 1) * part for name, part in losses.items())
+    weighted = [part * (config.image_loss_weight if name == "loss_image" else 1) for name, part in losses.items()]
+    return torch.stack(weighted).sum()
 
 
 def train_one_epoch(
@@ -267,29 +188,6 @@ def train_one_epoch(
     return averaged(sums, len(steps), run)
 
 
-def epoch_order(data: Data, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
-    """The exams of an epoch, the same in every process."""
-    return rsna_dataset.epoch_indices(
-        data.exams,
-        data.train,
-        seed=config.seed,
-        epoch=epoch,
-        negatives_per_positive=config.negatives_per_positive,
-    )
-
-
-def batch_of(data: Data, chosen: NDArray[np.int64], run: runtime.Runtime) -> tuple[Tensor, list[Target]]:
-    """Stored squares uint8 [B, S, S] and their targets, on the run's device."""
-    images, targets = rsna_dataset.collate([data.images[int(index)] for index in chosen])
-    return images.squeeze(1).to(run.device), labelled([target["boxes"].to(run.device) for target in targets])
-
-
-def labelled(boxes: Sequence[Tensor]) -> list[Target]:
-    """Targets of boxes that all are opacities."""
-    ones = (torch.full((len(some),), rsna_dataset.OPACITY, device=some.device) for some in boxes)
-    return [{"boxes": some, "labels": labels} for some, labels in zip(boxes, ones, strict=True)]
-
-
 def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[str, float]:
     """Sums over ``count`` things in each process as means over all."""
     parts = runtime.gather_objects((sums, count), run)
@@ -298,7 +196,7 @@ def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[s
 
 
 @torch.inference_mode()
-def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float | None]:
+def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, Any]:
     """Scores and losses of the averaged weights on the validation images, the same in every process.
 
     One pass through the backbone gives both. Which anchors and proposals enter the losses is drawn alike each time.
@@ -362,7 +260,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
         scores = validate(learner, data, config, run)
         record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
-        improved = scores["val_ap50"] > best
+        improved = scores["val_ap50"] >= best  # while nothing is found yet, the later epoch
         best = max(best, scores["val_ap50"])
         if run.is_main:
             runlog.append(log, record)

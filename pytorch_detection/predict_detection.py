@@ -1,0 +1,266 @@
+"""Box lung opacities on chest radiographs: DICOM, JPEG, PNG or TIFF; files, folders or globs.
+
+    python pytorch_detection/predict_detection.py --image chest.dcm
+
+It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many it writes
+predictions.csv with the columns path, x, y, width, height, score, error: a row for each box, and one row for an image
+without a box or that could not be read. Boxes are in pixels of the original image, x to the right and y down from the
+top left corner. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be done. Research only,
+not a medical device.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tqdm import tqdm
+
+from cxr import cli, pixels, reading, runtime
+from pytorch_classification.model import Classifier
+from pytorch_detection.detector import Detector, Rule, file_hash
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What to read, with which model, and where the answers go."""
+
+    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
+    model: Path = cli.flag(
+        ROOT / "checkpoint" / "detection" / "best.pth", help="the finished model that training wrote"
+    )
+    classifier: Path | None = cli.flag(None, help="multiply scores by this model's probability; train with it first")
+    output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
+    pictures: bool = cli.flag(True, help="draw the boxes on each image")
+    submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
+    json: bool = cli.flag(False, help="print one JSON document instead of sentences")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+class Box(NamedTuple):
+    """An opacity in pixels of the original image; ``x`` and ``y`` are its upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file.
+
+    Attributes:
+        boxes: given out, highest score first.
+        highest: score among all boxes that were looked at, given out or not; None when ``error`` says why.
+    """
+
+    path: Path
+    boxes: list[Box]
+    highest: float | None
+    error: str
+    picture: Path | None
+
+    def rows(self) -> list[list[str]]:
+        """For the CSV."""
+        path = reading.shown_path(self.path)
+        if not self.boxes:
+            return [[path, "", "", "", "", "", self.error]]
+        return [[path, *(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}", ""] for box in self.boxes]
+
+    def submitted(self) -> list[str]:
+        """For the challenge: the name without extension, then score and box for each box."""
+        text = " ".join(f"{box.score:.6f} " + " ".join(f"{side:.1f}" for side in box[:4]) for box in self.boxes)
+        return [self.path.stem, text]
+
+    def sentences(self, threshold: float) -> str:
+        """For a person."""
+        path = reading.shown_path(self.path)
+        if not self.boxes:
+            return f"{path}: no opacity (highest score {self.highest:.3f}, boxes are given out from {threshold:.3f})"
+        return "\n".join(
+            f"{path}: opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, "
+            f"y {box.y:.0f}; score {box.score:.3f} (boxes are given out from {threshold:.3f})"
+            for box in self.boxes
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": str(self.path),
+            "boxes": [box._asdict() for box in self.boxes],
+            "highest_score": self.highest,
+            "picture": None if self.picture is None else str(self.picture),
+            "error": self.error or None,
+        }
+
+
+def predict(
+    detector: Detector, classifier: Classifier | None, paths: list[Path], config: PredictConfig, run: runtime.Runtime
+) -> list[Answer]:
+    """An answer for each of ``paths``, in order."""
+    batches = reading.read_ahead(paths, detector.size, _BATCH)
+    # The classifier looks at squares of its own size, for which the files are read once more.
+    for_classifier = None if classifier is None else reading.read_ahead(paths, classifier.store_size, _BATCH)
+    answers: list[Answer] = []
+    taken: set[str] = set()
+    with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
+        for batch in batches:
+            others = batch if for_classifier is None else next(for_classifier)
+            pairs = list(zip(batch, others, strict=True))
+            good = [(read, other) for read, other in pairs if read.image is not None and other.image is not None]
+            found = iter(boxes_in(detector, classifier, good, run) if good else [])
+            for read, other in pairs:
+                if read.error or other.error:
+                    answers.append(Answer(read.path, [], None, read.error or other.error, None))
+                    continue
+                boxes, highest = next(found)
+                answer = Answer(read.path, boxes, highest, "", None)
+                answers.append(draw_answer(answer, config, taken) if config.pictures else answer)
+            progress.update(len(batch))
+    return answers
+
+
+def boxes_in(
+    detector: Detector,
+    classifier: Classifier | None,
+    reads: Sequence[tuple[reading.Read, reading.Read]],
+    run: runtime.Runtime,
+) -> list[tuple[list[Box], float]]:
+    """For each image the boxes given out, highest score first, and the highest score of any box.
+
+    ``reads`` hold the square for the detector and the square for the classifier, which is not looked at without one.
+    """
+    rule = rule_of(detector, classifier)
+    found = detector.find(np.stack([cast(Any, read.image) for read, _ in reads]), run)
+    extra = classifier and classifier.probabilities(np.stack([cast(Any, other.image) for _, other in reads]), run)
+    answers: list[tuple[list[Box], float]] = []
+    for (read, _), boxes, scores in zip(reads, *rule.apply(found, extra), strict=True):
+        whole = np.array([read.width, read.height, read.width, read.height], np.float64)
+        left, top, right, bottom = np.clip(boxes * whole / detector.size, 0, whole).T
+        sides = np.stack([left, top, right - left, bottom - top, scores], axis=1)
+        order = [int(index) for index in np.argsort(-scores, kind="stable") if scores[index] >= rule.threshold]
+        answers.append(([Box(*sides[index].tolist()) for index in order], float(scores.max(initial=0.0))))
+    return answers
+
+
+def rule_of(detector: Detector, classifier: Classifier | None) -> Rule:
+    """The rule that training chose for the detector, alone or with the classifier."""
+    if classifier is None:
+        return detector.rule
+    assert detector.combined is not None  # ``load`` has refused it
+    return detector.combined
+
+
+def draw_answer(answer: Answer, config: PredictConfig, taken: set[str]) -> Answer:
+    """``answer`` with a picture beside it: the radiograph and its boxes."""
+    from cxr import plots
+
+    picture = reading.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
+    count = len(answer.boxes)
+    title = f"{answer.path.name}: {count or 'no'} {'opacity' if count < 2 else 'opacities'}"
+    corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
+    scores = [box.score for box in answer.boxes]
+    plots.detection_overlay(pixels.read_grey(answer.path), corners, scores, picture, title=title)
+    return replace(answer, picture=picture)
+
+
+def submit(path: Path, answers: list[Answer]) -> None:
+    """The challenge's file: one row for each image, empty where no box is given out."""
+    reading.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
+
+
+def require_distinct(paths: list[Path]) -> None:
+    """Refuse a submission in which two rows would have the same id.
+
+    Raises:
+        ValueError: names the id.
+    """
+    name, count = Counter(path.stem for path in paths).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"--submission: {count} files are called {name}, and the challenge has one row for each name")
+
+
+def summary(answers: list[Answer], table: Path) -> str:
+    """How many have boxes, and how many could not be read."""
+    boxes = sum(len(answer.boxes) for answer in answers)
+    boxed = sum(bool(answer.boxes) for answer in answers)
+    failed = sum(bool(answer.error) for answer in answers)
+    clear = len(answers) - boxed - failed
+    return (
+        f"{len(answers)} files: {boxed} with opacity ({boxes} boxes), {clear} without, {failed} not readable\n"
+        f"table: {table}"
+    )
+
+
+def main() -> int:
+    """Parse, load, answer."""
+    config = cli.parse(PredictConfig)
+    paths = pixels.find_images(config.image)
+    single = len(paths) == 1 and Path(config.image[0]).is_file()
+    if config.submission is not None:
+        require_distinct(paths)
+    with runtime.start(config.device, "fp32", seed=0) as run:
+        detector, classifier = load(config, run)
+        answers = predict(detector, classifier, paths, config, run)
+    failed = [answer for answer in answers if answer.error]
+    if single and failed:
+        raise ValueError(failed[0].error)
+    threshold = rule_of(detector, classifier).threshold
+    table = config.output_dir / "predictions.csv"
+    if not single:
+        header = ("path", "x", "y", "width", "height", "score", "error")
+        reading.write_csv(table, header, (row for answer in answers for row in answer.rows()))
+    if config.submission is not None:
+        submit(config.submission, answers)
+    if config.json:
+        shown = {"model": str(config.model), "threshold": threshold}
+        print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
+        return 1 if failed else 0
+    print(answers[0].sentences(threshold) if single else summary(answers, table))
+    if single and answers[0].picture:
+        print(f"picture: {reading.shown_path(answers[0].picture)}")
+    if config.submission is not None:
+        print(f"submission: {config.submission}")
+    return 1 if failed else 0
+
+
+def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classifier | None]:
+    """The model, and the classifier where one is asked for, or an error that says how to get one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a finished model, or not the classifier that the detector's threshold was chosen with.
+    """
+    if not config.model.exists():
+        raise FileNotFoundError(
+            f"no model at {config.model.resolve()}; train one with "
+            "`python pytorch_detection/train_detection.py` or name one with --model"
+        )
+    detector = Detector.load(config.model, run)
+    if config.classifier is None:
+        return detector, None
+    classifier = Classifier.load(config.classifier, run)
+    if detector.combined is None or detector.classifier != file_hash(config.classifier):
+        other = "without a classifier" if detector.combined is None else "with another classifier"
+        raise ValueError(
+            f"--classifier {config.classifier}: {config.model} was trained {other}, so no threshold is known for the "
+            "two together; give the same --classifier to train_detection.py"
+        )
+    return detector, classifier
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

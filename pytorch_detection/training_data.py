@@ -1,0 +1,119 @@
+"""What a training run learns from and chooses by: exams divided by patient, their squares, batches of them."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxr import augment, decoded, runtime
+from pytorch_detection import rsna_dataset
+from pytorch_detection.model import Target
+
+if TYPE_CHECKING:
+    from pytorch_detection.train_detection import TrainConfig
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and chooses by; the held-out exams are only listed.
+
+    ``exams`` and ``images`` (of the same order) are those for training and validation; ``train`` and ``validation`` are
+    indices into them. ``hashes`` are the content of each file.
+    """
+
+    exams: list[rsna_dataset.Exam]
+    images: rsna_dataset.RsnaDetectionDataset
+    hashes: list[str]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    held_out: list[rsna_dataset.Exam]
+
+    def truths(self, indices: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """True boxes [m, 4] xyxy in pixels of the stored square."""
+        return [self.images[int(index)][1]["boxes"].numpy() for index in indices]
+
+    def digest(self) -> str:
+        """Changes when the content, the boxes or the part of an image do."""
+        parts = np.zeros(len(self.exams), np.int64)
+        parts[self.validation] = 1
+        rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
+        lines = (f"{content} {exam.boxes_xyxy} {part}\n" for content, exam, part in rows)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
+    """The exams divided by patient, those to train on and to choose by decoded."""
+    exams = rsna_dataset.read_exams(config.data_dir, allow_missing=config.allow_missing, progress=run.is_main)
+    parts = rsna_dataset.split(exams, config.seed)
+    listed = [exams[i] for part in (parts.train, parts.validation) for i in part]
+    store = decoded.decode(
+        [exam.path for exam in listed],
+        config.size,
+        config.out_dir / "decoded",
+        name="train",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+    if not store.readable.all():
+        warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
+    readable, first = np.flatnonzero(store.readable), len(parts.train)
+    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, listed)
+    held_out = [exams[i] for i in parts.held_out]
+    return Data(listed, images, store.hashes, readable[readable < first], readable[readable >= first], held_out)
+
+
+def augmented(
+    stored: Tensor, boxes: Sequence[Tensor], generator: torch.Generator, calm: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and boxes to match.
+
+    Position, size and shape vary as chests do, tone as exposures do. ``calm`` leaves the mirror image and a little
+    shift: the last epochs settle on images as they are.
+    """
+    count, device = len(stored), stored.device
+    curves = augment.plain_curves(count, device)
+    if not calm:
+        curves = augment.vary_tone(curves, generator, gamma=0.4, contrast=0.3, brightness=0.1)
+    images = augment.apply_curves(stored, curves)
+    much = 0.25 if calm else 1.0
+    matrices = augment.random_affine(
+        count,
+        generator,
+        rotation_degrees=6 * much,
+        zoom=0.2 * much,
+        stretch=0.12 * much,
+        shear=0.05 * much,
+        shift=0.12 * much,
+        flip=0.5,
+    )
+    size = stored.shape[-1]
+    return augment.warp(images, matrices, size), augment.move_boxes(boxes, matrices, size, least_kept=0.4)
+
+
+def epoch_order(data: Data, config: "TrainConfig", epoch: int) -> NDArray[np.int64]:
+    """The exams of an epoch, the same in every process."""
+    return rsna_dataset.epoch_indices(
+        data.exams,
+        data.train,
+        seed=config.seed,
+        epoch=epoch,
+        negatives_per_positive=config.negatives_per_positive,
+    )
+
+
+def batch_of(data: Data, chosen: NDArray[np.int64], run: runtime.Runtime) -> tuple[Tensor, list[Target]]:
+    """Stored squares uint8 [B, S, S] and their targets, on the run's device."""
+    images, targets = rsna_dataset.collate([data.images[int(index)] for index in chosen])
+    return images.squeeze(1).to(run.device), labelled([target["boxes"].to(run.device) for target in targets])
+
+
+def labelled(boxes: Sequence[Tensor]) -> list[Target]:
+    """Targets of boxes that all are opacities."""
+    ones = (torch.full((len(some),), rsna_dataset.OPACITY, device=some.device) for some in boxes)
+    return [{"boxes": some, "labels": labels} for some, labels in zip(boxes, ones, strict=True)]
