@@ -78,7 +78,8 @@ def list_images(data_dir: Path, *splits: str) -> Listing:
             "patient of its own. If one patient has several of these images, validation and test flatter",
             stacklevel=2,
         )
-    names = [patient or str(path.relative_to(data_dir)) for path, patient in zip(paths, patients, strict=True)]
+    # as_posix: the split hangs on these names and is to be the same on Windows
+    names = [patient or path.relative_to(data_dir).as_posix() for path, patient in zip(paths, patients, strict=True)]
     return Listing(paths, np.array(labels, dtype=np.int64), names)
 
 
@@ -92,16 +93,20 @@ def _samples(folder: Path) -> list[tuple[Path, int]]:
         raise ValueError(
             f"{folder}: expected the class folders {', '.join(CLASSES)}, found {', '.join(found) or 'none'}"
         )
-    listed = ImageFolder(str(folder), is_valid_file=_is_image_name, allow_empty=True)
-    empty = [name for name, count in zip(CLASSES, np.bincount(listed.targets, minlength=2), strict=True) if not count]
-    if empty:
-        raise FileNotFoundError(f"no images in {(folder / empty[0]).resolve()}; both classes are needed")
-    return [(Path(path), label) for path, label in listed.samples]
+    numbers = {name: label for label, name in enumerate(CLASSES)}
+    listed = ImageFolder.make_dataset(
+        str(folder), numbers, is_valid_file=lambda path: _is_image(Path(path), folder), allow_empty=True
+    )
+    for name, number in numbers.items():
+        if not any(label == number for _, label in listed):
+            raise FileNotFoundError(f"no images in {(folder / name).resolve()}; both classes are needed")
+    return [(Path(path), label) for path, label in listed]
 
 
-def _is_image_name(path: str) -> bool:
-    name = Path(path)
-    return name.suffix.lower() in pixels.SUFFIXES and not name.name.startswith(".")
+def _is_image(path: Path, folder: Path) -> bool:
+    """By its name; hidden files and folders, and what macOS adds to archives, hold no radiographs of the data set."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in pixels.SUFFIXES and not hidden
 
 
 def split(
