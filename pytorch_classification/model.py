@@ -14,6 +14,7 @@ from torchvision.models.resnet import BasicBlock
 from cxr import checkpoints, runtime
 
 TASK = "classification"
+LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 _BATCH = 128  # images at once when no gradients are kept
 
 State = dict[str, Tensor]
@@ -56,7 +57,8 @@ def build(weights: str) -> nn.Module:
     model = GreyResNet18()
     if weights != "none":
         source = "the ImageNet weights" if weights == "imagenet" else weights
-        _load(model, _imagenet() if weights == "imagenet" else _from_file(Path(weights)), source)
+        state = _imagenet() if weights == "imagenet" else _tensors(checkpoints.read(Path(weights)), source)
+        _fill(model, _adapted(state, model.state_dict(), source), source)
     return model
 
 
@@ -65,14 +67,19 @@ def fold_input_planes(weight: Tensor) -> Tensor:
     return weight.sum(dim=1, keepdim=True)
 
 
-def _load(model: nn.Module, state: State, source: str) -> None:
-    state = dict(state)
-    if "conv1.weight" not in state:
-        raise ValueError(f"{source}: not the weights of a ResNet-18, conv1.weight is missing")
-    state["conv1.weight"] = fold_input_planes(state["conv1.weight"])  # leaves one plane as it is
-    own = model.state_dict()
-    if state["fc.weight"].shape != own["fc.weight"].shape if "fc.weight" in state else True:
-        state |= {name: own[name] for name in ("fc.weight", "fc.bias")}
+def _adapted(state: State, own: State, source: str) -> State:
+    """``state`` with one input plane, and with the last layer of ``own`` where its own answers another question."""
+    first, last = state.get("conv1.weight"), state.get("fc.weight")
+    if first is None or first.ndim != 4 or first.shape[1] not in (1, 3):
+        found = "none" if first is None else list(first.shape)
+        raise ValueError(f"{source}: not the weights of a ResNet-18, conv1.weight is {found}, not [64, 3, 7, 7]")
+    adapted = state | {"conv1.weight": fold_input_planes(first)}  # leaves one plane as it is
+    if last is None or last.shape != own["fc.weight"].shape:
+        adapted |= {name: own[name] for name in ("fc.weight", "fc.bias")}
+    return adapted
+
+
+def _fill(model: nn.Module, state: State, source: str) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -90,12 +97,11 @@ def _imagenet() -> State:
         ) from error
 
 
-def _from_file(path: Path) -> State:
-    state: Any = checkpoints.read(path)
+def _tensors(state: Any, source: str) -> State:
     if isinstance(state, dict) and state.get("task") == TASK:
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a classification checkpoint or a dictionary of a ResNet-18's tensors")
+        state = state.get("model")
+    if not isinstance(state, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in state.items()):
+        raise ValueError(f"{source}: expected a classification checkpoint or a dictionary of a ResNet-18's tensors")
     return state
 
 
@@ -184,20 +190,28 @@ class Classifier:
         state = checkpoints.load(path, task=TASK)
         if "prediction" not in state:
             raise ValueError(f"{path}: a checkpoint of an unfinished training; the finished model is --model-file")
+        settings = _settings(state["prediction"], path)
         model = build("none")
-        _load(model, state["model"], str(path))
-        model = model.to(run.device, memory_format=torch.channels_last).eval()
-        return cls(model, **{name: state["prediction"][name] for name in _SETTINGS})
+        _fill(model, _tensors(state, str(path)), str(path))
+        return cls(model.to(run.device).to(memory_format=torch.channels_last).eval(), **settings)
 
-    def probabilities(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
-        """Calibrated probability of PNEUMONIA float64 [N] of squares uint8 [N, store_size, store_size].
+    def log_odds(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
+        """Log-odds of PNEUMONIA before calibration, float64 [N], of squares uint8 [N, store_size, store_size].
 
         Always in float32, so that every machine and batch gives the same answer to five digits.
+
+        Raises:
+            ValueError: an answer is not a finite number, which must not pass for NORMAL.
         """
-        indices = np.arange(len(images))
         exact = replace(run, bf16=False)
-        logits = predict_logits(self.model, images, indices, self.size, self.flip_average, exact)
-        return to_probability(logits, self.temperature)
+        found = predict_logits(self.model, images, np.arange(len(images)), self.size, self.flip_average, exact)
+        if not np.isfinite(found).all():
+            raise ValueError("the model's answers are not finite numbers: its weights are damaged, train it anew")
+        return found
+
+    def probabilities(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
+        """Calibrated probability of PNEUMONIA; as ``log_odds`` otherwise."""
+        return to_probability(self.log_odds(images, run), self.temperature)
 
     def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
         """Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74) of the PNEUMONIA output, float32 [N, size, size].
@@ -207,14 +221,31 @@ class Classifier:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
-        with GradCAM(model=self.model, target_layers=[grad_cam_layer(self.model)]) as grad_cam:
-            return grad_cam(input_tensor=inputs, targets=[ClassifierOutputTarget(0)] * len(images))
+        targets: list[Any] = [ClassifierOutputTarget(0)] * len(images)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
+            inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
+            with GradCAM(model=self.model, target_layers=[grad_cam_layer(self.model)]) as grad_cam:
+                return grad_cam(input_tensor=inputs, targets=targets)
 
 
 _SETTINGS = tuple(field.name for field in fields(Classifier) if field.name != "model")
 
 
+def _settings(found: Any, path: Path) -> dict[str, Any]:
+    """``found`` if prediction can work with it; a model file may come from anywhere."""
+    if not isinstance(found, dict) or {*found} != {*_SETTINGS}:
+        raise ValueError(f"{path}: expected the prediction settings {', '.join(_SETTINGS)}")
+    kinds = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}
+    sound = all(type(found[name]) is kind for name, kind in kinds.items()) and (
+        1 <= found["size"] <= found["store_size"] <= 2 * LARGEST_SIZE
+        and 0 < found["temperature"] < float("inf")
+        and 0 <= found["threshold"] <= 1
+    )
+    if not sound:
+        raise ValueError(f"{path}: prediction settings that no training writes: {found}")
+    return found
+
+
 def to_probability(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Log-odds to probability at a temperature."""
-    return 1 / (1 + np.exp(-logits / temperature))
+    """Log-odds to probability at a temperature, without overflow however large they are."""
+    return np.exp(-np.logaddexp(0, -logits / temperature))

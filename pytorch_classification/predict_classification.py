@@ -160,7 +160,7 @@ def main() -> int:
     elif single:
         print(answers[0].sentence())
         if answers[0].picture:
-            print(f"picture: {answers[0].picture}")
+            print(f"picture: {reading.shown_path(answers[0].picture)}")
     else:
         print(summary(answers, table))
     return 1 if failed else 0

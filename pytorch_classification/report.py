@@ -56,6 +56,8 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
         )
     if (config.data_dir / "test").is_dir():
         test_report(config, data, classifier, run)
+    elif run.is_main:
+        print(f"no folder {config.data_dir / 'test'}, so there is no test report")
 
 
 def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run: runtime.Runtime) -> None:
@@ -74,17 +76,23 @@ def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run
     kept = np.flatnonzero(store.readable & ~repeated)
     if repeated.any() and run.is_main:
         warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
+    if not len(kept):
+        raise ValueError(
+            f"{config.data_dir / 'test'}: none of its {len(listing)} images is left to report on. "
+            "The model is finished; --resume reports on other test images"
+        )
     listing, images = listing.take(kept), store.images[kept]
-    probabilities = classifier.probabilities(images, run)
+    log_odds = classifier.log_odds(images, run)
     if not run.is_main:
         return
+    probabilities = to_probability(log_odds, classifier.temperature)
     scores = metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
     result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": runtime.provenance(run)}
     path = config.out_dir / "test_report.json"
     text = json.dumps(result, indent=2, allow_nan=False)
     checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")
-    draw(config.images_dir, classifier, listing, images, probabilities, scores, run)
+    draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")
 
 
@@ -93,19 +101,18 @@ def draw(
     classifier: Classifier,
     listing: data_load.Listing,
     images: NDArray[np.uint8],
-    probabilities: NDArray[np.float64],
+    log_odds: NDArray[np.float64],
     scores: dict[str, Any],
     run: runtime.Runtime,
 ) -> None:
     """The pictures of a test report."""
-    labels = listing.labels
+    labels, probabilities = listing.labels, to_probability(log_odds, classifier.temperature)
     title = f"{len(labels)} test images, operating point {classifier.threshold:.3f}"
     plots.confusion_matrix(scores["confusion_matrix"], data_load.CLASSES, folder / "confusion_matrix.png", title=title)
     plots.roc_and_precision_recall(
         labels, probabilities, classifier.threshold, folder / "roc_pr.png", groups=listing.patients, title=title
     )
-    log_odds = np.log(probabilities / (1 - probabilities))
-    before = to_probability(log_odds * classifier.temperature, 1.0)
+    before = to_probability(log_odds, 1.0)
     plots.reliability(
         labels, probabilities, folder / "reliability.png", before=before, title=f"{len(labels)} test images"
     )
