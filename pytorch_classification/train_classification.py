@@ -28,7 +28,14 @@ from tqdm import tqdm
 
 from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
 from pytorch_classification import data_load, report
-from pytorch_classification.model import TASK, build, no_decay_groups, predict_logits
+from pytorch_classification.model import (
+    LARGEST_SIZE,
+    TASK,
+    build,
+    no_decay_groups,
+    predict_logits,
+    to_probability,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,9 +74,15 @@ class TrainConfig:
                 raise ValueError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than {low}, below {high}"
                 )
-        for name, least in (("epochs", 1), ("size", 32), ("batch_size", 2), ("seed", 0)):
-            if getattr(self, name) < least:
+        for name, least in (("epochs", 1), ("size", 32), ("batch_size", 2), ("seed", 0), ("weight_decay", 0)):
+            if not least <= getattr(self, name) < float("inf"):
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"--size {self.size}: expected at most {LARGEST_SIZE}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr {self.lr}: expected a positive number")
+        if self.weights not in ("imagenet", "none") and not self.resume and not Path(self.weights).is_file():
+            raise FileNotFoundError(f"--weights: no file {Path(self.weights).resolve()}, nor is it imagenet or none")
 
 
 @dataclass(frozen=True)
@@ -195,15 +208,15 @@ def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime
     The one-cycle schedule (Smith 2018, arXiv:1708.07120) reaches in twenty epochs from scratch what constant rates need
     many more for; the weight average smooths the last steps, which makes the choice of an epoch less of a lottery.
     """
-    model = build(config.weights).to(run.device, memory_format=torch.channels_last)
+    model = build("none" if config.resume else config.weights).to(run.device).to(memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(
         no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps"
     )
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=config.epochs * steps_per_epoch, pct_start=0.25
-    )
-    stepper = torch.compile(model) if config.compile else model
+    total_steps = config.epochs * steps_per_epoch
+    rise = 0.25 if total_steps != 4 else 0.5  # torch divides by zero where the rise is one step long
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps, pct_start=rise)
+    stepper: Any = torch.compile(model) if config.compile else model
     return Learner(model, runtime.distribute(stepper, run), average, optimizer, scheduler)
 
 
@@ -254,7 +267,7 @@ def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Run
     labels = data.labels[data.validation]
     weights = class_weights(labels)
     loss = weighted_loss(torch.from_numpy(logits), torch.from_numpy(labels), weights.double()).item()
-    point = metrics.operating_point(1 / (1 + np.exp(-logits)), labels, config.target_sensitivity)
+    point = metrics.operating_point(to_probability(logits, 1.0), labels, config.target_sensitivity)
     auc = float(metrics.roc_auc(logits, labels))
     return {"val_loss": loss, "val_auc": auc, "val_specificity": point.specificity}
 
@@ -277,14 +290,16 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         learner.restore(state)
         start, best = state["epoch"], state["best"]
     if run.is_main:
+        clear(config)
         runlog.drop_from(log, start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):
         lr = learner.scheduler.get_last_lr()[0]
         train_loss = train_one_epoch(learner, data, config, epoch, run)
-        record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **validate(learner, data, config, run)}
-        improved = record["val_loss"] < best
-        best = min(best, record["val_loss"])
+        scores = validate(learner, data, config, run)
+        record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores}
+        improved = scores["val_loss"] < best
+        best = min(best, scores["val_loss"])
         if run.is_main:
             runlog.append(log, record)
             common = {**about, "epoch": epoch + 1, "best": best}
@@ -295,7 +310,22 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
             print(line_of(record, config.epochs, improved))
     if run.is_main:
         print(f"training is done; the weights of epoch {checkpoints.load(best_file, task=TASK)['epoch']} are kept")
+    runtime.wait(run)  # the other processes read what the first has just written
     report.finish(config, data, runlog.read(log), run)
+
+
+def clear(config: TrainConfig) -> None:
+    """Remove what would mix with this run: side files of writes that a kill cut short, and an earlier run's results."""
+    side_files = (
+        (config.out_dir, "*.partial"),
+        (config.images_dir, "*.png.*.partial"),
+        (config.model_file.parent, f"{config.model_file.name}.*.partial"),
+    )
+    left = [path for folder, pattern in side_files for path in folder.glob(pattern)]
+    if not config.resume:
+        left += [config.out_dir / name for name in ("last.pth", "best.pth", "test_report.json")]
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
