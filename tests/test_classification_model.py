@@ -1,0 +1,445 @@
+import os
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from cxr import checkpoints, cli
+from cxr.runtime import Runtime
+from pytorch_classification import model as model_module
+from pytorch_classification import train_classification
+from pytorch_classification.model import (
+    TASK,
+    Classifier,
+    GreyResNet18,
+    as_input,
+    build,
+    fold_input_planes,
+    grad_cam_layer,
+    no_decay_groups,
+    predict_logits,
+    standardized,
+    to_probability,
+)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """torchvision's own network, with the three planes and the thousand classes of ImageNet."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(weights=None).eval()
+    for module in network.modules():  # statistics that differ from plane to plane, as after training
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network
+
+
+@pytest.fixture
+def squares():
+    return np.random.default_rng(0).integers(0, 256, size=(5, 36, 36), dtype=np.uint8)
+
+
+@pytest.fixture
+def classifier(trained, processor):
+    return Classifier.load(trained.config.model_file, processor)
+
+
+def features(network, images):
+    """All of a ResNet but its last layer."""
+    for name, layer in network.named_children():
+        if name != "fc":
+            images = layer(images)
+    return images.flatten(1)
+
+
+def same_tensors(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+# ------------------------------------------------------------------------------------------------------- the network
+
+
+def test_one_folded_plane_gives_what_three_equal_planes_give(resnet, monkeypatch):
+    monkeypatch.setattr(model_module, "_imagenet", lambda: OrderedDict(resnet.state_dict()))
+    folded = build("imagenet").eval()
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = features(resnet, grey.expand(-1, 3, -1, -1))
+        found = features(folded, grey)
+        answer = folded(grey)
+        assert torch.allclose(answer, folded.fc(features(folded, standardized(grey))), atol=1e-6)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert answer.shape == (2, 1)
+
+
+def test_folding_adds_the_planes():
+    weight = torch.arange(2 * 3 * 4.0).reshape(2, 3, 2, 2)
+    folded = fold_input_planes(weight)
+    assert folded.shape == (2, 1, 2, 2)
+    assert folded[0, 0, 0, 0] == 0 + 4 + 8 and folded[1, 0, 1, 1] == 15 + 19 + 23
+    assert torch.equal(fold_input_planes(folded), folded)
+
+
+def test_images_are_standardized_each_by_itself():
+    images = torch.tensor([[0.2, 0.4], [0.4, 0.6]]).expand(1, 1, 2, 2)
+    deviation = np.sqrt(0.02)
+    expected = torch.tensor([[-0.2, 0.0], [0.0, 0.2]]) / (deviation + 0.03)
+    assert torch.allclose(standardized(images)[0, 0], expected, atol=1e-6)
+    even = torch.full((1, 1, 4, 4), 0.7)
+    assert torch.equal(standardized(even), torch.zeros(1, 1, 4, 4))
+    together = standardized(torch.cat([torch.rand(3, 1, 8, 8), images.repeat(1, 1, 4, 4)]))
+    assert torch.allclose(together[3], standardized(images.repeat(1, 1, 4, 4))[0])
+
+
+def test_weight_decay_falls_on_kernels_only():
+    network = GreyResNet18()
+    kernels, vectors = no_decay_groups(network, 0.05)
+    assert (kernels["weight_decay"], vectors["weight_decay"]) == (0.05, 0.0)
+    assert len(kernels["params"]) == 21 and all(p.ndim in (2, 4) for p in kernels["params"])  # 20 convolutions and fc
+    assert len(vectors["params"]) == 41 and all(
+        p.ndim == 1 for p in vectors["params"]
+    )  # 2 of 20 normalisations, fc.bias
+
+
+def test_grad_cam_looks_at_the_last_block():
+    network = GreyResNet18()
+    assert grad_cam_layer(network) is network.layer4[1]
+
+
+def test_stored_squares_become_what_the_network_sees():
+    stored = torch.arange(36 * 36).remainder(256).to(torch.uint8).reshape(1, 36, 36)
+    seen = as_input(stored, 32)
+    assert seen.shape == (1, 1, 32, 32) and seen.dtype == torch.float32 and seen.min() >= 0 and seen.max() <= 1
+    assert torch.allclose(as_input(torch.full((1, 36, 36), 51, dtype=torch.uint8), 32), torch.full((1, 1, 32, 32), 0.2))
+
+
+# ------------------------------------------------------------------------------------------------- weights from files
+
+
+def test_without_a_connection_the_error_names_the_way_out(monkeypatch, tmp_path, chest_xray, command):
+    def refused(*_args, **_kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # nothing is cached there
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
+    with pytest.raises(ConnectionError, match=r"cannot be downloaded .*Name or service.* --weights none"):
+        build("imagenet")
+    config = [
+        "--data-dir",
+        chest_xray,
+        "--out-dir",
+        tmp_path / "run",
+        "--size",
+        "32",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    ended = command(train_classification.main, *config, "--model-file", tmp_path / "m.pth")
+    assert ended.code == 2 and "--weights none" in ended.err.splitlines()[-1]
+    assert not (tmp_path / "m.pth").exists() and not (tmp_path / "run" / "last.pth").exists()
+
+
+def test_a_damaged_download_is_told_like_a_missing_one(monkeypatch, tmp_path):
+    def wrong_hash(*_args, **_kwargs):
+        raise RuntimeError('invalid hash value (expected "f37072fd", got "0")')
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", wrong_hash)
+    with pytest.raises(ConnectionError, match=r"invalid hash value.*--weights none"):
+        build("imagenet")
+
+
+def test_own_checkpoints_and_own_model_file_are_taken_whole(trained):
+    config = trained.config
+    for path in (config.out_dir / "best.pth", config.model_file):
+        same_tensors(dict(build(str(path)).state_dict()), dict(checkpoints.load(path, task=TASK)["model"]))
+
+
+def test_a_plain_state_dict_gives_its_body_and_keeps_a_fresh_last_layer(resnet, tmp_path):
+    torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
+    torch.manual_seed(7)
+    fresh = build("none").state_dict()
+    torch.manual_seed(7)
+    found = build(str(tmp_path / "resnet18.pth")).state_dict()
+    expected = dict(resnet.state_dict())
+    expected["conv1.weight"] = expected["conv1.weight"].sum(dim=1, keepdim=True)
+    expected |= {name: fresh[name] for name in ("fc.weight", "fc.bias")}
+    same_tensors(dict(found), expected)
+
+
+def test_a_state_dict_without_last_layer_will_do(resnet, tmp_path):
+    body = {name: value for name, value in resnet.state_dict().items() if not name.startswith("fc.")}
+    torch.save(body, tmp_path / "body.pth")
+    found = build(str(tmp_path / "body.pth")).state_dict()
+    assert torch.equal(found["layer4.1.conv2.weight"], body["layer4.1.conv2.weight"])
+
+
+OTHERS = {
+    "another depth": lambda body: torchvision.models.resnet34(weights=None).state_dict(),
+    "another kind": lambda body: torchvision.models.squeezenet1_0(weights=None).state_dict(),
+    "a first layer of another size": lambda body: body | {"conv1.weight": torch.zeros(64, 1, 3, 3)},
+    "a first layer of five planes": lambda body: body | {"conv1.weight": torch.zeros(64, 5, 7, 7)},
+    "a first layer that is a vector": lambda body: body | {"conv1.weight": torch.zeros(64)},
+    "a layer missing": lambda body: {name: value for name, value in body.items() if name != "layer1.0.conv1.weight"},
+    "no last bias": lambda body: {name: value for name, value in body.items() if name != "fc.bias"},
+    "not a dictionary": lambda body: [torch.zeros(2)],
+    "values that are no tensors": lambda body: {"conv1.weight": 3},
+    "names that are no text": lambda body: body | {3: torch.zeros(2)},
+    "a checkpoint without weights": lambda body: {"format": 1, "task": TASK},
+    "a checkpoint of detection": lambda body: {"format": 1, "task": "detection", "model": body},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_weights_that_do_not_fit_are_refused_with_their_file(tmp_path, what):
+    path = tmp_path / "weights.pth"
+    torch.save(OTHERS[what](dict(GreyResNet18().state_dict())), path)
+    with pytest.raises(ValueError, match="ResNet-18") as caught:
+        build(str(path))
+    assert str(caught.value).startswith(str(path)) and len(str(caught.value).splitlines()) == 1
+
+
+class Malicious:
+    """Unpickling one leaves a mark."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("use", ["weights", "model"])
+def test_code_in_a_file_is_not_run(tmp_path, processor, nested, use):
+    path, mark = tmp_path / "evil.pth", tmp_path / "mark"
+    evil = Malicious(mark)
+    torch.save({"format": 1, "task": TASK, "model": {"conv1.weight": evil}} if nested else evil, path)
+    with pytest.raises(ValueError, match=r"evil\.pth: refused"):
+        build(str(path)) if use == "weights" else Classifier.load(path, processor)
+    assert not mark.exists()
+    with path.open("wb") as file:  # without torch's wrapping
+        pickle.dump(evil, file)
+    with pytest.raises(ValueError, match=r"evil\.pth: "):
+        build(str(path)) if use == "weights" else Classifier.load(path, processor)
+    assert not mark.exists()
+
+
+def test_the_malicious_file_would_have_worked_on_a_careless_reader(tmp_path):
+    torch.save(Malicious(tmp_path / "mark"), tmp_path / "evil.pth")
+    torch.load(tmp_path / "evil.pth", weights_only=False)
+    assert (tmp_path / "mark").is_dir()
+
+
+# --------------------------------------------------------------------------------------------------- the model file
+
+
+def test_what_is_saved_is_loaded(tmp_path, processor, squares, classifier):
+    written = Classifier(classifier.model, 32, 36, False, 1.5, 0.25)
+    written.save(tmp_path / "model.pth", epoch=3)
+    read = Classifier.load(tmp_path / "model.pth", processor)
+    assert (read.size, read.store_size, read.flip_average, read.temperature, read.threshold) == (
+        32,
+        36,
+        False,
+        1.5,
+        0.25,
+    )
+    same_tensors(dict(read.model.state_dict()), dict(written.model.state_dict()))
+    assert np.array_equal(read.probabilities(squares, processor), written.probabilities(squares, processor))
+    assert not read.model.training
+    assert checkpoints.load(tmp_path / "model.pth", task=TASK)["epoch"] == 3
+
+
+def spoilt(path, folder, **changes):
+    """A copy of a model file with other contents; a value of None takes the key away."""
+    state = checkpoints.read(path) | changes
+    torch.save({name: value for name, value in state.items() if value is not None}, folder / "spoilt.pth")
+    return folder / "spoilt.pth"
+
+
+GOOD = {"size": 32, "store_size": 36, "flip_average": True, "temperature": 1.5, "threshold": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction": None}, "unfinished training"),
+        ({"prediction": {"size": 32}}, "expected the prediction settings size, store_size"),
+        ({"prediction": GOOD | {"more": 1}}, "expected the prediction settings size, store_size"),
+        ({"prediction": [1, 2]}, "expected the prediction settings size, store_size"),
+        *[
+            ({"prediction": GOOD | change}, "prediction settings that no training writes")
+            for change in (
+                {"size": 0},
+                {"size": 10**9, "store_size": 10**9},
+                {"store_size": 31},
+                {"size": 32.0},
+                {"flip_average": 1},
+                {"temperature": 0.0},
+                {"temperature": float("nan")},
+                {"temperature": float("inf")},
+                {"threshold": 1.01},
+                {"threshold": float("nan")},
+                {"threshold": "0.5"},
+            )
+        ],
+        ({"model": None}, "expected a classification checkpoint"),
+        ({"model": {"fc.weight": 1}}, "expected a classification checkpoint"),
+        ({"model": {}}, "not the weights of a ResNet-18"),
+        ({"task": "detection"}, "a checkpoint of the task 'detection'"),
+        ({"format": 99}, "checkpoint format 99"),
+    ],
+)
+def test_a_model_file_that_prediction_could_not_use_is_refused(trained, processor, tmp_path, changes, message):
+    path = spoilt(trained.config.model_file, tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        Classifier.load(path, processor)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("layer", ["fc.weight", "fc.bias"])
+def test_a_model_file_without_its_last_layer_is_refused_and_not_completed_at_random(
+    trained, processor, tmp_path, layer
+):
+    weights = dict(checkpoints.read(trained.config.model_file)["model"])
+    for change in (None, torch.zeros(1000, 512)):
+        broken = {name: value for name, value in weights.items() if name != layer}
+        broken |= {} if change is None else {layer: change}
+        with pytest.raises(ValueError, match="not the weights of a ResNet-18"):
+            Classifier.load(spoilt(trained.config.model_file, tmp_path, model=broken), processor)
+
+
+def test_damaged_weights_give_an_error_and_not_the_class_normal(trained, processor, tmp_path, squares):
+    weights = dict(checkpoints.read(trained.config.model_file)["model"])
+    weights["fc.bias"] = torch.tensor([float("nan")])
+    damaged = Classifier.load(spoilt(trained.config.model_file, tmp_path, model=weights), processor)
+    with pytest.raises(ValueError, match="not finite"):
+        damaged.probabilities(squares, processor)
+
+
+def test_a_checkpoint_of_training_is_not_taken_for_a_finished_model(trained, processor):
+    with pytest.raises(ValueError, match="unfinished training; the finished model is --model-file"):
+        Classifier.load(trained.config.out_dir / "last.pth", processor)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_truncated_model_file_is_refused(trained, processor, tmp_path, share):
+    content = trained.config.model_file.read_bytes()
+    path = tmp_path / "cut.pth"
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"cut\.pth: "):
+        Classifier.load(path, processor)
+
+
+def test_a_missing_model_file_is_named_in_full(tmp_path, processor, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.pth"))):
+        Classifier.load(Path("none.pth"), processor)
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+def test_answers_do_not_hang_on_the_batch(classifier, processor, monkeypatch):
+    squares = np.random.default_rng(1).integers(0, 256, size=(9, 36, 36), dtype=np.uint8)
+    whole = classifier.probabilities(squares, processor)
+    single = np.concatenate([classifier.probabilities(square[None], processor) for square in squares])
+    monkeypatch.setattr(model_module, "_BATCH", 4)
+    parts = classifier.probabilities(squares, processor)
+    backwards = classifier.probabilities(squares[::-1], processor)[::-1]
+    assert whole.shape == (9,) and whole.dtype == np.float64 and len({*whole.round(6)}) > 1
+    for other in (single, parts, backwards):
+        assert np.abs(other - whole).max() < 1e-4
+    assert classifier.probabilities(squares[:0], processor).shape == (0,)
+
+
+def test_answers_do_not_hang_on_the_precision_of_the_run(classifier, processor, squares):
+    exact = classifier.log_odds(squares, processor)
+    assert np.array_equal(classifier.log_odds(squares, Runtime(processor.device, bf16=True)), exact)
+
+
+def test_flip_averaging_is_the_mean_of_the_log_odds_of_both_sides(classifier, processor, squares):
+    indices = np.arange(len(squares))
+
+    def answer(images, flip_average):
+        return predict_logits(classifier.model, images, indices, 32, flip_average, processor)
+
+    mirrored = np.ascontiguousarray(squares[:, :, ::-1])
+    expected = (answer(squares, False) + answer(mirrored, False)) / 2
+    assert np.abs(answer(squares, False) - answer(mirrored, False)).max() > 1e-3
+    assert np.allclose(answer(squares, True), expected, atol=1e-4)
+    assert np.allclose(answer(squares, True), answer(mirrored, True), atol=1e-4)
+
+
+def test_each_of_several_processes_answers_its_share(classifier, squares, monkeypatch, processor):
+    whole = classifier.log_odds(squares, processor)
+    shares = [Runtime(processor.device, False, rank, 2) for rank in (0, 1)]
+    monkeypatch.setattr(model_module.runtime, "gather", lambda rows, _run: rows)
+    for run in shares:
+        assert np.allclose(classifier.log_odds(squares, run), whole[run.rank :: 2], atol=1e-5)
+
+
+def test_log_odds_become_probabilities_at_a_temperature():
+    assert to_probability(np.array([0.0, np.log(3), -2 * np.log(3)]), 1.0) == pytest.approx([0.5, 0.75, 0.1])
+    assert to_probability(np.array([2 * np.log(3)]), 2.0) == pytest.approx([0.75])
+    extreme = to_probability(np.array([-1e6, -800.0, 800.0, 1e6]), 0.05)  # no overflow: warnings are errors here
+    assert extreme.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_an_explanation_is_a_map_in_0_to_1_whatever_the_caller_computes_in(classifier, processor, squares, mode):
+    with mode():
+        maps = classifier.explain(squares, processor)
+    assert maps.shape == (5, 32, 32) and maps.dtype == np.float32
+    assert maps.min() >= 0 and maps.max() <= 1
+    assert all(heat.max() > 0.99 or heat.max() == 0 for heat in maps)  # each is scaled by itself
+    assert np.allclose(maps[2], classifier.explain(squares[2:3], processor)[0], atol=1e-3)
+
+
+def test_explaining_changes_no_answer(classifier, processor, squares):
+    before = classifier.log_odds(squares, processor)
+    classifier.explain(squares, processor)
+    assert np.array_equal(classifier.log_odds(squares, processor), before)
+
+
+def test_an_explanation_points_at_what_the_answer_hangs_on(processor):
+    """A network that counts bright pixels in the left half of its last map, asked about a picture bright there."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer4 = nn.Sequential(nn.AvgPool2d(8))
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            return self.layer4(images * self.scale)[..., :2].mean(dim=(2, 3))
+
+    picture = np.zeros((1, 32, 32), np.uint8)
+    picture[:, 8:16, 8:16] = 255
+    classifier = Classifier(Half(), 32, 32, False, 1.0, 0.5)
+    (heat,) = classifier.explain(picture, processor)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 8 <= row < 16 and 8 <= column < 16
+
+
+def test_the_default_model_file_is_what_the_other_script_looks_for():
+    from pytorch_classification.predict_classification import PredictConfig
+
+    assert (
+        PredictConfig(image=("x",)).model
+        == train_classification.TrainConfig().model_file
+        == cli.ROOT / "pneumonia_resnet18.pth"
+    )

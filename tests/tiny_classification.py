@@ -1,0 +1,134 @@
+"""A data set in the Kaggle layout and settings with which the classification scripts run in seconds."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+PER_CLASS = {"train": 32, "val": 2, "test": 12}
+
+
+def chest(label: int, seed: int) -> np.ndarray:
+    """Stripes that lie for NORMAL (0) and stand for PNEUMONIA (1), of any tone, place and size: uint8 [H, W].
+
+    Neither turning by a few degrees nor a change of tone, sharpness or frame makes one the other.
+    """
+    random = np.random.default_rng([label, seed])
+    height, width = random.integers(40, 64, size=2)
+    across = np.linspace(0, 1, width)[None, :] if label else np.linspace(0, 1, height)[:, None]
+    wave = np.sin(2 * np.pi * (random.uniform(3, 4) * across + random.uniform()))
+    grey = random.uniform(100, 150) + random.uniform(40, 80) * wave + random.normal(0, 6, (height, width))
+    return grey.clip(0, 255).astype(np.uint8)
+
+
+def name_of(label: int, number: int) -> str:
+    """As Kaggle names them; two images in a row are of one patient."""
+    patient = number // 2
+    if label:
+        return f"person{patient}_{'bacteria' if number % 2 else 'virus'}_{number}.jpeg"
+    return f"{'NORMAL2-' if patient % 2 else ''}IM-{patient:04}-{number % 2:04}.jpeg"
+
+
+def write_chest_xray(folder: Path, per_class: dict[str, int] = PER_CLASS) -> Path:
+    """``folder`` with {train,val,test}/{NORMAL,PNEUMONIA}; no patient and no picture stands twice."""
+    first = 0
+    for split, count in per_class.items():
+        for label, name in enumerate(("NORMAL", "PNEUMONIA")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(first, first + count):
+                Image.fromarray(chest(label, number)).save(folder / split / name / name_of(label, number), quality=92)
+        first += count
+    return folder
+
+
+def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
+    """A ``TrainConfig`` that writes under ``folder`` alone and trains for seconds."""
+    from pytorch_classification.train_classification import TrainConfig
+
+    chosen: dict[str, Any] = {
+        "data_dir": data_dir,
+        "out_dir": folder / "run",
+        "images_dir": folder / "images",
+        "model_file": folder / "model.pth",
+        "weights": "none",
+        "epochs": 2,
+        "size": 32,
+        "batch_size": 24,
+        "lr": 2e-3,
+        "ema_decay": 0.8,
+        "validation_share": 0.25,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    return TrainConfig(**chosen | changes)
+
+
+def train(config: Any) -> None:
+    """What the script does once it has read its command line."""
+    from cxr import runtime
+    from pytorch_classification.train_classification import fit
+
+    with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
+        fit(config, run)
+
+
+def flags(config: Any) -> list[str]:
+    """The command line that gives ``config``."""
+    words: list[str] = []
+    for name, value in vars(config).items():
+        flag = "--" + name.replace("_", "-")
+        words += [flag if value else flag.replace("--", "--no-", 1)] if isinstance(value, bool) else [flag, str(value)]
+    return words
+
+
+# Processes that start at once and can be killed: the parent of them all has imported what takes long, and nothing else.
+_CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+if os.name == "posix":
+    _CONTEXT.set_forkserver_preload(["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg"])
+
+
+def start(config: Any, die_at: int = 0) -> Any:
+    """The training script in a process of its own; what it prints goes to ``log_of(config)``.
+
+    With ``die_at`` the process kills itself, as by SIGKILL, when it touches its files for the ``die_at``-th time.
+    """
+    process = _CONTEXT.Process(target=_run, args=(flags(config), log_of(config), config.out_dir.parent, die_at))
+    process.start()
+    return process
+
+
+def log_of(config: Any) -> Path:
+    """Where a process of ``start`` prints; its last line counts how often a run that ended had touched its files."""
+    return config.out_dir.parent / "log.txt"
+
+
+def _run(arguments: list[str], log: Path, folder: Path, die_at: int) -> None:
+    sys.path.insert(0, str(ROOT))
+    from cxr import cli
+    from pytorch_classification.train_classification import main
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["train_classification.py", *arguments]
+    touched = 0
+
+    def hook(event: str, details: tuple[object, ...]) -> None:
+        nonlocal touched
+        if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(details[0]).startswith(str(folder)):
+            touched += 1
+            if touched == die_at:
+                os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    sys.addaudithook(hook)
+    code = cli.run(main)
+    print(f"touched {touched}", flush=True)
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit: the log is to end here
