@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import io
+import math
 import os
 import signal
 import sys
@@ -10,12 +12,13 @@ import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 
 EXIT_USER_ERROR = 2  # what argparse itself exits with
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 ConfigType = TypeVar("ConfigType")
@@ -35,21 +38,27 @@ def parse(config_type: type[ConfigType], argv: Sequence[str] | None = None) -> C
 
     Each field becomes one flag, its underscores dashes: bool gives ``--name`` and ``--no-name``, Literal gives choices,
     ``tuple[X, ...]`` takes one or more values. The first paragraph of the module that defines ``config_type`` is the
-    description that ``--help`` shows.
+    description that ``--help`` shows. A command line that does not fit ends the process with one line on stderr and
+    exit code 2.
+
+    Raises:
+        TypeError: a field whose type no command line can give.
     """
     summary = (sys.modules[config_type.__module__].__doc__ or "").strip().split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=summary, formatter_class=_Help, allow_abbrev=False)
+    parser = _Parser(description=summary, formatter_class=_Help, allow_abbrev=False)
     hints = typing.get_type_hints(config_type)
     for field in dataclasses.fields(typing.cast(Any, config_type)):
         required = field.default is dataclasses.MISSING
-        parser.add_argument(
+        text = field.metadata["help"] + ("" if required else f" (default: {_shown(field.default)})")
+        action = parser.add_argument(
             "--" + field.name.replace("_", "-"),
             dest=field.name,
-            default=None if required else field.default,
             required=required,
-            help=field.metadata["help"] + ("" if required else f" (default: {_shown(field.default)})"),
+            help=text.replace("%", "%%"),
             **_reader(hints[field.name], field.name),
         )
+        # Set afterwards: some Pythons write the default of a bool into the help text a second time.
+        action.default = None if required else field.default
     values = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(parser.parse_args(argv)).items()
@@ -65,17 +74,26 @@ def plain(config: Any) -> dict[str, Any]:
 def run(main: Callable[[], int | None]) -> int:
     """The exit code of ``main``: a user's mistake becomes one line on stderr and 2, an interruption 130 or 143.
 
-    ValueError and OSError are how this project reports bad content and bad files. Set CXR_TRACEBACK=1 to see where one
-    came from.
+    ValueError and OSError are how this project reports bad content and bad files, FloatingPointError how it reports a
+    loss that is not finite. Set CXR_TRACEBACK=1 to see where one came from.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot spell is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     if os.environ.get("CXR_TRACEBACK"):
         return main() or 0
     try:
         signal.signal(signal.SIGTERM, _terminate)
-        warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
-        return main() or 0
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        warnings.formatwarning = _one_line_warning
+        code = main() or 0
+        sys.stdout.flush()  # here, where a full disk or a closed pipe is still told as one
+        return code
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        _flush_or_discard()
+        return EXIT_BROKEN_PIPE
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {_one_line(error) or type(error).__name__}", file=sys.stderr)
+        _flush_or_discard()
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted: everything up to the last finished step is on disk", file=sys.stderr)
@@ -87,6 +105,25 @@ def run(main: Callable[[], int | None]) -> int:
 
 def _terminate(_number: int, _frame: types.FrameType | None) -> None:
     raise Terminated
+
+
+def _flush_or_discard() -> None:
+    """Python flushes stdout once more when it exits, and would complain a second time where that is impossible."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """In the form of ``warnings.formatwarning``: where a warning was raised says nothing to a user."""
+    return f"warning: {_one_line(message)}\n"
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _plain(value: Any) -> Any:
@@ -102,22 +139,52 @@ def _shown(default: Any) -> str:
         return str(default.relative_to(ROOT)) + " in the repository"
     if isinstance(default, bool):
         return "on" if default else "off"
+    if isinstance(default, tuple):
+        return " ".join(_shown(item) for item in typing.cast(tuple[Any, ...], default)) or "none"
     return "none" if default is None else str(default)
+
+
+def _number(text: str) -> float:
+    """A finite number: no setting means anything as NaN or infinity, and NaN passes most checks of a range."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number
+
+
+_READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    str: (str, "TEXT"),
+    int: (int, "N"),
+    float: (_number, "X"),
+    Path: (Path, "PATH"),
+}
 
 
 def _reader(hint: Any, name: str) -> dict[str, Any]:
     """The keywords of ``add_argument`` that read a value of the type ``hint``."""
-    if isinstance(hint, types.UnionType) and len(hint.__args__) == 2 and type(None) in hint.__args__:
-        hint = next(arg for arg in hint.__args__ if arg is not type(None))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union) and len(arguments) == 2 and type(None) in arguments:
+        return _reader(next(argument for argument in arguments if argument is not type(None)), name)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if hint in (str, int, float, Path):
-        return {"type": hint, "metavar": {str: "TEXT", int: "N", float: "X", Path: "PATH"}[hint]}
-    if typing.get_origin(hint) is Literal:
-        return {"choices": typing.get_args(hint)}
-    if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (Ellipsis,):
-        return {"nargs": "+", **_reader(typing.get_args(hint)[0], name)}
+    if hint in _READERS:
+        read, metavar = _READERS[hint]
+        return {"type": read, "metavar": metavar}
+    if origin is Literal:
+        return {"type": type(arguments[0]), "choices": arguments}
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return {"nargs": "+", **_reader(arguments[0], name)}
     raise TypeError(f"--{name.replace('_', '-')}: no command-line form for the type {hint!r}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line; argparse would print every flag before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"error: {_one_line(message)}; --help shows every flag\n")
 
 
 class _Help(argparse.HelpFormatter):
