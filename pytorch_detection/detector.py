@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 from cxr import checkpoints, runtime
 from pytorch_detection import box_metrics
 from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, construct
+from pytorch_detection.weights import tensors
 
 SHRINK_FACTORS = (1.0, 0.95, 0.9, 0.875, 0.85)
 GATE_POWERS = (0.0, 0.5, 1.0)
@@ -229,15 +230,8 @@ class Detector:
         state = checkpoints.load(path, task=TASK)
         if "prediction" not in state:
             raise ValueError(f"{path}: of an unfinished training; the finished model is best.pth beside it")
-        settings = state["prediction"]
-        combined = settings["combined"]
-        return cls(
-            load_model(state, path, run),
-            settings["flip_average"],
-            Rule(**settings["rule"]),
-            None if combined is None else Rule(**combined),
-            settings["classifier"],
-        )
+        settings = _settings(state["prediction"], path)
+        return cls(load_model(state, path, run), **settings)
 
     def find(self, images: NDArray[np.uint8], run: runtime.Runtime) -> Found:
         """Boxes in squares uint8 [N, size, size].
@@ -246,6 +240,27 @@ class Detector:
         """
         exact = replace(run, bf16=False)
         return find_boxes(self.model, images, np.arange(len(images)), self.flip_average, exact)
+
+
+def _settings(found: Any, path: Path) -> dict[str, Any]:
+    """``found`` with rules as rules if prediction can work with it; a model file may come from anywhere."""
+    kinds = {"flip_average": (bool,), "rule": (dict,), "combined": (dict, type(None)), "classifier": (str,)}
+    if not isinstance(found, dict) or found.keys() != kinds.keys():
+        raise ValueError(f"{path}: expected the prediction settings {', '.join(kinds)}")
+    rules = [found[name] for name in ("rule", "combined") if found[name] is not None]
+    sound = all(type(found[name]) in allowed for name, allowed in kinds.items()) and all(
+        {name: type(value) for name, value in rule.items()} == dict.fromkeys(_RULE, float)
+        and 0 <= rule["gate_power"] < float("inf")
+        and 0 < rule["shrink"] < float("inf")
+        and 0 <= rule["threshold"] <= 1
+        for rule in rules
+    )
+    if not sound:
+        raise ValueError(f"{path}: prediction settings that no training writes: {found}")
+    return found | {name: Rule(**found[name]) for name in ("rule", "combined") if found[name] is not None}
+
+
+_RULE = tuple(field.name for field in fields(Rule))
 
 
 def file_hash(path: Path) -> str:
@@ -260,11 +275,12 @@ def load_model(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyF
         ValueError: the tensors are not those of the architecture that the checkpoint names, or not finite numbers,
             from which no box would come and every chest would seem clear.
     """
-    if not all(tensor.isfinite().all() for tensor in state["model"].values()):
+    weights = tensors(state.get("model"), path)
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise ValueError(f"{path}: weights that are not finite numbers; train anew")
-    model = construct(Architecture(**state["architecture"]))
+    model = construct(Architecture.of(state, path))
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not the weights of its own architecture ({reason})") from error

@@ -3,7 +3,8 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from pytorch_classification.model import standardized
 
 TASK = "detection"
-LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
+SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_image")
 
 Backbone = Literal["resnet18", "resnet50", "resnet50_v2", "mobilenet_v3"]
@@ -44,6 +45,24 @@ class Architecture:
     size: int
     frozen: bool
     image_head: bool
+
+    @classmethod
+    def of(cls, state: dict[str, Any], path: Path) -> "Architecture":
+        """What the checkpoint ``state`` read from ``path`` says, which may come from anywhere.
+
+        Raises:
+            ValueError: nothing, or what no training writes.
+        """
+        found = state.get("architecture")
+        kinds = {"backbone": str, "size": int, "frozen": bool, "image_head": bool}
+        if (
+            not isinstance(found, dict)
+            or {name: type(value) for name, value in found.items()} != kinds
+            or found["backbone"] not in get_args(Backbone)
+            or not SMALLEST_SIZE <= found["size"] <= LARGEST_SIZE
+        ):
+            raise ValueError(f"{path}: expected an architecture with {', '.join(kinds)}, found {found}")
+        return cls(**found)
 
 
 class GreyFasterRCNN(nn.Module):

@@ -29,6 +29,7 @@ from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
     LARGEST_SIZE,
+    SMALLEST_SIZE,
     TASK,
     Architecture,
     Backbone,
@@ -78,7 +79,7 @@ class TrainConfig:
         """Refuse what could only fail later."""
         if not 0 < self.ema_decay < 1:
             raise ValueError(f"--ema-decay {self.ema_decay}: expected more than 0, below 1")
-        least = {"epochs": 1, "size": 64, "batch_size": 1, "seed": 0, "weight_decay": 0, "calm_epochs": 0}
+        least = {"epochs": 1, "size": SMALLEST_SIZE, "batch_size": 1, "seed": 0, "weight_decay": 0, "calm_epochs": 0}
         for name, low in {**least, "image_loss_weight": 0, "negatives_per_positive": 0}.items():
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):
@@ -240,7 +241,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         require_same(state["config"], config)
         if state["data"] != data.digest():
             raise ValueError(f"--resume: the images in {config.data_dir} are not those that the run began with")
-        model = construct(Architecture(**state["architecture"]))
+        model = construct(Architecture.of(state, last))
     else:
         model = build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0)
     learner = make_learner(config, model, images // batch_size, run)

@@ -75,19 +75,28 @@ def _from_file(path: Path, backbone: Backbone) -> tuple[State, bool]:
     found: Any = checkpoints.read(path)
     task = found.get("task") if isinstance(found, dict) else None
     if task == TASK:
-        made_for = found["architecture"]["backbone"]
-        if made_for != backbone:
-            raise ValueError(f"{path}: a detector with --backbone {made_for}, not {backbone}")
-        return found["model"], found["architecture"]["frozen"]
+        made = Architecture.of(found, path)
+        if made.backbone != backbone:
+            raise ValueError(f"{path}: a detector with --backbone {made.backbone}, not {backbone}")
+        return tensors(found.get("model"), path), made.frozen
     if task == CLASSIFICATION:
         if backbone != "resnet18":
             raise ValueError(
                 f"{path}: a classifier, which is a ResNet-18; expected --backbone resnet18, not {backbone}"
             )
-        return found["model"], False
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        return tensors(found.get("model"), path), False
+    return _as_trained(tensors(found, path), backbone), True
+
+
+def tensors(found: Any, path: Path) -> State:
+    """``found`` if it is a state dict.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(found, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in found.items()):
         raise ValueError(f"{path}: expected a checkpoint of this project or a dictionary of a network's tensors")
-    return _as_trained(found, backbone), True
+    return found
 
 
 def _as_trained(state: State, backbone: Backbone) -> State:
@@ -107,8 +116,8 @@ def _load(model: GreyFasterRCNN, state: State, source: str) -> None:
         state = _as_body(state, model.architecture.image_head)
     own = model.state_dict()
     first = _BODY + ("0.0.weight" if model.architecture.backbone == "mobilenet_v3" else "conv1.weight")
-    if first in state:
-        state[first] = fold_input_planes(state[first])  # leaves one plane as it is
+    if first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
+        state = state | {first: fold_input_planes(state[first])}
     fits = {
         name: value
         for name, value in state.items()
