@@ -43,7 +43,7 @@ def generated(config: training.TrainConfig, count: int) -> training.Data:
     return training.Data(listing, images, labels, [""] * count, np.arange(count), np.arange(0))
 
 
-def bare_epoch(learner: training.Learner, config: BenchConfig, run: runtime.Runtime) -> None:
+def bare_epoch(learner: training.Learner[torch.nn.Module], config: BenchConfig, run: runtime.Runtime) -> None:
     """Forward, backward and step on one batch that is already where it is needed."""
     images = torch.rand(config.batch_size, 1, config.size, config.size, device=run.device)
     images = images.contiguous(memory_format=torch.channels_last)

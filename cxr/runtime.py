@@ -111,6 +111,12 @@ def epoch_order(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np
     return np.random.default_rng([seed, epoch]).permutation(indices)
 
 
+def batches(order: NDArray[np.int64], batch_size: int, runtime: Runtime) -> list[NDArray[np.int64]]:
+    """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
+    count = len(order) // batch_size
+    return [shard(batch, runtime) for batch in order[: count * batch_size].reshape(count, batch_size)]
+
+
 def shard(items: Sequence[Item] | NDArray[Any], runtime: Runtime) -> Any:
     """The share of this process: every item in exactly one, without padding."""
     return items[runtime.rank :: runtime.world_size]

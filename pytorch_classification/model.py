@@ -117,13 +117,6 @@ def grad_cam_layer(model: nn.Module) -> nn.Module:
     return layer[-1]
 
 
-def no_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups: weight decay for matrices and kernels, none for biases and normalisation (1-d tensors)."""
-    kernels = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,

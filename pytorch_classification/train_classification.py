@@ -23,16 +23,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
+from cxr.learner import Learner, prepare
 from pytorch_classification import data_load, report
 from pytorch_classification.model import (
     LARGEST_SIZE,
     TASK,
     build,
-    no_decay_groups,
     predict_logits,
     to_probability,
 )
@@ -56,7 +55,7 @@ class TrainConfig:
     batch_size: int = cli.flag(32, help="images per step, over all processes together")
     lr: float = cli.flag(1.5e-3, help="highest AdamW learning rate of the one-cycle schedule")
     weight_decay: float = cli.flag(0.05, help="AdamW weight decay of kernels; biases and normalisation have none")
-    ema_decay: float = cli.flag(0.995, help="per-step decay of the weight average that is evaluated and kept")
+    average_share: float = cli.flag(0.08, help="share of all steps that the weight average reaches back over")
     validation_share: float = cli.flag(0.12, help="share of each class set apart, by patient, to choose by")
     target_sensitivity: float = cli.flag(0.95, help="validation sensitivity that the operating point must reach")
     flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
@@ -69,7 +68,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
-        for name, low, high in (("validation_share", 0, 1), ("target_sensitivity", 0, 1), ("ema_decay", 0, 1)):
+        for name, low, high in (("validation_share", 0, 1), ("target_sensitivity", 0, 1), ("average_share", 0, 1)):
             if not low < getattr(self, name) < high:
                 raise ValueError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than {low}, below {high}"
@@ -175,58 +174,23 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights[labels]).mean()
 
 
-@dataclass
-class Learner:
-    """What training moves, and what a checkpoint must hold to go on."""
-
-    model: nn.Module
-    stepper: nn.Module  # the model as training calls it: compiled, and wrapped for several processes
-    average: AveragedModel
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-
-    def state(self) -> dict[str, Any]:
-        """For ``checkpoints.save``."""
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up what ``state`` saved."""
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-
-
-def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime) -> Learner:
-    """Model, weight average, AdamW and its schedule.
-
-    The one-cycle schedule (Smith 2018, arXiv:1708.07120) reaches in twenty epochs from scratch what constant rates need
-    many more for; the weight average smooths the last steps, which makes the choice of an epoch less of a lottery.
-    """
-    model = build("none" if config.resume else config.weights).to(run.device).to(memory_format=torch.channels_last)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps"
+def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime) -> Learner[nn.Module]:
+    """The network with its optimizer, schedule and weight average."""
+    model = build("none" if config.resume else config.weights)
+    return prepare(
+        model,
+        run,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        average_share=config.average_share,
+        total_steps=config.epochs * steps_per_epoch,
+        compiled=(model,) if config.compile else (),
     )
-    total_steps = config.epochs * steps_per_epoch
-    rise = 0.25 if total_steps != 4 else 0.5  # torch divides by zero where the rise is one step long
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps, pct_start=rise)
-    stepper: Any = torch.compile(model) if config.compile else model
-    return Learner(model, runtime.distribute(stepper, run), average, optimizer, scheduler)
 
 
-def batches(order: NDArray[np.int64], batch_size: int, run: runtime.Runtime) -> list[NDArray[np.int64]]:
-    """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
-    count = len(order) // batch_size
-    return [runtime.shard(batch, run) for batch in order[: count * batch_size].reshape(count, batch_size)]
-
-
-def train_one_epoch(learner: Learner, data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime) -> float:
+def train_one_epoch(
+    learner: Learner[nn.Module], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+) -> float:
     """One pass in the order that (seed, epoch) decides; the mean loss per image, over all processes.
 
     Raises:
@@ -237,7 +201,7 @@ def train_one_epoch(learner: Learner, data: Data, config: TrainConfig, epoch: in
     order = runtime.epoch_order(data.train, config.seed, epoch)
     learner.model.train()
     total = 0.0
-    steps = batches(order, min(config.batch_size, len(order)), run)
+    steps = runtime.batches(order, min(config.batch_size, len(order)), run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored = torch.from_numpy(data.images[chosen]).to(run.device)
@@ -260,7 +224,7 @@ def train_one_epoch(learner: Learner, data: Data, config: TrainConfig, epoch: in
     return float(np.mean(runtime.gather_objects(total / len(steps), run)))
 
 
-def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:
+def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:
     """Scores of the averaged weights on the validation images, the same in every process.
 
     The epoch is chosen by ``val_calibrated_loss``, the loss that is left at the best temperature: AUC no longer tells

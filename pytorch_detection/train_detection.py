@@ -18,13 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from cxr import checkpoints, cli, metrics, runlog, runtime
-from pytorch_classification.model import no_decay_groups
+from cxr.learner import Learner, prepare
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
@@ -59,7 +57,7 @@ class TrainConfig:
     batch_size: int = cli.flag(8, help="images per step, over all processes together")
     lr: float = cli.flag(5e-4, help="highest AdamW learning rate of the one-cycle schedule")
     weight_decay: float = cli.flag(0.05, help="AdamW weight decay of kernels; biases and normalisation have none")
-    ema_decay: float = cli.flag(0.995, help="per-step decay of the weight average that is evaluated and kept")
+    average_share: float = cli.flag(0.08, help="share of all steps that the weight average reaches back over")
     negatives_per_positive: float | None = cli.flag(
         1.0, help="images without opacity drawn per epoch for each one with"
     )
@@ -77,8 +75,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
-        if not 0 < self.ema_decay < 1:
-            raise ValueError(f"--ema-decay {self.ema_decay}: expected more than 0, below 1")
+        if not 0 < self.average_share < 1:
+            raise ValueError(f"--average-share {self.average_share}: expected more than 0, below 1")
         least = {"epochs": 1, "size": SMALLEST_SIZE, "batch_size": 1, "seed": 0, "weight_decay": 0, "calm_epochs": 0}
         for name, low in {**least, "image_loss_weight": 0, "negatives_per_positive": 0}.items():
             value = getattr(self, name)
@@ -97,53 +95,20 @@ class TrainConfig:
             raise FileNotFoundError(f"--classifier: no file {self.classifier.resolve()}")
 
 
-@dataclass
-class Learner:
-    """What training moves, and what a checkpoint must hold to go on."""
-
-    model: GreyFasterRCNN
-    stepper: nn.Module  # the model as training calls it: wrapped for several processes
-    average: AveragedModel
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-
-    def state(self) -> dict[str, Any]:
-        """For ``checkpoints.save``."""
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up what ``state`` saved."""
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-
-
-def make_learner(config: TrainConfig, model: GreyFasterRCNN, steps_per_epoch: int, run: runtime.Runtime) -> Learner:
-    """``model`` on its device, its weight average, AdamW and its schedule; as for classification."""
-    model = model.to(run.device).to(memory_format=torch.channels_last)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        no_decay_groups(model, config.weight_decay), lr=config.lr, fused=run.device.type != "mps"
+def make_learner(
+    config: TrainConfig, model: GreyFasterRCNN, steps_per_epoch: int, run: runtime.Runtime
+) -> Learner[GreyFasterRCNN]:
+    """``model`` with its optimizer, schedule and weight average."""
+    return prepare(
+        model,
+        run,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        average_share=config.average_share,
+        total_steps=config.epochs * steps_per_epoch,
+        # Not the heads, whose shapes change from image to image.
+        compiled=(model.backbone.body, model.backbone.fpn) if config.compile else (),
     )
-    total_steps = config.epochs * steps_per_epoch
-    rise = 0.25 if total_steps != 4 else 0.5  # torch divides by zero where the rise is one step long
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps, pct_start=rise)
-    if config.compile:  # after the average was copied; the heads' shapes change from image to image
-        model.backbone.body.compile()
-        model.backbone.fpn.compile()
-    return Learner(model, runtime.distribute(model, run), average, optimizer, scheduler)
-
-
-def batches(order: NDArray[np.int64], batch_size: int, run: runtime.Runtime) -> list[NDArray[np.int64]]:
-    """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
-    count = len(order) // batch_size
-    return [runtime.shard(batch, run) for batch in order[: count * batch_size].reshape(count, batch_size)]
 
 
 def total_loss(losses: Losses, config: TrainConfig) -> Tensor:
@@ -153,7 +118,7 @@ def total_loss(losses: Losses, config: TrainConfig) -> Tensor:
 
 
 def train_one_epoch(
-    learner: Learner, data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+    learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> dict[str, float]:
     """One pass in the order that (seed, epoch) decides; the mean losses per image, over all processes.
 
@@ -165,7 +130,7 @@ def train_one_epoch(
     calm = epoch >= config.epochs - config.calm_epochs
     learner.model.train()
     sums: dict[str, float] = {}
-    steps = batches(order, min(config.batch_size, len(order)), run)
+    steps = runtime.batches(order, min(config.batch_size, len(order)), run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
@@ -197,7 +162,7 @@ def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[s
 
 
 @torch.inference_mode()
-def validate(learner: Learner, data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, Any]:
+def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, Any]:
     """Scores and losses of the averaged weights on the validation images, the same in every process.
 
     One pass through the backbone gives both. Which anchors and proposals enter the losses is drawn alike each time.
