@@ -61,7 +61,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
         "size": 32,
         "batch_size": 24,
         "lr": 2e-3,
-        "ema_decay": 0.8,
+        "average_share": 0.1,
         "validation_share": 0.25,
         "device": "cpu",
         "precision": "fp32",
