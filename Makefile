@@ -21,3 +21,21 @@ lint: .venv/installed
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/pyright
+
+# Everything on synthetic data, offline: both models trained from scratch, evaluated, and used on one image each.
+SAMPLE := sample
+RUN := sample_run
+demo: .venv/installed
+	$(VENV)/python make_sample_data.py --out-dir $(SAMPLE)
+	$(VENV)/python pytorch_classification/train_classification.py --data-dir $(SAMPLE)/chest_xray --weights none \
+		--size 96 --epochs 12 --out-dir $(RUN)/classification --images-dir $(RUN)/images \
+		--model-file $(RUN)/pneumonia_resnet18.pth
+	$(VENV)/python pytorch_classification/pointing_game.py --model $(RUN)/pneumonia_resnet18.pth \
+		--image $(SAMPLE)/chest_xray/test/PNEUMONIA --boxes $(SAMPLE)/chest_xray/opacity_boxes.csv
+	$(VENV)/python pytorch_classification/predict_classification.py --model $(RUN)/pneumonia_resnet18.pth \
+		--image $$(ls $(SAMPLE)/chest_xray/test/PNEUMONIA/*.jpeg | head -n 1) --output-dir $(RUN)/predictions
+	$(VENV)/python pytorch_detection/train_detection.py --data-dir $(SAMPLE)/dataset_det --weights none \
+		--size 256 --epochs 12 --out-dir $(RUN)/detection --images-dir $(RUN)/images
+	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/detection/best.pth \
+		--image $$(ls $(SAMPLE)/dataset_det/stage_2_train_images/*.dcm | head -n 1) --output-dir $(RUN)/predictions
+	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"
