@@ -24,7 +24,7 @@ lint: .venv/installed
 
 # Everything on synthetic data, offline: both models trained from scratch, evaluated, and used on one image each.
 SAMPLE := sample
-RUN := sample_run
+RUN := $(SAMPLE)/run
 demo: .venv/installed
 	$(VENV)/python make_sample_data.py --out-dir $(SAMPLE)
 	$(VENV)/python pytorch_classification/train_classification.py --data-dir $(SAMPLE)/chest_xray --weights none \
