@@ -58,8 +58,8 @@ def read_frame(pixel_data: Element, layout: Layout, syntax: str, order: str, at_
     """The one frame.
 
     Returns:
-        The stored values, uint8 or uint16 [H, W], whose ``layout.stored`` low bits count; of colour the luma [H, W], or
-        RGB as uint8 [H, W, 3]. JPEG may come shrunk, see ``raster.decode`` for ``at_least``.
+        The stored values, uint8 or uint16 [H, W], whose ``layout.stored`` low bits count; of colour RGB, uint8
+        [H, W, 3], or its luma [H, W]. JPEG may come shrunk, see ``raster.decode`` for ``at_least``.
 
     Raises:
         ValueError: pixel data that do not fit the header, a transfer syntax that is no still picture's or whose codec
@@ -103,14 +103,19 @@ def _native(pixel_data: Element, layout: Layout, order: str) -> NDArray[Any]:
     if layout.samples == 1:
         return values.reshape(height, width) >> layout.shift
     if layout.photometric == "YBR_FULL_422":  # Y Y Cb Cr (PS3.3 C.7.6.3.1.2)
-        return values.reshape(-1, 4)[:, :2].reshape(height, width)
-    shape = (3, height, width) if layout.planar else (height, width, 3)
-    return _rgb_or_luma(np.moveaxis(values.reshape(shape), 0, -1) if layout.planar else values.reshape(shape), layout)
+        luma, chroma = np.split(values.reshape(-1, 4), 2, axis=1)
+        triples = np.stack([luma, *(chroma[:, [channel]].repeat(2, axis=1) for channel in (0, 1))], axis=-1)
+        return _rgb(triples.reshape(height, width, 3), layout)
+    if layout.planar:
+        return _rgb(np.moveaxis(values.reshape(3, height, width), 0, -1), layout)
+    return _rgb(values.reshape(height, width, 3), layout)
 
 
-def _rgb_or_luma(values: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] as it is; of YBR the Y, which is the luma already."""
-    return values[..., 0] if layout.photometric.startswith("YBR") else values
+def _rgb(values: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
+    """Colour [H, W, 3] as RGB. YBR_FULL is the YCbCr of JPEG (PS3.3 C.7.6.3.1.2)."""
+    if layout.photometric == "RGB":
+        return values
+    return np.asarray(Image.frombytes("YCbCr", (layout.width, layout.height), values.tobytes()).convert("RGB"))
 
 
 def _join_fragments(value: memoryview) -> bytes:
@@ -144,7 +149,7 @@ def _rle(frame: bytes, layout: Layout) -> NDArray[Any]:
     ]
     shape = (layout.height, layout.width)
     if layout.samples == 3:
-        return _rgb_or_luma(np.stack(planes, axis=-1).reshape(*shape, 3), layout)
+        return _rgb(np.stack(planes, axis=-1).reshape(*shape, 3), layout)
     values = planes[0] if count == 1 else planes[0].astype(np.uint16) << 8 | planes[1]
     return values.reshape(shape) >> layout.shift
 

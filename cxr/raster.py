@@ -70,10 +70,11 @@ def decode(data: bytes, at_least: int | None) -> Picture | None:
 def decode_jpeg(header: Header, at_least: int | None, *, rgb: bool) -> Image.Image:
     """The stream of a ``jpeg_header`` as a mode L image, see ``decode``.
 
-    With ``rgb``, three channels of which the stream says nothing are RGB; Pillow would take them for YCbCr.
+    With ``rgb``, three channels of which the stream does not say what they are count as RGB, not as Pillow's YCbCr.
     """
     image = JpegImagePlugin.JpegImageFile(BytesIO(header.stream))
-    if rgb and image.mode == "RGB" and header.components == b"\1\2\3" and not image.info.keys() & {"jfif", "adobe"}:
+    said = header.components == b"RGB" or image.info.keys() & {"jfif", "adobe_transform"}
+    if rgb and image.mode == "RGB" and not said:
         image.draft("YCbCr", None)  # which is to convert nothing
         return Image.merge("RGB", image.split()).convert("L")
     return _grey(image, header, at_least)
@@ -87,11 +88,8 @@ def _grey(image: ImageFile.ImageFile, header: Header, at_least: int | None) -> I
     """
     if image.size != (header.width, header.height):
         raise ValueError(f"the header says {header.width} x {header.height} pixels, the decoder {image.size}")
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB") and not header.lossless:
-        # Luma comes straight from the stream; colour is never computed.
-        image.draft("L", (at_least, at_least) if at_least else None)
-        image.load()
-        return image
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and at_least and not header.lossless:
+        image.draft(None, (at_least, at_least))
     sixteen_bit_png = isinstance(image, PngImagePlugin.PngImageFile) and image.mode == "I"  # Pillow before 11
     if image.mode.startswith("I;16") or sixteen_bit_png:
         table = full_range(12 if header.depth == 12 else 16)

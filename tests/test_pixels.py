@@ -162,19 +162,16 @@ def test_colour_becomes_luma(tmp_path):
     )
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_jpeg_equals_a_full_decode(tmp_path, mode):
-    path = write(tmp_path / "a.jpg", Image.fromarray(scene()).convert(mode), quality=90)
+@pytest.mark.parametrize("kind", ["grey", "grey in three channels", "colour"])
+def test_jpeg_equals_a_full_decode(tmp_path, kind):
+    channels = {
+        "grey": scene(),
+        "grey in three channels": np.stack([scene()] * 3, axis=-1),
+        "colour": np.stack([scene(), scene()[::-1], scene()[:, ::-1]], axis=-1),
+    }
+    path = write(tmp_path / "a.jpg", channels[kind], quality=90)
     with Image.open(path) as image:
         assert np.array_equal(read_grey(path), np.array(image.convert("L")))
-
-
-def test_colour_jpeg_gives_the_luma_it_stores(tmp_path):
-    tints = np.stack([scene(), scene() // 2 + 60, scene() // 2 + 20], axis=-1)
-    path = write(tmp_path / "a.jpg", tints, quality=95, subsampling=0)
-    with Image.open(path) as image:
-        difference = np.abs(read_grey(path).astype(int) - np.array(image.convert("L")))
-    assert (difference > 1).mean() < 0.005  # where a decoded colour had to be clipped to 0..255
 
 
 def test_what_is_transparent_is_black(tmp_path):
@@ -483,6 +480,7 @@ def tree(tmp_path):
         "notes.txt",
         ".hidden.png",
         "__MACOSX/._a.JPG",
+        "__MACOSX/a.png",
         ".cache/e.png",
     ):
         path = tmp_path / name
