@@ -248,7 +248,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path, lines):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_output_that_does_not_fit_on_the_disk_is_one_line(tmp_path):
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         found = finished(tmp_path, "print('some answer')", stdout=full)
     assert (found.returncode, found.stderr) == (2, "error: [Errno 28] No space left on device\n")
 
