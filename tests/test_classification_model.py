@@ -111,9 +111,9 @@ def test_weight_decay_falls_on_kernels_only():
     )  # 2 of 20 normalisations, fc.bias
 
 
-def test_grad_cam_looks_at_the_last_block():
+def test_grad_cam_looks_where_cells_are_still_small():
     network = GreyResNet18()
-    assert grad_cam_layer(network) is network.layer4[1]
+    assert grad_cam_layer(network) is network.layer2[1]
 
 
 def test_stored_squares_become_what_the_network_sees():
@@ -421,11 +421,11 @@ def test_an_explanation_points_at_what_the_answer_hangs_on(processor):
     class Half(nn.Module):
         def __init__(self):
             super().__init__()
-            self.layer4 = nn.Sequential(nn.AvgPool2d(8))
+            self.layer2 = nn.Sequential(nn.AvgPool2d(8))
             self.scale = nn.Parameter(torch.ones(1))
 
         def forward(self, images):
-            return self.layer4(images * self.scale)[..., :2].mean(dim=(2, 3))
+            return self.layer2(images * self.scale)[..., :2].mean(dim=(2, 3))
 
     picture = np.zeros((1, 32, 32), np.uint8)
     picture[:, 8:16, 8:16] = 255
