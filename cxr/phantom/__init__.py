@@ -1,0 +1,1 @@
+"""Synthetic chest radiographs from the physics: a drawn chest, X-rays through it, a detector and a display."""

@@ -1,0 +1,225 @@
+"""Write synthetic chest radiographs in the layouts of both real data sets, so that everything runs without them.
+
+    python make_sample_data.py
+
+Writes sample/chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg and opacity_boxes.csv beside them, and
+sample/dataset_det/ with stage_2_train_images/*.dcm, stage_2_train_labels.csv, stage_2_detailed_class_info.csv and
+pneumonia-challenge-dataset-mappings_2018.json. No picture shows a person: each is computed by cxr/phantom.
+
+The same seed gives the same pixels, whatever else is written, since each picture has a seed of its own. Two limits:
+NumPy may change a distribution between its versions (NEP 19), and mathematical libraries may differ in a last bit,
+which we estimate to move one pixel in a billion by one grey level. JPEG files can differ between encoder versions.
+"""
+
+import csv
+import io
+import json
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr import cli
+from cxr.phantom import cohort, processes
+from cxr.phantom.chance import Condition
+
+ROOT = Path(__file__).resolve().parent
+RECORD = "sample_data.json"  # what a folder was made with; a folder without it is not ours
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+
+CLASS_NAMES: dict[Condition, str] = {
+    "normal": "Normal",
+    "abnormal": "No Lung Opacity / Not Normal",
+    "pneumonia": "Lung Opacity",
+}
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Everything that decides the pictures, and where they go."""
+
+    out_dir: Path = cli.flag(ROOT / "sample", help="folder that gets chest_xray/ and dataset_det/")
+    only: Literal["both", "classification", "detection"] = cli.flag("both", help="which of the two data sets")
+    seed: int = cli.flag(0, help="another seed gives other patients")
+    images: int = cli.flag(800, help="classification images (JPEG)")
+    widest: int = cli.flag(320, help="pixels across the widest classification image; the narrowest has 70 %% of it")
+    exams: int = cli.flag(400, help="detection exams (DICOM)")
+    exam_size: int = cli.flag(512, help="pixels along each side of a detection exam")
+    workers: int = cli.flag(0, help="processes that draw, 0 for one per core; the pictures are the same")
+
+    def __post_init__(self) -> None:
+        least = 4 * cohort.VAL_IMAGES_A_CLASS
+        if self.images < least:
+            raise ValueError(f"--images {self.images}: at least {least} are needed to fill all splits")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: a whole number from 0 up is needed")
+        if self.exams < 1:
+            raise ValueError(f"--exams {self.exams}: at least one is needed")
+        if self.workers < 0:
+            raise ValueError(f"--workers {self.workers}: a whole number from 0 up is needed")
+        for flag, size in (("--widest", self.widest), ("--exam-size", self.exam_size)):
+            if not 128 <= size <= 2048:
+                raise ValueError(f"{flag} {size}: pictures of 128 to 2048 pixels can be drawn")
+
+
+def write_classification(config: SampleConfig, folder: Path) -> None:
+    """Fill ``folder`` with the layout of Kaggle's chest-xray-pneumonia."""
+    rows: list[tuple[str | int, ...]] = []
+    films = cohort.plan_films(config.seed, config.images)
+    take = partial(cohort.take_film, seed=config.seed, widest=config.widest)
+    for film, (picture, quality) in zip(films, processes.draw(take, films, config.workers, "chest_xray"), strict=True):
+        path = folder / film.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.pixels).save(path, quality=quality)
+        rows += [(film.path, *box) for box in picture.boxes]
+    _write_table(folder / "opacity_boxes.csv", ("path", "x", "y", "width", "height"), rows)
+
+
+def write_detection(config: SampleConfig, folder: Path) -> None:
+    """Fill ``folder`` with the layout of Kaggle's RSNA Pneumonia Detection Challenge."""
+    images = folder / "stage_2_train_images"
+    images.mkdir()
+    labels: list[tuple[str | int, ...]] = []
+    classes: list[tuple[str | int, ...]] = []
+    exams = cohort.plan_exams(config.seed, config.exams)
+    take = partial(cohort.take_exam, seed=config.seed, size=config.exam_size)
+    for exam, (picture, header) in zip(exams, processes.draw(take, exams, config.workers, "dataset_det"), strict=True):
+        write_dicom(images / f"{exam.uid}.dcm", exam.uid, picture.pixels, header)
+        found = [(exam.uid, *(f"{value:.1f}" for value in box), 1) for box in picture.boxes]
+        labels += found or [(exam.uid, "", "", "", "", 0)]
+        classes += [(exam.uid, CLASS_NAMES[exam.condition])] * max(1, len(found))
+    _write_table(folder / "stage_2_train_labels.csv", ("patientId", "x", "y", "width", "height", "Target"), labels)
+    _write_table(folder / "stage_2_detailed_class_info.csv", ("patientId", "class"), classes)
+    mapping = [{"subset_img_id": exam.uid, "img_id": exam.nih_name} for exam in exams]
+    (folder / MAPPING).write_text(json.dumps(mapping, indent=0) + "\n", encoding="utf-8")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_dicom(path: Path, uid: str, pixels: NDArray[np.uint8], header: dict[str, Any]) -> None:
+    """One exam with the header that the real files have.
+
+    Args:
+        pixels: [H, W], bone white; stored inverted where the header says MONOCHROME1 (DICOM PS3.3 C.7.6.3.1.2).
+        header: PatientSex, PatientAge, ViewPosition, PhotometricInterpretation, PixelSpacing and LossyImageCompression,
+            "01" for JPEG Baseline and "00" for uncompressed.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
+
+    if header["PhotometricInterpretation"] == "MONOCHROME1":
+        pixels = 255 - pixels
+    compressed = header["LossyImageCompression"] == "01"
+    instance = generate_uid(entropy_srcs=[uid])
+    exam = Dataset()
+    exam.file_meta = FileMetaDataset()
+    exam.file_meta.MediaStorageSOPClassUID = exam.SOPClassUID = SecondaryCaptureImageStorage
+    exam.file_meta.MediaStorageSOPInstanceUID = exam.SOPInstanceUID = instance
+    exam.file_meta.TransferSyntaxUID = JPEGBaseline8Bit if compressed else ExplicitVRLittleEndian
+    exam.SpecificCharacterSet = "ISO_IR 100"
+    exam.StudyDate, exam.StudyTime, exam.AccessionNumber = "19010101", "000000.00", ""
+    exam.Modality, exam.ConversionType, exam.BodyPartExamined = "CR", "WSD", "CHEST"
+    exam.SeriesDescription = f"view: {header['ViewPosition']}"
+    exam.ReferringPhysicianName = exam.PatientBirthDate = exam.StudyID = exam.PatientOrientation = ""
+    exam.PatientName = exam.PatientID = uid
+    exam.ImageComments = "SYNTHETIC: drawn by make_sample_data.py, shows no person"
+    exam.StudyInstanceUID = generate_uid(entropy_srcs=[uid, "study"])
+    exam.SeriesInstanceUID = generate_uid(entropy_srcs=[uid, "series"])
+    exam.SeriesNumber = exam.InstanceNumber = 1
+    exam.SamplesPerPixel, exam.PixelRepresentation = 1, 0
+    exam.Rows, exam.Columns = pixels.shape
+    exam.BitsAllocated, exam.BitsStored, exam.HighBit = 8, 8, 7
+    for name, value in header.items():
+        setattr(exam, name, value)
+    if compressed:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=90)
+        exam.LossyImageCompressionMethod = "ISO_10918_1"
+        exam.PixelData = encapsulate([stream.getvalue()])
+    else:
+        exam.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
+    exam["PixelData"].VR = "OB"
+    exam.save_as(path, enforce_file_format=True)
+
+
+@contextmanager
+def _whole_or_nothing(folder: Path, record: dict[str, Any]) -> Generator[Path | None, None, None]:
+    """A side folder that takes the name ``folder`` once the block ends; None if ``folder`` is already what is wanted.
+
+    Raises:
+        ValueError: ``folder`` holds something else. Nothing of it is touched.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        made = _read_record(folder)
+        if made == record:
+            yield None
+            return
+        what = "a sample made with other settings" if made else "something that is not sample data"
+        raise ValueError(f"{folder} holds {what}; nothing was changed. Move it away, or give another --out-dir")
+    side = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
+    side.mkdir(parents=True)
+    try:
+        yield side
+        (side / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        side.replace(folder)
+    finally:
+        shutil.rmtree(side, ignore_errors=True)
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """What ``folder`` was made with; None if it holds no readable record."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "made_by" in record else None
+
+
+def make(config: SampleConfig) -> None:
+    """Write the data sets that ``config`` asks for, each whole or not at all.
+
+    Raises:
+        ValueError: a folder of that name holds something else.
+    """
+    made = {
+        "made_by": "make_sample_data.py",
+        "note": "synthetic radiographs; no picture shows a person",
+        "seed": config.seed,
+    }
+    jobs: list[tuple[str, str, dict[str, Any], Callable[[SampleConfig, Path], None]]] = [
+        ("classification", "chest_xray", {"images": config.images, "widest": config.widest}, write_classification),
+        ("detection", "dataset_det", {"exams": config.exams, "exam_size": config.exam_size}, write_detection),
+    ]
+    for name, folder_name, settings, write in jobs:
+        if config.only in ("both", name):
+            folder = config.out_dir / folder_name
+            with _whole_or_nothing(folder, made | settings) as side:
+                if side is None:
+                    print(f"{folder}: already there, made with the same settings")
+                else:
+                    write(config, side)
+                    print(f"wrote {folder}")
+
+
+def main() -> None:
+    """Make what the command line asks for."""
+    make(cli.parse(SampleConfig))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
