@@ -1,6 +1,7 @@
-"""metrics.jsonl: one JSON object per finished epoch."""
+"""metrics.jsonl: one JSON object per finished epoch, which it numbers from 1."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +9,52 @@ from cxr.checkpoints import write_atomically
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
-    """Add one line; NaN and infinity, which JSON does not have, are refused with a ValueError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+    """Add one line.
+
+    Raises:
+        ValueError: a value that JSON does not have (NaN, infinity), named.
+        OSError: the line cannot be written; what part of it was, ``read`` leaves out.
+    """
+    line = _line(record)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise OSError(f"cannot add to {path.absolute()}: {error.strerror or error}") from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All records, oldest first; none when there is no file. A last line cut short by a kill is left out."""
+    """All records, oldest first; none when there is no file. A last line cut short by a kill is left out.
+
+    Raises:
+        ValueError: a line that is no record of an epoch, named by its number.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is nothing, or cut short
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def drop_from(path: Path, epoch: int) -> None:
     """Forget epochs after ``epoch`` (the number of finished ones), which the checkpoint does not know of."""
-    kept = [record for record in read(path) if record["epoch"] <= epoch]
-    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
+    kept = [record for record in read(path) if record["epoch"] <= epoch] if epoch else []
+    text = "".join(map(_line, kept))
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _line(record: dict[str, Any]) -> str:
+    undefined = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+    if undefined:
+        raise ValueError(f"epoch {record.get('epoch')}: no finite number for {', '.join(undefined)}")
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from error
+    if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+        raise ValueError(f"{where}: expected an object with the number of an epoch; mend or remove the line")
+    return record
