@@ -46,9 +46,10 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
     palette = layout.photometric == "PALETTE COLOR"
     table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
     # A table that bends must see the pixels before they are averaged; one that is straight may come after.
-    straight = np.array_equal(table, _IDENTITY) or np.array_equal(table[::-1], _IDENTITY)
+    unchanged = np.array_equal(table, _IDENTITY)
+    straight = unchanged or np.array_equal(table[::-1], _IDENTITY)
     values = read_frame(pixel_data, layout, syntax, elements.order, at_least if straight else None)
-    if not np.array_equal(table, _IDENTITY):
+    if not unchanged or values.dtype != np.uint8:
         values = look_up(table, values & (len(table) - 1))
     return raster.Picture(Image.fromarray(values), size)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
-# An hour of cine has fewer; at about a microsecond each they take a fraction of a second.
+# A radiograph has hundreds. At about a microsecond each, this many take a fraction of a second.
 MAX_ELEMENTS = 200_000
 UNDEFINED_LENGTH = 0xFFFFFFFF
 DEFLATED = "1.2.840.10008.1.2.1.99"

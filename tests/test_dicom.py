@@ -209,6 +209,7 @@ def _variants():
             found[name] = dataset(ramp(bits, signed), bits, signed=signed), []
     twelve = ramp(12)
     found["8 bits in 16"] = dataset(ramp(8), 8, allocated=16), []
+    found["8 bits in 16 beside other data"] = dataset(ramp(8) | 0x3100, 16, BitsStored=8, HighBit=7), []
     found["high bit 15 of 12 stored"] = dataset(twelve << 4, 16, BitsStored=12, HighBit=15), []
     found["other data in unused bits"] = dataset(twelve | 0xF000, 16, BitsStored=12, HighBit=11), []
     found["12 bits signed, not extended"] = dataset(ramp(12, True) & 0xFFF, 16, BitsStored=12, HighBit=11, PixelRepresentation=1), []  # fmt: skip
@@ -341,6 +342,7 @@ def test_every_variant_is_the_picture_that_dcmtk_shows(tmp_path, name):
     path = save(tmp_path / "a.dcm", ds)
     grey = read_grey(path)
     assert grey.shape[0] == HEIGHT
+    assert grey.dtype == np.uint8
     subprocess.run([DCMTK, "-q", "+op", *options, path, tmp_path / "a.pgm"], check=True)
     with Image.open(tmp_path / "a.pgm") as image:
         shown = np.array(image.convert("L")).astype(int)
