@@ -19,6 +19,7 @@ from cxr import pixels
 _DECODING_CODE = (
     "decoded.py",
     "pixels.py",
+    "containers.py",
     "raster.py",
     "greyscale.py",
     "dicom.py",
