@@ -12,6 +12,7 @@ from cxr.phantom.grid import Array
 from cxr.phantom.tubes import Tubes, along, evenly
 
 SIDES = (-1, 1)  # right, left
+_MIRROR = np.array([[side, 1.0, 1.0] for side in SIDES])[:, None]
 
 
 @dataclass(frozen=True)
@@ -178,17 +179,20 @@ _ARMS = [
 
 
 def girdle(body: Anatomy) -> list[Tubes]:
-    """Collar bones, shoulder blades and upper arms."""
+    """Collar bones and shoulder blades."""
     small = 0.86 if body.child else 1.0
-    mirror = np.array([[side, 1.0, 1.0] for side in SIDES])[:, None]
     collar = np.array(_COLLAR, np.float64)
     collar[:, 1] += body.collarbone * np.minimum(1, collar[:, 0] / 62)
-    blade = np.concatenate([np.array(_BLADE) * half for half in mirror])
+    blade = np.concatenate([np.array(_BLADE) * half for half in _MIRROR])
     radius, strength = (np.tile(value, 2)[:, None] for value in (_BLADE_RADIUS, _BLADE_STRENGTH))
-    arms = along(np.array(_ARMS[body.arms]) * mirror, np.multiply([21, 22, 13, 11, 10.5], small), 1.1, 120, shell=1.8)
-    collars = along(collar * mirror, np.multiply([8.3, 6.4, 5.2, 5.2, 5.8, 6.6], small), 1.15, 40, shell=1.2, core=0.2)
-    blades = along(blade, radius * small, strength, shell=1.2, core=0.2)
-    return [evenly(part) for part in (collars, blades, _rounded(arms))]
+    collars = along(collar * _MIRROR, np.multiply([8.3, 6.4, 5.2, 5.2, 5.8, 6.6], small), 1.15, 40, shell=1.2, core=0.2)
+    return [evenly(part) for part in (collars, along(blade, radius * small, strength, shell=1.2, core=0.2))]
+
+
+def arms(body: Anatomy) -> Tubes:
+    """Upper arms, with the ball of the shoulder."""
+    radius = np.multiply([21, 22, 13, 11, 10.5], 0.86 if body.child else 1.0)
+    return evenly(_rounded(along(np.array(_ARMS[body.arms]) * _MIRROR, radius, 1.1, 120, shell=1.8)))
 
 
 def _rounded(tubes: Tubes) -> Tubes:

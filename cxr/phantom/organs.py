@@ -57,7 +57,7 @@ def _body(body: Anatomy, x: Array, y: Array) -> Array:
     aside = np.abs(x)
     width = body.width(y)
     trunk_width = width + body.wall + 3 + 8 * smooth((y - 120) / 150)
-    trunk = 2 * (body.depth(y) + 0.6 * body.wall + 4) * root(1 - (aside / trunk_width) ** 4)
+    trunk = 2 * (body.depth(y) + 0.6 * body.wall + 4) * root(1 - np.square(np.square(aside / trunk_width)))
     if body.female and not body.child:
         for side in SIDES:
             below = np.where(y < 185, 95.0, 52.0)
@@ -69,13 +69,13 @@ def _body(body: Anatomy, x: Array, y: Array) -> Array:
     neck = neck * smooth((60 - y) / 80)
     reach = 165.0 if body.child else 185.0
     slope = np.clip((aside - 48) / (reach - 48), 0, 1.3)
-    top = -80 + 64 * slope**0.7 - 130 * smooth((74 - aside) / 40)
+    top = -80 + 64 * np.sqrt(slope) * (0.55 + 0.45 * slope) - 130 * smooth((74 - aside) / 40)
     shoulder = (
         (172 - 50 * smooth((70 - aside) / 50) * smooth((-10 - y) / 50))
         * root(np.clip((y - top) / 60, 0, 1))
         * smooth((150 - y) / 110)
     )
-    shoulder = shoulder * root(1 - (aside / (reach + 34)) ** 6)
+    shoulder = shoulder * root(1 - np.square(np.square(aside / (reach + 34))))
     parts = (trunk, neck, shoulder, _arms(body, aside, y, reach))
     whole = np.sqrt(np.sqrt(sum((part * part) ** 2 for part in parts)))
     if body.child:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.phantom import devices, disease
-from cxr.phantom.anatomy import Anatomy, airways, girdle, ribs, smooth
+from cxr.phantom.anatomy import Anatomy, airways, arms, girdle, ribs, smooth
 from cxr.phantom.disease import FILLED_DENSITY, LUNG_DENSITY, Opacity
 from cxr.phantom.exposure import BLOCK, Exposure, expose
 from cxr.phantom.grid import enlarge, texture
@@ -77,17 +77,19 @@ def render(body: Anatomy, view: View, shot: Exposure, findings: Findings, seed: 
     beside_filled = presence * np.maximum(density - 0.45, 0)
     filled = [cloud(airway, coarse, beside_filled) for airway in _aired(wide, findings)]
     wide_clouds = [cloud(part, coarse, presence * (1 - density)) for part in wide]
-    soft += splat([*wide_clouds, *filled, cloud(airways(body), coarse)], coarse.shape) + BONE * parts.spine
+    wide_clouds += [*filled, cloud(airways(body), coarse), *_bones([arms(body)], coarse)]
+    soft += splat(wide_clouds, coarse.shape) + BONE * parts.spine
     thin_clouds = [cloud(part, view, presence * (1 - density)) for part in thin + _scars(findings)]
-    worn = [cloud(part, view) for part in _devices(body, view, findings, hardware)]
-    attenuation = enlarge(soft, step) + splat([*thin_clouds, *worn, *_bones(body, view)], view.shape)
+    thin_clouds += [cloud(part, view) for part in _devices(body, view, findings, hardware)]
+    thin_clouds += _bones([*girdle(body), ribs(body)], view)
+    attenuation = enlarge(soft, step) + splat(thin_clouds, view.shape)
     attenuation *= body.scale * (CHILD_ABSORPTION if body.child else ADULT_ABSORPTION)
     boxes = tuple(disease.box(one, parts, step, (height, width)) for one in shares)
     return Radiograph(expose(attenuation, view, shot, noise)[:height, :width], boxes)
 
 
-def _bones(body: Anatomy, view: View) -> list[Cloud]:
-    clouds = [cloud(bone, view) for bone in (*girdle(body), ribs(body))]
+def _bones(parts: Sequence[Tubes], view: View) -> list[Cloud]:
+    clouds = [cloud(bone, view) for bone in parts]
     return [part._replace(length=BONE * part.length) for part in clouds]
 
 

@@ -100,8 +100,9 @@ def cloud(tubes: Tubes, view: View, field: Array | None = None) -> Cloud:
     """
     posed = view.pose(tubes.path).astype(np.float32)
     longest = float(np.sqrt((np.diff(posed[..., :2], axis=1) ** 2).sum(-1)).sum(-1).max())
-    # At one point per pixel the points do not beat with the pixels; along thin tubes a beat is too weak to see.
-    dense = 1.0 if tubes.radius.max() > 4 * view.pitch else 0.88
+    # At one point per pixel the points do not beat with the pixels; in thin vessels a beat is too weak to see.
+    thin = field is not None and float(tubes.radius.max()) < 4 * view.pitch
+    dense = 0.75 if thin else 1.0
     place = np.linspace(0, posed.shape[1] - 1, max(2, int(dense * longest / view.pitch)))
     index = np.minimum(place.astype(np.int64), posed.shape[1] - 2)
     part = (place - index).astype(np.float32)
@@ -123,7 +124,8 @@ def cloud(tubes: Tubes, view: View, field: Array | None = None) -> Cloud:
     passage = np.minimum(np.sqrt(seen**2 + step[..., 2] ** 2), LONGEST_PASSAGE * seen)
     if tubes.flat != 1:
         radius = radius * np.sqrt((tubes.flat * step[..., 1]) ** 2 + step[..., 0] ** 2) / seen
-    across = max(1, int(np.ceil(2 * float(radius.max()) / view.pitch)))
+    widest = float(radius.mean() if thin else radius.max())
+    across = max(1, int(np.ceil(2 * widest / view.pitch)))
     offset = ((np.arange(across) + 0.5) / across * 2 - 1).astype(np.float32)
     wide = radius[..., None]
     chord = np.sqrt(1 - offset**2) * wide
