@@ -39,7 +39,7 @@ def keep_freed_memory() -> None:
     """Let this process reuse freed memory instead of handing it back to the system.
 
     A picture takes hundreds of arrays of 2 MB. glibc hands back what is freed beyond twice the largest block freed so
-    far, and taking it again page by page costs half as long as the arithmetic (64 ms against 42 a picture of 512 pixels).
+    far, and taking it again page by page costs half as much as the arithmetic (64 ms against 42 at 512 pixels).
     Freeing one block of 30 MB, which is never touched, raises that limit; elsewhere this does nothing.
     """
     np.empty(30 * 2**20, np.uint8)
