@@ -233,13 +233,14 @@ class Detector:
         settings = _settings(state["prediction"], path)
         return cls(load_model(state, path, run), **settings)
 
-    def find(self, images: NDArray[np.uint8], run: runtime.Runtime) -> Found:
-        """Boxes in squares uint8 [N, size, size].
+    def find(self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None) -> Found:
+        """Boxes in squares uint8 [N, size, size], in those at ``indices`` or in all.
 
         Always in float32, so that every machine and batch gives the same answer.
         """
         exact = replace(run, bf16=False)
-        return find_boxes(self.model, images, np.arange(len(images)), self.flip_average, exact)
+        which = np.arange(len(images)) if indices is None else indices
+        return find_boxes(self.model, images, which, self.flip_average, exact)
 
 
 def _settings(found: Any, path: Path) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def _sampling(*heads: nn.Module) -> Generator[None, None, None]:
 
 # Chests hold few opacities and large ones: at most 4 boxes, .04 to .5 of the image's side. Fewer proposals and samples
 # than COCO's crowds need cost nothing in quality and halve the time outside the backbone.
-_FEW_BOXES: dict[str, Any] = {
+FEW_BOXES: dict[str, Any] = {
     "rpn_pre_nms_top_n_train": 500,
     "rpn_pre_nms_top_n_test": 300,
     "rpn_post_nms_top_n_train": 200,
@@ -209,7 +209,7 @@ def _resnet18(size: int) -> FasterRCNN:
         box_roi_pool=pool,
         box_head=TwoMLPHead(_PYRAMID_CHANNELS * 49, _BOX_FEATURES),
         box_predictor=FastRCNNPredictor(_BOX_FEATURES, 2),
-        **_FEW_BOXES,
+        **FEW_BOXES,
     )
 
 
@@ -237,7 +237,7 @@ def construct(architecture: Architecture) -> GreyFasterRCNN:
     if name == "resnet18":
         parts = _resnet18(architecture.size)
     else:
-        parts = _DETECTORS[name](weights=None, weights_backbone=None, num_classes=2, **_FEW_BOXES)
+        parts = _DETECTORS[name](weights=None, weights_backbone=None, num_classes=2, **FEW_BOXES)
     body: Any = parts.backbone.body
     owner, key = (body["0"], "0") if name == "mobilenet_v3" else (body, "conv1")
     first = owner.get_submodule(key)

@@ -1,7 +1,6 @@
 """What follows training: the rule for boxes on validation, the model file, one look at the held-out patients."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,8 +36,8 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
     state = checkpoints.load(best, task=TASK)
     detector = Detector(load_model(state, best, run), config.flip_average, Rule(0.0, 1.0, 1.0), None, "")
     classifier = None if config.classifier is None else Classifier.load(config.classifier, run)
-    exams = [data.exams[i] for i in data.validation]
-    found = detector.find(data.images.images[data.validation], run)
+    exams = data.of(data.validation)
+    found = detector.find(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
     rule, score = choose_rule(found, truths)
     chosen, combined, hashed = {"rsna_score": score}, None, ""
@@ -101,25 +100,9 @@ def opinions(
 def held_out_report(
     config: "TrainConfig", data: "Data", detector: Detector, classifier: Classifier | None, run: runtime.Runtime
 ) -> None:
-    """Score the finished model on the held-out exams and draw it; files that also stand in training are left out."""
-    exams = data.held_out
-    store = decoded.decode(
-        [exam.path for exam in exams],
-        detector.size,
-        config.out_dir / "decoded",
-        name="held_out",
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
-    )
-    known = set(data.hashes)
-    repeated = np.array([content in known for content in store.hashes])
-    if repeated.any() and run.is_main:
-        warnings.warn(f"{repeated.sum()} held-out files equal another file byte for byte, left out", stacklevel=2)
-    kept = np.flatnonzero(store.readable & ~repeated)
-    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)
-    truths: list[Any] = [images[int(index)][1]["boxes"].numpy() for index in kept]
-    exams = [exams[index] for index in kept]
-    found = detector.find(store.images[kept], run)
+    """Score the finished model on the held-out exams and draw it."""
+    exams, truths = data.of(data.held_out), data.truths(data.held_out)
+    found = detector.find(data.images.images, run, data.held_out)
     extra = None if classifier is None else opinions(classifier, exams, "held_out", config, run)
     if not run.is_main:
         return
@@ -147,7 +130,7 @@ def held_out_report(
     text = json.dumps(result, indent=2, allow_nan=False)
     checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\nheld-out exams, read once:\n{format_report(result)}\n\nreport: {path}")
-    draw(config.images_dir, [store.images[i] for i in kept], exams, boxes, scores, truths, threshold)
+    draw(config.images_dir, data, boxes, scores, truths, threshold)
     print(f"pictures: {config.images_dir}")
 
 
@@ -234,14 +217,14 @@ def _interval(score: dict[str, Any]) -> str:
 
 def draw(
     folder: Path,
-    images: Sequence[NDArray[np.uint8]],
-    exams: Sequence[rsna_dataset.Exam],
+    data: "Data",
     boxes: Sequence[Array],
     scores: Sequence[Array],
     truths: Sequence[Any],
     threshold: float,
 ) -> None:
-    """The pictures of a held-out report; ``images`` are the squares that all boxes are in pixels of."""
+    """The pictures of a held-out report; all boxes are in pixels of the stored squares."""
+    exams = data.of(data.held_out)
     title = f"{len(exams)} held-out exams"
     matches = box_metrics.match(boxes, scores, truths)
     rates, sensitivities, _ = box_metrics.froc_curve(matches)
@@ -258,7 +241,7 @@ def draw(
     shown = telling_cases(matches, threshold)
     given_out = [scores[index] >= threshold for index in shown]
     plots.detection_grid(
-        taken(images, shown),
+        list(data.images.images[data.held_out[shown]]),
         taken(truths, shown),
         [boxes[index][kept] for index, kept in zip(shown, given_out, strict=True)],
         [scores[index][kept] for index, kept in zip(shown, given_out, strict=True)],

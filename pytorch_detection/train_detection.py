@@ -244,12 +244,8 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     """What is about to happen, in four lines."""
-    parts = {
-        "train": [data.exams[i] for i in data.train],
-        "validation": [data.exams[i] for i in data.validation],
-        "held out": data.held_out,
-    }
-    lines = [f"{name}: {rsna_dataset.describe(exams)}" for name, exams in parts.items()]
+    parts = {"train": data.train, "validation": data.validation, "held out": data.held_out}
+    lines = [f"{name}: {rsna_dataset.describe(data.of(part))}" for name, part in parts.items()]
     how = f"{run.device}, {'bf16' if run.bf16 else 'fp32'}, {run.world_size} process{'es' * (run.world_size > 1)}"
     what = f"{config.backbone} from weights {config.weights}"
     images = len(epoch_order(data, config, 0))

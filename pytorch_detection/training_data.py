@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run learns from and chooses by; the held-out exams are only listed.
+    """What a run learns from, chooses by, and is judged by in the end.
 
-    ``exams`` and ``images`` (of the same order) are those for training and validation; ``train`` and ``validation`` are
-    indices into them. ``hashes`` are the content of each file.
+    ``images`` and ``hashes`` (of the content of each file) are in the order of ``exams``; ``train``, ``validation`` and
+    ``held_out`` are indices into them, of other patients each.
     """
 
     exams: list[rsna_dataset.Exam]
@@ -32,7 +32,11 @@ class Data:
     hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
-    held_out: list[rsna_dataset.Exam]
+    held_out: NDArray[np.int64]
+
+    def of(self, indices: NDArray[np.int64]) -> list[rsna_dataset.Exam]:
+        """The exams at ``indices``."""
+        return [self.exams[index] for index in indices]
 
     def truths(self, indices: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """True boxes [m, 4] xyxy in pixels of the stored square."""
@@ -40,32 +44,38 @@ class Data:
 
     def digest(self) -> str:
         """Changes when the content, the boxes or the part of an image do."""
-        parts = np.zeros(len(self.exams), np.int64)
-        parts[self.validation] = 1
-        rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
-        lines = (f"{content} {exam.boxes_xyxy} {part}\n" for content, exam, part in rows)
+        names = np.full(len(self.exams), "unreadable")
+        for name in ("train", "validation", "held_out"):
+            names[getattr(self, name)] = name
+        rows = zip(self.hashes, self.exams, names.tolist(), strict=True)
+        lines = (f"{content} {exam.boxes_xyxy} {name}\n" for content, exam, name in rows)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
-    """The exams divided by patient, those to train on and to choose by decoded."""
+    """The exams, decoded and divided by patient.
+
+    The held-out ones are decoded with the rest, so that one that cannot be read does not end a run in its last minute.
+    """
     exams = rsna_dataset.read_exams(config.data_dir, allow_missing=config.allow_missing, progress=run.is_main)
     parts = rsna_dataset.split(exams, config.seed)
-    listed = [exams[i] for part in (parts.train, parts.validation) for i in part]
     store = decoded.decode(
-        [exam.path for exam in listed],
+        [exam.path for exam in exams],
         config.size,
         config.out_dir / "decoded",
-        name="train",
+        name="exams",
         skip_bad=config.skip_bad,
         progress=run.is_main,
     )
     if not store.readable.all():
         warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
-    readable, first = np.flatnonzero(store.readable), len(parts.train)
-    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, listed)
-    held_out = [exams[i] for i in parts.held_out]
-    return Data(listed, images, store.hashes, readable[readable < first], readable[readable >= first], held_out)
+    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)
+    train, validation, held_out = (part[store.readable[part]] for part in parts)
+    known = {store.hashes[index] for index in np.concatenate([train, validation])}
+    fresh = np.array([store.hashes[index] not in known for index in held_out])
+    if not fresh.all():
+        warnings.warn(f"{(~fresh).sum()} held-out files equal another file byte for byte, left out", stacklevel=2)
+    return Data(exams, images, store.hashes, train, validation, held_out[fresh])
 
 
 def augmented(

@@ -1,0 +1,540 @@
+from collections import OrderedDict
+from dataclasses import asdict, replace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FrozenBatchNorm2d
+
+from cxr import checkpoints
+from cxr.runtime import Runtime
+from pytorch_classification.model import standardized
+from pytorch_detection import detector as detector_module
+from pytorch_detection import model as model_module
+from pytorch_detection.detector import (
+    Detector,
+    Found,
+    Rule,
+    as_input,
+    choose_gate,
+    choose_rule,
+    file_hash,
+    find_boxes,
+    fuse,
+)
+from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct, count_parameters
+from pytorch_detection.weights import build
+
+SIZE = 64
+SMALL = Architecture("resnet18", SIZE, frozen=False, image_head=True)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network with random weights that gives out boxes; to be read only."""
+    torch.manual_seed(0)
+    made = construct(SMALL)
+    with torch.no_grad():
+        made.roi_heads.box_predictor.bbox_pred.weight.mul_(20)  # boxes that differ from their proposals
+    return made.eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def targets(*numbers):
+    """One target for each argument, a list of boxes."""
+    boxes = [torch.tensor(some, dtype=torch.float32).reshape(-1, 4) for some in numbers]
+    return [{"boxes": some, "labels": torch.ones(len(some), dtype=torch.int64)} for some in boxes]
+
+
+TWO_OF_THREE = targets([[5, 5, 30, 50]], [], [[5, 5, 30, 50], [34, 10, 60, 44]])
+
+
+def same_tensors(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+# ------------------------------------------------------------------------------------------------------- the network
+
+
+def test_training_gives_five_losses_that_reach_every_parameter(images):
+    torch.manual_seed(0)
+    made = construct(SMALL)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = made(images, TWO_OF_THREE)
+    assert set(losses) == set(LOSS_PARTS)
+    assert all(part.dtype == torch.float32 and part.isfinite() and part >= 0 for part in losses.values())
+    sum(losses.values()).backward()
+    # Several processes wait for the gradient of every parameter, and would wait for ever.
+    assert [name for name, p in made.named_parameters() if p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in made.parameters())
+
+
+def test_images_without_any_box_have_losses_too(images):
+    made = construct(SMALL)
+    losses = made(images, targets([], [], []))
+    sum(losses.values()).backward()
+    assert losses["loss_box_reg"] == 0 and losses["loss_rpn_box_reg"] == 0
+    assert losses["loss_objectness"] > 0 and all(part.isfinite() for part in losses.values())
+    assert [name for name, p in made.named_parameters() if p.grad is None] == []
+
+
+def test_the_image_loss_is_the_cross_entropy_of_having_any_box(images):
+    made = construct(SMALL)
+    with torch.no_grad():
+        made.image_head.weight.zero_()
+        made.image_head.bias.fill_(np.log(4))  # probability .8
+        loss = made(images, TWO_OF_THREE)["loss_image"].item()
+    assert loss == pytest.approx(-(np.log(0.8) + np.log(0.2) + np.log(0.8)) / 3)
+
+
+def test_without_an_image_head_there_is_no_image_loss_and_the_image_says_nothing(images):
+    made = construct(replace(SMALL, image_head=False))
+    assert set(made(images, TWO_OF_THREE)) == set(LOSS_PARTS) - {"loss_image"}
+    assert made.eval()(images)[0]["image_probability"] == 1
+    assert not any(name.startswith("image_head") for name in made.state_dict())
+
+
+def test_the_entrance_that_is_left_out_would_have_changed_nothing(network, images):
+    """torchvision's own way in, told to resize nothing and to normalise nothing, finds the same boxes."""
+    theirs = model_module._resnet18(SIZE).eval()
+    theirs.backbone.body.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    theirs.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("image_head.")})
+    theirs.transform = GeneralizedRCNNTransform(SIZE, SIZE, [0.0], [1.0])
+    with torch.inference_mode():
+        expected = theirs(list(standardized(images)))
+        found = network(images)
+    for one, other in zip(found, expected, strict=True):
+        assert len(one["boxes"]) > 3
+        for name in ("boxes", "scores", "labels"):
+            assert torch.allclose(one[name], other[name], atol=1e-4), name
+
+
+def test_boxes_lie_inside_the_image_and_scores_descend(network, images):
+    for one in network(images):
+        assert one["boxes"].min() >= 0 and one["boxes"].max() <= SIZE
+        assert (one["scores"].diff() <= 0).all() and (one["labels"] == 1).all()
+        assert 0 <= one["image_probability"] <= 1
+
+
+def test_what_comes_out_of_the_heads_is_float32_under_autocast(network, images):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = network(images)[0]
+    assert {value.dtype for name, value in found.items() if name != "labels"} == {torch.float32}
+    whole = found["boxes"].bfloat16().float()
+    assert not torch.equal(whole, found["boxes"])  # finer than bfloat16 could say
+
+
+def test_an_image_has_the_same_answer_alone_and_in_company(network, images):
+    with torch.inference_mode():
+        together, alone = network(images)[1], network(images[1:2])[0]
+    assert torch.allclose(together["boxes"], alone["boxes"], atol=1e-3)
+    assert torch.allclose(together["scores"], alone["scores"], atol=1e-5)
+
+
+def test_exposure_and_contrast_of_an_image_do_not_matter(network, images):
+    with torch.inference_mode():
+        one, other = network(images * 0.9)[0], network(images * 0.9 + 0.1)[0]
+    assert torch.allclose(one["boxes"], other["boxes"], atol=1e-3)
+
+
+def test_validation_gives_the_detections_of_evaluation_and_losses_and_changes_nothing(network, images):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.inference_mode():
+        expected = network(images)
+        torch.manual_seed(5)
+        losses, found = network.losses_and_detections(images, TWO_OF_THREE)
+        torch.manual_seed(5)
+        again, _ = network.losses_and_detections(images, TWO_OF_THREE)
+    for one, other in zip(found, expected, strict=True):
+        same_tensors(one, other)
+    same_tensors(losses, again)
+    assert set(losses) == set(LOSS_PARTS)
+    same_tensors(dict(network.state_dict()), before)
+    assert not any(module.training for module in network.modules())
+
+
+def test_validation_losses_are_those_of_training(images):
+    torch.manual_seed(0)
+    made = construct(replace(SMALL, frozen=True))  # without running statistics both modes compute alike
+    with torch.no_grad():
+        torch.manual_seed(5)
+        expected = made(images, TWO_OF_THREE)
+        torch.manual_seed(5)
+        found, _ = made.eval().losses_and_detections(images, TWO_OF_THREE)
+    same_tensors(found, expected)
+
+
+def test_anchors_are_parts_of_the_image():
+    small, large = (construct(replace(SMALL, size=size)).rpn.anchor_generator for size in (64, 512))
+    for few, many in zip(small.sizes, large.sizes, strict=True):
+        assert [round(size / 8) for size in many] == pytest.approx(few, abs=1)
+    assert large.sizes[1] == (95, 125)  # .186 and .244 of 512
+
+
+def test_count_parameters_leaves_out_what_is_frozen():
+    free, frozen = (count_parameters(construct(replace(SMALL, frozen=frozen))) for frozen in (False, True))
+    first = 64 * 49 + 4 * 64 * 64 * 9  # the first convolution and the four of layer1
+    norms = 2 * (5 * 64 + 5 * 128 + 5 * 256 + 5 * 512)
+    assert free - frozen == first + norms
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3"])
+def test_frozen_networks_keep_their_statistics(backbone, images):
+    made = construct(Architecture(backbone, SIZE, frozen=True, image_head=True))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in made.backbone.body.modules())
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in made.backbone.body.modules())
+    before = {name: value.clone() for name, value in made.named_buffers()}
+    sum(made(images, TWO_OF_THREE).values()).backward()
+    same_tensors(dict(made.named_buffers()), before)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in made.parameters())
+
+
+# ----------------------------------------------------------------------------------------------------------- weights
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """torchvision's ResNet-18 with random weights, three planes, statistics that differ, and a thousand classes."""
+    torch.manual_seed(2)
+    network = torchvision.models.resnet18(weights=None).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network
+
+
+def test_a_downloaded_backbone_sees_grey_as_three_equal_planes(photographs, monkeypatch, images):
+    weights = torchvision.models.ResNet18_Weights
+    monkeypatch.setattr(weights, "get_state_dict", lambda self, **_: OrderedDict(photographs.state_dict()))
+    made = build("imagenet", "resnet18", SIZE, image_head=True).eval()
+    assert made.architecture.frozen
+    with torch.no_grad():
+        found = made.backbone.body(images)["2"]
+        three = images.expand(-1, 3, -1, -1)
+        for name, layer in photographs.named_children():
+            if name not in ("avgpool", "fc"):
+                three = layer(three)
+    assert torch.allclose(found, three, rtol=1e-3, atol=1e-4)
+
+
+def test_a_classifier_of_ours_gives_backbone_and_image_head(tmp_path, processor):
+    from tiny_detection import write_classifier
+
+    write_classifier(tmp_path / "classifier.pth")
+    given = checkpoints.load(tmp_path / "classifier.pth", task="classification")["model"]
+    made = build(str(tmp_path / "classifier.pth"), "resnet18", SIZE, image_head=True)
+    found = made.state_dict()
+    assert not made.architecture.frozen
+    for name, value in given.items():
+        where = name.replace("fc.", "image_head.") if name.startswith("fc.") else f"backbone.body.{name}"
+        assert torch.equal(found[where], value), name
+    assert build(str(tmp_path / "classifier.pth"), "resnet18", SIZE, image_head=False).image_head is None
+
+
+def test_a_detector_of_ours_is_taken_whole(network, tmp_path):
+    path = tmp_path / "best_weights.pth"
+    checkpoints.save(path, task=TASK, architecture=asdict(SMALL), model=network.state_dict())
+    same_tensors(dict(build(str(path), "resnet18", 128, image_head=True).state_dict()), dict(network.state_dict()))
+    without = build(str(path), "resnet18", SIZE, image_head=False)
+    assert torch.equal(without.rpn.head.cls_logits.weight, network.rpn.head.cls_logits.weight)
+
+
+def test_a_whole_detector_of_torchvision_keeps_a_fresh_predictor(tmp_path):
+    theirs = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+    torch.save(theirs.state_dict(), tmp_path / "coco.pth")
+    found = build(str(tmp_path / "coco.pth"), "mobilenet_v3", SIZE, image_head=True)
+    state, given = found.state_dict(), theirs.state_dict()
+    assert found.architecture.frozen
+    assert torch.equal(state["rpn.head.bbox_pred.weight"], given["rpn.head.bbox_pred.weight"])
+    assert torch.equal(state["roi_heads.box_head.fc6.weight"], given["roi_heads.box_head.fc6.weight"])
+    assert torch.equal(state["backbone.body.0.0.weight"], given["backbone.body.0.0.weight"].sum(1, keepdim=True))
+    assert state["roi_heads.box_predictor.cls_score.weight"].shape == (2, 1024)  # 91 classes before
+
+
+def test_the_variance_of_the_detector_trained_without_epsilon_is_kept():
+    from pytorch_detection.weights import _as_trained
+
+    state = {"backbone.body.bn1.running_var": torch.tensor([1e-7, 2.0]), "backbone.body.bn1.weight": torch.ones(2)}
+    norm = FrozenBatchNorm2d(2)
+    norm.running_var = _as_trained(state, "resnet50")["backbone.body.bn1.running_var"]
+    found = norm(torch.ones(1, 2, 1, 1)).flatten()
+    assert torch.allclose(found, torch.tensor([1e-7, 2.0]).rsqrt(), rtol=1e-3)
+    assert _as_trained(state, "mobilenet_v3") is state
+
+
+WRONG = {
+    "another depth": (lambda: torchvision.models.resnet34(weights=None).state_dict(), "not the weights of resnet18"),
+    "another kind": (lambda: torchvision.models.squeezenet1_0(weights=None).state_dict(), "not the weights of"),
+    "a layer missing": (
+        lambda: {
+            name: value
+            for name, value in torchvision.models.resnet18(weights=None).state_dict().items()
+            if name != "layer1.0.conv1.weight"
+        },
+        r"layer1\.0\.conv1\.weight is missing",
+    ),
+    "a first layer that is a vector": (
+        lambda: torchvision.models.resnet18(weights=None).state_dict() | {"conv1.weight": torch.zeros(64)},
+        "not the weights of resnet18",
+    ),
+    "not a dictionary": (lambda: [torch.zeros(2)], "expected a checkpoint of this project or a dictionary"),
+    "values that are no tensors": (lambda: {"conv1.weight": 3}, "expected a checkpoint of this project"),
+    "names that are no text": (lambda: {3: torch.zeros(2)}, "expected a checkpoint of this project"),
+    "a classifier without weights": (lambda: {"format": 1, "task": "classification"}, "expected a checkpoint"),
+    "a detector without weights": (
+        lambda: {"format": 1, "task": TASK, "architecture": asdict(SMALL)},
+        "expected a checkpoint",
+    ),
+    "a detector without architecture": (lambda: {"format": 1, "task": TASK}, "expected an architecture .* found None"),
+    "a detector of another size": (
+        lambda: {"format": 1, "task": TASK, "architecture": asdict(replace(SMALL, size=10**6))},
+        "expected an architecture",
+    ),
+    "a detector with another backbone": (
+        lambda: {"format": 1, "task": TASK, "architecture": asdict(replace(SMALL, backbone="resnet50"))},
+        "a detector with --backbone resnet50, not resnet18",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG)
+def test_other_files_are_refused_by_name(content, message, tmp_path):
+    torch.save(content(), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=rf"other\.pth: .*{message}"):
+        build(str(tmp_path / "other.pth"), "resnet18", SIZE, image_head=True)
+
+
+def test_a_classifier_fits_no_other_backbone(tmp_path):
+    from tiny_detection import write_classifier
+
+    write_classifier(tmp_path / "classifier.pth")
+    with pytest.raises(ValueError, match="a classifier, which is a ResNet-18; expected --backbone resnet18, not mobil"):
+        build(str(tmp_path / "classifier.pth"), "mobilenet_v3", SIZE, image_head=True)
+
+
+def test_coco_has_no_resnet18():
+    with pytest.raises(
+        ValueError, match=r"torchvision has none; it has them for resnet50, .*--weights imagenet for re"
+    ):
+        build("coco", "resnet18", SIZE, image_head=True)
+
+
+@pytest.mark.parametrize(("weights", "backbone"), [("coco", "mobilenet_v3"), ("imagenet", "resnet18")])
+def test_without_a_connection_the_error_names_the_way_out(weights, backbone, monkeypatch, tmp_path):
+    def refused(*_args, **_kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing is cached there
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
+    message = rf"the {weights} weights of {backbone} cannot be downloaded .*Name or service.* --weights none"
+    with pytest.raises(ConnectionError, match=message):
+        build(weights, backbone, SIZE, image_head=True)
+
+
+# ---------------------------------------------------------------------------------------------------- finding boxes
+
+
+def detection(boxes, scores, probability=1.0):
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "scores": torch.tensor(scores, dtype=torch.float32),
+        "labels": torch.ones(len(scores), dtype=torch.int64),
+        "image_probability": torch.tensor(probability),
+    }
+
+
+def test_two_views_are_fused_by_their_scores():
+    one = detection([[0, 0, 10, 10], [40, 40, 50, 50]], [0.9, 0.5], 0.8)
+    other = detection([[0, 0, 10, 14], [20, 20, 30, 30]], [0.3, 0.4], 0.4)
+    found = fuse([one, other])
+    # (.9 * 10 + .3 * 14) / 1.2 = 11, (.9 + .3) / 2 = .6; what one view alone saw keeps its place and half its score
+    assert torch.allclose(found["boxes"], torch.tensor([[0, 0, 10, 11.0], [40, 40, 50, 50], [20, 20, 30, 30]]))
+    assert torch.allclose(found["scores"], torch.tensor([0.6, 0.25, 0.2]))
+    assert found["image_probability"] == pytest.approx(0.6)
+    assert found["labels"].tolist() == [1, 1, 1]
+
+
+def test_a_view_fused_with_itself_is_itself():
+    one = detection([[0, 0, 10, 10], [40, 40, 50, 50]], [0.9, 0.5], 0.8)
+    found = fuse([one, one])
+    assert all(torch.allclose(found[name], one[name]) for name in one)
+
+
+def test_views_without_boxes_fuse_to_none():
+    found = fuse([detection([], [], 0.2), detection([], [], 0.4)])
+    assert found["boxes"].shape == (0, 4) and found["image_probability"] == pytest.approx(0.3)
+
+
+def test_a_fused_score_never_exceeds_the_views():
+    crowd = detection([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8]], [1.0, 1.0, 1.0])
+    assert fuse([crowd, crowd])["scores"].tolist() == [1.0]
+
+
+def test_stored_squares_become_what_the_network_sees():
+    stored = torch.tensor([[[0, 51], [255, 102]]], dtype=torch.uint8)
+    seen = as_input(stored)
+    assert seen.shape == (1, 1, 2, 2) and torch.allclose(seen[0, 0], torch.tensor([[0, 0.2], [1, 0.4]]))
+
+
+def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(network, processor, monkeypatch):
+    squares = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
+    mirrored = np.ascontiguousarray(squares[:, :, ::-1])
+    one, other = (find_boxes(network, some, np.arange(3), True, processor) for some in (squares, mirrored))
+    for boxes, scores, turned, their_scores in zip(one.boxes, one.scores, other.boxes, other.scores, strict=True):
+        back = np.stack([SIZE - turned[:, 2], turned[:, 1], SIZE - turned[:, 0], turned[:, 3]], axis=1)
+        order, their_order = np.lexsort(boxes.T.round(2)), np.lexsort(back.T.round(2))
+        np.testing.assert_allclose(boxes[order], back[their_order], atol=1e-2)
+        np.testing.assert_allclose(scores[order], their_scores[their_order], atol=1e-4)
+    np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
+
+
+def test_every_image_is_asked_once_and_in_order(network, processor, monkeypatch):
+    monkeypatch.setattr(detector_module, "_BATCH", 2)
+    squares = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
+    found = find_boxes(network, squares, np.array([4, 0, 2]), False, processor)
+    for place, index in enumerate([4, 0, 2]):
+        alone = find_boxes(network, squares, np.array([index]), False, processor)
+        np.testing.assert_allclose(found.boxes[place], alone.boxes[0], atol=1e-3)
+        np.testing.assert_allclose(found.probability[place], alone.probability[0], atol=1e-5)
+
+
+def test_the_answers_of_several_processes_are_put_in_order(monkeypatch):
+    def answers(numbers):
+        return Found(
+            [np.full((n, 4), n) for n in numbers], [np.full(n, n / 10) for n in numbers], np.array(numbers) / 10
+        )
+
+    # five images among three processes: 0 and 3, 1 and 4, 2
+    parts = [answers([0, 3]), answers([1, 4]), answers([2])]
+    monkeypatch.setattr(detector_module.runtime, "gather_objects", lambda _value, _run: parts)
+    found = parts[1].gathered(Runtime(torch.device("cpu"), False, rank=1, world_size=3))
+    assert [len(boxes) for boxes in found.boxes] == [0, 1, 2, 3, 4] == [len(scores) for scores in found.scores]
+    assert found.probability.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4]
+
+
+# ---------------------------------------------------------------------------------------------------------- rules
+
+BOX = np.array([[10.0, 10, 30, 50]])
+
+
+def test_the_gate_multiplies_scores_by_the_image():
+    found = Found([BOX, BOX], [np.array([0.8]), np.array([0.5])], np.array([0.25, 1.0]))
+    assert [scores.tolist() for scores in found.gated(0.0)] == [[0.8], [0.5]]
+    assert [scores.tolist() for scores in found.gated(0.5)] == [[0.4], [0.5]]
+    assert [scores.tolist() for scores in found.gated(1.0)] == [[0.2], [0.5]]
+    assert [scores.tolist() for scores in found.gated(1.0, np.array([1.0, 0.5]))] == [[0.2], [0.25]]
+
+
+def test_a_rule_shrinks_about_the_centre_and_keeps_every_box():
+    found = Found([BOX], [np.array([0.01])], np.array([0.5]))
+    boxes, scores = Rule(1.0, 0.5, 0.9).apply(found)
+    assert boxes[0].tolist() == [[15.0, 20.0, 25.0, 40.0]] and scores[0].tolist() == [0.005]
+
+
+def test_the_gate_is_chosen_where_images_are_told_apart_better_than_boxes():
+    truths = [BOX, BOX, np.zeros((0, 4)), np.zeros((0, 4))]
+    scores = [np.array([0.6]), np.array([0.7]), np.array([0.8]), np.array([0.9])]
+    found = Found([BOX] * 4, scores, np.array([0.9, 0.9, 0.1, 0.1]))
+    assert choose_gate(found, truths) > 0
+    rule, score = choose_rule(found, truths)
+    assert rule.gate_power == choose_gate(found, truths) and score == pytest.approx(1.0)
+    kept = [scores >= rule.threshold for scores in found.gated(rule.gate_power)]
+    assert [some.tolist() for some in kept] == [[True], [True], [False], [False]]
+    misled = replace(found, probability=np.array([0.1, 0.1, 0.9, 0.9]), scores=scores[::-1])
+    assert choose_gate(misled, truths) == 0
+
+
+def test_boxes_are_shrunk_where_they_are_too_large():
+    truths = [np.array([[10.0, 10, 30, 50]])] * 8
+    large = [np.array([[8.24, 6.47, 31.76, 53.53]])] * 8  # 1 / .85 of the truth: IoU .72, a miss at .75
+    rule, score = choose_rule(Found(large, [np.array([0.9])] * 8, np.ones(8)), truths)
+    assert rule.shrink < 1 and score == pytest.approx(1.0)
+    rule, _ = choose_rule(Found(truths, [np.array([0.9])] * 8, np.ones(8)), truths)
+    assert rule.shrink == 1.0
+
+
+def test_a_classifier_can_take_the_place_of_the_gate():
+    truths = [BOX, np.zeros((0, 4))]
+    found = Found([BOX, BOX], [np.array([0.6]), np.array([0.8])], np.ones(2))
+    _, alone = choose_rule(found, truths)
+    rule, together = choose_rule(found, truths, np.array([0.9, 0.1]))
+    assert (alone, together) == (0.5, 1.0) and 0.08 < rule.threshold < 0.54
+
+
+# ----------------------------------------------------------------------------------------------------------- the file
+
+
+def test_a_detector_is_saved_and_loaded(network, processor, tmp_path):
+    squares = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
+    made = Detector(network, True, Rule(0.5, 0.9, 0.25), Rule(1.0, 1.0, 0.125), "abc")
+    made.save(tmp_path / "best.pth", epoch=3)
+    found = Detector.load(tmp_path / "best.pth", processor)
+    assert (found.flip_average, found.rule, found.combined, found.classifier) == (True, made.rule, made.combined, "abc")
+    assert found.size == SIZE and not found.model.training
+    for one, other in zip(found.find(squares, processor).boxes, made.find(squares, processor).boxes, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    assert checkpoints.load(tmp_path / "best.pth", task=TASK)["epoch"] == 3
+
+
+def test_a_detector_without_a_classifier_has_no_combined_rule(network, processor, tmp_path):
+    Detector(network, False, Rule(0.0, 1.0, 0.5), None, "").save(tmp_path / "best.pth")
+    found = Detector.load(tmp_path / "best.pth", processor)
+    assert found.combined is None and found.classifier == ""
+
+
+def changed(state, name, value):
+    state[name] = value
+
+
+SOUND = {"flip_average": False, "rule": asdict(Rule(1.0, 0.9, 0.5)), "combined": None, "classifier": ""}
+BROKEN = {
+    "an unfinished training": (lambda s: s.pop("prediction"), "of an unfinished training; .*best.pth beside it"),
+    "settings that are none": (lambda s: changed(s, "prediction", 3), "expected the prediction settings"),
+    "settings that lack one": (lambda s: s["prediction"].pop("rule"), "expected the prediction settings"),
+    "no rule": (lambda s: changed(s["prediction"], "rule", None), "that no training writes"),
+    "a rule of text": (lambda s: changed(s["prediction"]["rule"], "threshold", "0.5"), "that no training writes"),
+    "a threshold above 1": (lambda s: changed(s["prediction"]["rule"], "threshold", 2.0), "that no training writes"),
+    "boxes shrunk to nothing": (lambda s: changed(s["prediction"]["rule"], "shrink", 0.0), "that no training writes"),
+    "a combined rule that is half one": (
+        lambda s: changed(s["prediction"], "combined", {"threshold": 0.5}),
+        "that no training writes",
+    ),
+    "an unknown backbone": (lambda s: changed(s["architecture"], "backbone", "vgg"), "expected an architecture"),
+    "weights of another network": (
+        lambda s: changed(s["architecture"], "image_head", False),
+        "not the weights of its own architecture",
+    ),
+    "weights that are not finite": (
+        lambda s: s["model"]["image_head.bias"].fill_(float("nan")),
+        "weights that are not finite numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)
+def test_model_files_that_no_training_writes_are_refused(damage, message, network, processor, tmp_path):
+    state = {
+        "architecture": asdict(SMALL),
+        "prediction": {**SOUND, "rule": dict(SOUND["rule"])},
+        "model": {name: value.clone() for name, value in network.state_dict().items()},
+    }
+    damage(state)
+    checkpoints.save(tmp_path / "some.pth", task=TASK, **state)
+    with pytest.raises(ValueError, match=rf"some\.pth: .*{message}"):
+        Detector.load(tmp_path / "some.pth", processor)
+
+
+def test_a_classifier_is_known_by_the_content_of_its_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_hash(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

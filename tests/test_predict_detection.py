@@ -1,0 +1,299 @@
+import csv
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_detection
+import torch
+from PIL import Image
+from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
+
+from cxr import checkpoints
+from cxr.reading import Read
+from pytorch_classification.model import Classifier
+from pytorch_detection import predict_detection
+from pytorch_detection.detector import Detector, Found, Rule
+from pytorch_detection.model import TASK, Architecture, construct
+from pytorch_detection.predict_detection import Answer, Box, boxes_in, main
+from pytorch_detection.rsna_dataset import IMAGES
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Some exams of the tiny data set."""
+    data = tiny_detection.write_rsna(tmp_path_factory.mktemp("data") / "dataset_det", 6)
+    return sorted((data / IMAGES).iterdir())
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    path = tmp_path_factory.mktemp("classifier") / "classifier.pth"
+    write_classifier(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, classifier):
+    """A finished detector that has learnt nothing but gives out some boxes, alone and with the classifier."""
+    from pytorch_detection.detector import file_hash
+
+    torch.manual_seed(0)
+    network = construct(Architecture("resnet18", 64, False, True))
+    with torch.no_grad():
+        network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
+    path = tmp_path_factory.mktemp("detector") / "best.pth"
+    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), file_hash(classifier)).save(path)
+    return path
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class Stub:
+    """A detector that finds what the test says."""
+
+    size = 100
+
+    def __init__(self, found, rule):
+        self.found, self.rule, self.combined = found, rule, None
+
+    def find(self, images, _run):
+        assert len(images) == len(self.found.boxes)
+        return self.found
+
+
+def read(width, height):
+    return Read(Path("x.png"), np.zeros((100, 100), np.uint8), height, width, "")
+
+
+# ---------------------------------------------------------------------------------------------------------- answers
+
+
+def test_boxes_are_in_pixels_of_the_original_image(processor):
+    found = Found([np.array([[10.0, 20, 30, 60]])], [np.array([0.5])], np.array([1.0]))
+    ((boxes, highest),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), None, [(read(400, 50), read(400, 50))], processor)
+    assert boxes == [Box(40.0, 10.0, 80.0, 20.0, 0.5)] and highest == 0.5
+
+
+def test_boxes_are_gated_shrunk_cut_and_sorted(processor):
+    boxes = np.array([[10.0, 20, 30, 60], [50, 50, 90, 90], [0, 0, 10, 10]])
+    found = Found([boxes], [np.array([0.4, 0.8, 0.1])], np.array([0.25]))
+    stub = Stub(found, Rule(0.5, 0.5, 0.2))
+    ((kept, highest),) = boxes_in(stub, None, [(read(100, 100), read(100, 100))], processor)
+    assert kept == [Box(60.0, 60.0, 20.0, 20.0, 0.4), Box(15.0, 30.0, 10.0, 20.0, 0.2)]  # .8 and .4 times .5
+    assert highest == 0.4
+
+
+def test_boxes_that_reach_beyond_the_image_are_clipped(processor):
+    found = Found([np.array([[-10.0, 90, 30, 130]])], [np.array([0.5])], np.array([1.0]))
+    ((boxes, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), None, [(read(200, 100), read(200, 100))], processor)
+    assert boxes == [Box(0.0, 90.0, 60.0, 10.0, 0.5)]
+
+
+def test_an_image_without_any_box_has_a_highest_score_of_0(processor):
+    found = Found([np.zeros((0, 4))], [np.zeros(0)], np.array([1.0]))
+    answer = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), None, [(read(9, 9), read(9, 9))], processor)
+    assert answer == [([], 0.0)]
+
+
+def test_the_sentence_names_place_size_and_score():
+    answer = Answer(Path("a.dcm"), [Box(10.4, 20.6, 30, 40, 0.51)], 0.51, "", None)
+    assert answer.sentences(0.25) == (
+        "a.dcm: opacity of 30 x 40 pixels, upper left corner at x 10, y 21; score 0.510 "
+        "(boxes are given out from 0.250)"
+    )
+    clear = Answer(Path("a.dcm"), [], 0.125, "", None)
+    assert clear.sentences(0.25) == "a.dcm: no opacity (highest score 0.125, boxes are given out from 0.250)"
+
+
+def test_a_submission_has_score_and_box_of_each_box():
+    answer = Answer(Path("some/exam.dcm"), [Box(1, 2, 3, 4, 0.5), Box(5, 6, 7.25, 8, 0.25)], 0.5, "", None)
+    assert answer.submitted() == ["exam", "0.500000 1.0 2.0 3.0 4.0 0.250000 5.0 6.0 7.2 8.0"]
+    assert Answer(Path("exam.dcm"), [], 0.1, "", None).submitted() == ["exam", ""]
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+
+
+def test_one_image_is_a_sentence_for_each_box_and_a_picture(model, images, tmp_path, command):
+    ended = command(main, "--image", images[1], "--model", model, "--output-dir", tmp_path, "--device", "cpu")
+    assert ended.code == 0 and ended.err == ""
+    *boxes, picture = ended.out.splitlines()
+    assert all(line.startswith(f"{images[1]}: opacity of ") for line in boxes) and boxes
+    assert picture == f"picture: {tmp_path / (exam_id(1) + '_boxes.png')}"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{exam_id(1)}_boxes.png"]
+    with Image.open(tmp_path / f"{exam_id(1)}_boxes.png") as drawn:
+        assert drawn.size[1] > drawn.size[0]  # as upright as the image
+
+
+def test_many_images_are_a_table_with_a_row_for_each_box(model, images, tmp_path, command):
+    bad = tmp_path / "bad.dcm"
+    bad.write_bytes(images[0].read_bytes()[:-3000])
+    ended = command(
+        main,
+        "--image",
+        *images,
+        bad,
+        "--model",
+        model,
+        "--output-dir",
+        tmp_path / "out",
+        "--no-pictures",
+        "--device",
+        "cpu",
+    )
+    assert ended.code == 1 and "7 files: " in ended.out and "1 not readable" in ended.out
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert list(rows[0]) == ["path", "x", "y", "width", "height", "score", "error"]
+    assert list(dict.fromkeys(row["path"] for row in rows)) == [*map(str, images), str(bad)]
+    boxes = [row for row in rows if row["score"]]
+    assert boxes and f"({len(boxes)} boxes)" in ended.out
+    for row in boxes:
+        x, y, width, height = (float(row[name]) for name in ("x", "y", "width", "height"))
+        assert x >= 0 and x + width <= WIDTH + 0.1 and y >= 0 and y + height <= HEIGHT + 0.1 and min(width, height) > 0
+        assert 0.2 <= float(row["score"]) <= 1 and row["error"] == ""
+    (failed,) = (row for row in rows if row["error"])
+    assert failed["path"] == str(bad) and "bad.dcm" in failed["error"] and not failed["x"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+
+
+def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, processor):
+    """From the file to the table and from the store to the rule: the same boxes."""
+    from cxr import decoded
+
+    command(main, "--image", *images, "--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
+    store = decoded.decode(images, 64, tmp_path / "store", name="exams", progress=False)
+    detector = Detector.load(model, processor)
+    boxes, scores = detector.rule.apply(detector.find(store.images, processor))
+    rows = table(tmp_path / "predictions.csv")
+    for path, some, values in zip(images, boxes, scores, strict=True):
+        kept = values >= detector.rule.threshold
+        order = np.argsort(-values[kept], kind="stable")
+        left, top, right, bottom = (some[kept][order] * np.array([WIDTH, HEIGHT] * 2) / 64).T
+        mine = [row for row in rows if row["path"] == str(path) and row["score"]]
+        expected = np.stack([left, top, right - left, bottom - top], axis=1)
+        found = np.array([[float(row[name]) for name in ("x", "y", "width", "height")] for row in mine]).reshape(-1, 4)
+        np.testing.assert_allclose(found, expected, atol=0.06)
+        np.testing.assert_allclose([float(row["score"]) for row in mine], values[kept][order], atol=1e-5)
+
+
+def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, command):
+    bad = tmp_path / "bad.dcm"
+    bad.write_bytes(b"not an image")
+    target = tmp_path / "submission.csv"
+    ended = command(
+        main, "--image", *images, bad, "--model", model, "--output-dir", tmp_path, "--no-pictures",
+        "--submission", target, "--device", "cpu",
+    )  # fmt: skip
+    assert ended.code == 1 and f"submission: {target}" in ended.out
+    rows = table(target)
+    assert list(rows[0]) == ["patientId", "PredictionString"]
+    assert [row["patientId"] for row in rows] == [*(path.stem for path in images), "bad"]
+    boxes = [row for row in table(tmp_path / "predictions.csv") if row["score"]]
+    numbers = [row["PredictionString"].split() for row in rows]
+    assert sum(len(some) for some in numbers) == 5 * len(boxes) and numbers[-1] == []
+    first = next(some for some in numbers if some)
+    assert first[:5] == [boxes[0][name] for name in ("score", "x", "y", "width", "height")]
+
+
+def test_two_files_of_one_name_cannot_be_submitted(model, images, tmp_path, command):
+    other = tmp_path / "other" / images[0].name
+    other.parent.mkdir()
+    shutil.copy(images[0], other)
+    target = tmp_path / "submission.csv"
+    ended = command(main, "--image", images[0], other, "--model", model, "--submission", target)
+    assert ended.code == 2 and "--submission: 2 files are called exam000" in ended.err and not target.exists()
+
+
+def test_json_is_one_document(model, images, tmp_path, command):
+    missing = tmp_path / "empty.png"
+    missing.write_bytes(b"")
+    ended = command(
+        main, "--image", *images[:2], missing, "--model", model, "--output-dir", tmp_path, "--json", "--device", "cpu"
+    )
+    result = json.loads(ended.out)
+    assert ended.code == 1 and result["model"] == str(model) and result["threshold"] == 0.2
+    assert [one["path"] for one in result["images"]] == [*map(str, images[:2]), str(missing)]
+    assert set(result["images"][1]) == {"path", "boxes", "highest_score", "picture", "error"}
+    assert all(set(box) == {"x", "y", "width", "height", "score"} for box in result["images"][1]["boxes"])
+    assert result["images"][1]["highest_score"] == pytest.approx(result["images"][1]["boxes"][0]["score"])
+    assert Path(result["images"][1]["picture"]).exists()
+    assert result["images"][2]["error"] and result["images"][2]["boxes"] == []
+
+
+# ---------------------------------------------------------------------------------------------- with a classifier
+
+
+def test_a_classifier_multiplies_scores_and_has_its_own_rule(model, classifier, images, tmp_path, command, processor):
+    arguments = ["--model", model, "--output-dir", tmp_path, "--no-pictures", "--json", "--device", "cpu"]
+    ended = command(main, "--image", *images, "--classifier", classifier, *arguments)
+    result = json.loads(ended.out)
+    assert ended.code == 0 and result["threshold"] == 0.05
+    from cxr import pixels
+
+    small = np.stack([pixels.read_square(path, 36)[0] for path in images])
+    large = np.stack([pixels.read_square(path, 64)[0] for path in images])
+    extra = Classifier.load(classifier, processor).probabilities(small, processor)
+    detector = Detector.load(model, processor)
+    _, scores = detector.combined.apply(detector.find(large, processor), extra)
+    highest = [one["highest_score"] for one in result["images"]]
+    assert highest == pytest.approx([values.max() for values in scores], abs=1e-5)
+
+
+def test_another_classifier_is_refused(model, images, tmp_path, command):
+    write_classifier(tmp_path / "other.pth", seed=1)
+    ended = command(main, "--image", images[0], "--model", model, "--classifier", tmp_path / "other.pth")
+    assert ended.code == 2
+    assert re.search(
+        r"other\.pth: .*best\.pth was trained with another classifier.* --classifier to train_det", ended.err
+    )
+
+
+def test_a_classifier_is_refused_where_training_had_none(model, classifier, images, tmp_path, command, processor):
+    made = Detector.load(model, processor)
+    replace(made, combined=None, classifier="").save(tmp_path / "alone.pth")
+    ended = command(main, "--image", images[0], "--model", tmp_path / "alone.pth", "--classifier", classifier)
+    assert ended.code == 2 and "alone.pth was trained without a classifier" in ended.err
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_without_a_model_the_error_says_how_to_train_one(images, tmp_path, command):
+    ended = command(main, "--image", images[0], "--model", tmp_path / "none.pth")
+    assert ended.code == 2 and ended.out == ""
+    assert re.search(r"^error: no model at .*none\.pth; train one with .*train_detection\.py", ended.err)
+
+
+def test_an_unfinished_training_is_refused(model, images, tmp_path, command):
+    state = checkpoints.load(model, task=TASK)
+    del state["prediction"], state["task"], state["format"]
+    checkpoints.save(tmp_path / "last.pth", task=TASK, **state)
+    ended = command(main, "--image", images[0], "--model", tmp_path / "last.pth")
+    assert ended.code == 2 and "of an unfinished training; the finished model is best.pth" in ended.err
+
+
+def test_a_classifier_is_no_detector(classifier, images, command):
+    ended = command(main, "--image", images[0], "--model", classifier)
+    assert ended.code == 2 and "a checkpoint of the task 'classification', expected 'detection'" in ended.err
+
+
+def test_one_image_that_cannot_be_read_is_one_line_and_exit_code_2(model, tmp_path, command):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    ended = command(main, "--image", bad, "--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
+    assert ended.code == 2 and ended.out == "" and len(ended.err.splitlines()) == 1 and "bad.png" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_default_model_is_what_training_writes():
+    from pytorch_detection.train_detection import TrainConfig
+
+    assert predict_detection.PredictConfig(image=("x",)).model == TrainConfig().out_dir / "best.pth"
+    assert asdict(predict_detection.PredictConfig(image=("x",)))["pictures"] is True

@@ -1,0 +1,417 @@
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny_detection
+import torch
+from tiny_detection import ROOT, exam_id, few_samples, flags, settings, train, write_rsna
+
+from cxr import checkpoints, runlog, runtime
+from pytorch_detection import train_detection
+from pytorch_detection.detector import Detector, find_boxes
+from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
+from pytorch_detection.report import format_report, telling_cases
+from pytorch_detection.rsna_dataset import IMAGES, LABELS
+from pytorch_detection.train_detection import (
+    TrainConfig,
+    averaged,
+    make_learner,
+    require_same,
+    total_loss,
+    train_one_epoch,
+    validate,
+)
+from pytorch_detection.training_data import augmented, batch_of, epoch_order, load_data
+
+
+@pytest.fixture(scope="module")
+def finished():
+    return tiny_detection.finished()
+
+
+@pytest.fixture(scope="module")
+def data(finished, tmp_path_factory):
+    """What the finished training learnt from, to be read only."""
+    config = replace(finished.config, out_dir=tmp_path_factory.mktemp("again"))
+    return load_data(config, runtime.Runtime(torch.device("cpu"), False))
+
+
+@pytest.fixture
+def learner(finished, data, processor):
+    torch.manual_seed(0)
+    with few_samples():
+        return make_learner(finished.config, construct(Architecture("resnet18", 64, False, True)), 4, processor)
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+
+REFUSED = {
+    "epochs": (0, "--epochs 0: expected at least 1"),
+    "size": (32, "--size 32: expected at least 64"),
+    "batch_size": (0, "--batch-size 0"),
+    "average_share": (1.0, "--average-share 1.0: expected more than 0, below 1"),
+    "weight_decay": (-0.1, "--weight-decay -0.1"),
+    "image_loss_weight": (math.nan, "--image-loss-weight nan"),
+    "negatives_per_positive": (-1.0, "--negatives-per-positive -1.0"),
+    "lr": (0.0, "--lr 0.0: expected a positive number"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [(name, *rest) for name, rest in REFUSED.items()])
+def test_settings_that_could_only_fail_later_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrainConfig(**{name: value})
+
+
+def test_an_image_too_large_for_memory_is_refused():
+    with pytest.raises(ValueError, match="--size 2048: expected at most 1024"):
+        TrainConfig(size=2048)
+
+
+@pytest.mark.parametrize("name", ["weights", "classifier"])
+def test_files_that_are_not_there_are_named_before_anything_is_read(name, tmp_path):
+    path = tmp_path / "nothing.pth"
+    with pytest.raises(FileNotFoundError, match=f"--{name}: no file .*nothing.pth"):
+        TrainConfig(**{name: str(path) if name == "weights" else path})
+
+
+def test_every_setting_is_read_somewhere():
+    code = "".join(path.read_text() for path in (ROOT / "pytorch_detection").glob("*.py"))
+    assert [name for name in vars(TrainConfig()) if f"config.{name}" not in code] == []
+
+
+# ----------------------------------------------------------------------------------------------------------- data
+
+
+def test_boxes_are_scaled_to_the_stored_square(data):
+    index = next(i for i, exam in enumerate(data.exams) if exam.boxes_xyxy)
+    x1, y1, x2, y2 = data.exams[index].boxes_xyxy[0]
+    expected = [x1 * 64 / 90, y1 * 64 / 120, x2 * 64 / 90, y2 * 64 / 120]
+    assert data.truths(np.array([index]))[0][0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_patient_and_no_picture_is_in_two_parts(data):
+    parts = [data.of(part) for part in (data.train, data.validation, data.held_out)]
+    assert sum(map(len, parts)) == tiny_detection.EXAMS
+    patients = [{exam.patient for exam in part} for part in parts]
+    assert not patients[0] & patients[1] and not patients[0] & patients[2] and not patients[1] & patients[2]
+    assert all(any(exam.boxes_xyxy for exam in part) for part in parts)
+
+
+def test_the_digest_changes_with_pictures_boxes_and_parts(data):
+    first = data.exams[0]
+    others = (
+        replace(data, hashes=["0" * 64, *data.hashes[1:]]),
+        replace(data, exams=[replace(first, boxes_xyxy=((1.0, 2.0, 3.0, 4.0),)), *data.exams[1:]]),
+        replace(data, train=data.validation, validation=data.train),
+    )
+    assert len({data.digest(), *(other.digest() for other in others)}) == 4
+
+
+def test_an_epoch_has_every_positive_and_as_many_negatives_as_asked(data, finished):
+    positives = {int(i) for i in data.train if data.exams[i].boxes_xyxy}
+    for share in (0.0, 0.5, None):
+        order = epoch_order(data, replace(finished.config, negatives_per_positive=share), 1).tolist()
+        negatives = len(data.train) - len(positives) if share is None else round(share * len(positives))
+        assert set(order) >= positives and len(order) == len(set(order)) == len(positives) + negatives
+    one, other = (epoch_order(data, finished.config, epoch).tolist() for epoch in (0, 1))
+    assert one != other and one == epoch_order(data, finished.config, 0).tolist()
+
+
+def test_a_batch_holds_the_squares_and_boxes_of_its_exams(data, processor):
+    chosen = data.train[[3, 0]]
+    stored, targets = batch_of(data, chosen, processor)
+    assert stored.shape == (2, 64, 64) and stored.dtype == torch.uint8
+    assert np.array_equal(stored.numpy(), data.images.images[chosen])
+    for target, truth in zip(targets, data.truths(chosen), strict=True):
+        assert np.array_equal(target["boxes"].numpy(), truth) and (target["labels"] == 1).all()
+        assert len(target["labels"]) == len(truth)
+
+
+@pytest.mark.parametrize("calm", [False, True])
+def test_boxes_follow_their_opacities_through_augmentation(calm):
+    box = torch.tensor([[16.0, 20, 36, 44]])
+    stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
+    stored[:, 20:44, 16:36] = 200
+    images, boxes = augmented(stored, [box] * 32, torch.Generator().manual_seed(0), calm)
+    assert images.shape == (32, 1, 64, 64) and images.dtype == torch.float32
+    for image, found in zip(images[:, 0], boxes, strict=True):
+        bright = image > (image.max() + image.median()) / 2
+        rows, columns = bright.any(1).nonzero(), bright.any(0).nonzero()
+        seen = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
+        assert (found - seen).abs().max() < 4  # the corners of a turned box reach beyond its ellipse
+    moves = torch.cat(boxes).std(0)
+    assert (moves < 12).all() and (moves > 0.5).all() if calm else (moves > 2).all()
+    assert (images.amax((1, 2, 3)).std() < 0.02) == calm  # tone is left alone at the end
+
+
+def test_augmentation_hangs_on_its_generator_alone():
+    stored = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
+    one, other, third = (
+        augmented(stored, [torch.zeros(0, 4)] * 2, torch.Generator().manual_seed(seed), False)[0] for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, other) and not torch.equal(one, third)
+
+
+# ------------------------------------------------------------------------------------------------------ the loop
+
+
+def test_the_image_loss_has_a_weight_of_its_own():
+    losses = {name: torch.tensor(2.0**power) for power, name in enumerate(LOSS_PARTS)}
+    assert total_loss(losses, TrainConfig(image_loss_weight=0.5)).item() == 1 + 2 + 4 + 8 + 0.5 * 16
+
+
+def test_means_are_over_the_images_of_all_processes(monkeypatch, processor):
+    parts = [({"loss": 6.0}, 4), ({"loss": 1.0}, 1), ({}, 0)]
+    monkeypatch.setattr(train_detection.runtime, "gather_objects", lambda _value, _run: parts)
+    assert averaged({"loss": 6.0}, 4, processor) == {"loss": 1.4}
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")  # the step that is refused comes first
+def test_a_loss_that_is_not_finite_is_named_with_its_images_before_weights_change(learner, data, finished, processor):
+    with torch.no_grad():
+        learner.model.rpn.head.bbox_pred.bias.fill_(math.nan)
+    before = {name: value.clone() for name, value in learner.model.named_parameters()}
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 1, step 1: the loss is nan on the images .*exam\d+\.dcm, .*exam"
+    ):
+        train_one_epoch(learner, data, finished.config, 0, processor)
+    for name, value in learner.model.named_parameters():
+        assert torch.equal(value, before[name]) or name == "rpn.head.bbox_pred.bias"
+
+
+def test_validation_looks_at_every_image_once_and_leaves_the_weights(learner, data, finished, processor, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train_detection, "batch_of", lambda data, chosen, run: (seen.extend(chosen), batch_of(data, chosen, run))[1]
+    )
+    monkeypatch.setattr(train_detection, "_BATCH", 2)
+    before = {name: value.clone() for name, value in learner.average.state_dict().items()}
+    one, other = (validate(learner, data, finished.config, processor) for _ in range(2))
+    assert seen == data.validation.tolist() * 2 and one == other
+    assert all(torch.equal(value, before[name]) for name, value in learner.average.state_dict().items())
+    parts = [one[f"val_{name}"] for name in LOSS_PARTS]
+    assert one["val_loss"] == pytest.approx(sum(parts[:-1]) + 0.5 * parts[-1], rel=1e-5)
+    expected = {"val_rsna_score", "val_threshold", "val_ap50", "val_ap", "val_image_auc", "val_image_head_auc"}
+    assert expected | {f"val_sensitivity_at_{n}_fp" for n in ("0.125", "0.25", "0.5", "1", "2", "4", "8")} <= set(one)
+
+
+@pytest.mark.slow
+def test_eight_images_are_overfitted(data, finished, processor):
+    positive = np.array([bool(data.exams[i].boxes_xyxy) for i in data.train])
+    chosen = np.concatenate([data.train[positive][:4], data.train[~positive][:4]])
+    few = replace(data, train=chosen, validation=chosen)
+    config = replace(finished.config, epochs=120, calm_epochs=120)
+    with few_samples():
+        learner = make_learner(config, construct(Architecture("resnet18", 64, False, True)), 1, processor)
+    for epoch in range(config.epochs):
+        train_one_epoch(learner, few, config, epoch, processor)
+    scores = validate(learner, few, config, processor)
+    assert scores["val_ap50"] > 0.8 and scores["val_image_auc"] == 1.0
+
+
+# -------------------------------------------------------------------------------------------------- a whole run
+
+
+def test_a_training_learns_and_says_so(finished):
+    records = runlog.read(finished.config.out_dir / "metrics.jsonl")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["train_loss"] < 0.6 * records[0]["train_loss"]
+    assert max(record["val_image_auc"] for record in records) > 0.9
+    assert max(record["val_ap50"] for record in records) > 0.02  # from .00; boxes need more than thirty steps
+    for record in records:
+        assert {f"{part}_{name}" for part in ("train", "val") for name in ("loss", *LOSS_PARTS)} <= set(record)
+    kept = checkpoints.load(finished.config.out_dir / "best_weights.pth", task=TASK)["epoch"]
+    assert records[kept - 1]["val_ap50"] == max(record["val_ap50"] for record in records)
+    assert f"the weights of epoch {kept} are kept" in finished.printed
+
+
+def test_the_finished_model_holds_all_that_prediction_needs(finished, data, processor):
+    path = finished.config.out_dir / "best.pth"
+    found = Detector.load(path, processor)
+    assert found.size == 64 and not found.flip_average and found.combined is not None
+    state = checkpoints.load(path, task=TASK)
+    assert state["validation"]["images"] == len(data.validation) and "rsna_score_with_classifier" in state["validation"]
+    assert state["provenance"]["torch"] == torch.__version__
+    boxes = find_boxes(found.model, data.images.images, data.validation, False, processor)
+    again = found.find(data.images.images[data.validation], processor)
+    for one, other in zip(boxes.boxes, again.boxes, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_report_tells_of_held_out_exams_alone(finished, data):
+    result = json.loads((finished.config.out_dir / "held_out_report.json").read_text())
+    assert result["all"]["images"] == len(data.held_out) == result["with_classifier"]["images"]
+    assert result["all"]["true_boxes"] == sum(len(exam.boxes_xyxy) for exam in data.of(data.held_out))
+    assert set(result["all"]["false_positive_rates"]) <= {"Normal", "No Lung Opacity / Not Normal"}
+    for kind in ("view", "sex", "age"):
+        groups = [part for name, part in result["subgroups"].items() if name.startswith(kind)]
+        assert sum(part["images"] for part in groups) == len(data.held_out)
+    assert {"value", "low", "high"} <= set(result["all"]["scores"]["rsna_score"])
+    table = format_report(result)
+    assert table in finished.printed
+    assert "RSNA score" in table and "with the classifier" in table and "view AP" in table
+
+
+def test_the_pictures_are_drawn(finished):
+    names = {"loss_curve.png", "detection_example.png", "froc.png", "precision_recall_detection.png"}
+    assert {path.name for path in finished.config.images_dir.iterdir()} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in finished.config.images_dir.iterdir())
+
+
+def test_telling_cases_show_found_missed_and_false_boxes():
+    from pytorch_detection import box_metrics
+
+    box, other, none = np.array([[0.0, 0, 10, 10]]), np.array([[50.0, 50, 60, 60]]), np.zeros((0, 4))
+    truths = [box] * 10 + [none] * 20
+    boxes = [box] * 5 + [other] * 5 + [box] * 5 + [none] * 15
+    scores = [np.full(len(some), 0.9 - place / 100) for place, some in enumerate(boxes)]
+    shown = telling_cases(box_metrics.match(boxes, scores, truths), 0.5)
+    assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
+    few = telling_cases(box_metrics.match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
+    assert len(few) == 9 == len(set(few.tolist()))
+
+
+# -------------------------------------------------------------------------------------------------------- resume
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_stopped_and_resumed_run_ends_like_one_that_was_not(finished, folder, monkeypatch):
+    config = settings(finished.data, folder / "whole", epochs=3)
+    train(config)
+    parts = settings(finished.data, folder / "parts", epochs=3)
+
+    def stop(*_args):
+        raise Stopped
+
+    saved = train_detection.line_of
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            train_detection, "line_of", lambda record, *rest: stop() if record["epoch"] == 2 else saved(record, *rest)
+        )
+        with pytest.raises(Stopped):
+            train(parts)
+    runlog.append(parts.out_dir / "metrics.jsonl", {"epoch": 3, "left": "by an epoch that was not saved"})
+    train(replace(parts, resume=True))
+    for name in ("last.pth", "best_weights.pth", "best.pth"):
+        one, other = (checkpoints.load(some.out_dir / name, task=TASK) for some in (config, parts))
+        assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items()), name
+        assert one.get("prediction") == other.get("prediction")
+    assert runlog.read(config.out_dir / "metrics.jsonl") == runlog.read(parts.out_dir / "metrics.jsonl")
+    whole, again = (json.loads((some.out_dir / "held_out_report.json").read_text()) for some in (config, parts))
+    assert whole["all"] == again["all"]
+
+
+def test_other_settings_are_not_resumed():
+    config = TrainConfig()
+    from cxr import cli
+
+    require_same(cli.plain(config), replace(config, device="cpu", resume=True, flip_average=False))
+    with pytest.raises(ValueError, match=r"--size was 384, is 512; --lr was 0\.0005, is 0\.1"):
+        require_same(cli.plain(config), replace(config, size=512, lr=0.1))
+
+
+def test_other_images_are_not_resumed(finished, folder):
+    other = write_rsna(folder / "dataset_det")
+    table = other / LABELS
+    x, y = re.search(r"exam001,(\d+),(\d+)", table.read_text()).groups()
+    table.write_text(table.read_text().replace(f"exam001,{x},{y}", f"exam001,{x},{int(y) + 1}"))
+    run = folder / "run"
+    run.mkdir()
+    shutil.copy(finished.config.out_dir / "last.pth", run)
+    config = replace(finished.config, data_dir=other, out_dir=run, resume=True)
+    with pytest.raises(ValueError, match=r"--resume: the images in .* are not those that the run began with"):
+        train(config)
+
+
+# ----------------------------------------------------------------------------------------------- the command line
+
+
+def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, folder):
+    config = settings(finished.data, folder, epochs=1, negatives_per_positive=0.5)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run(
+        [*command, ROOT / "pytorch_detection" / "train_detection.py", *flags(config)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("epoch   1/1") == 1 and "2 processes" in ended.stdout
+    result = json.loads((config.out_dir / "held_out_report.json").read_text())
+    assert (
+        result["all"]["images"]
+        == json.loads((finished.config.out_dir / "held_out_report.json").read_text())["all"]["images"]
+    )
+    # The validation scores of two processes are those of one on the same weights.
+    alone = runtime.Runtime(torch.device("cpu"), False)
+    data = load_data(replace(config, out_dir=folder / "again"), alone)
+    state = checkpoints.load(config.out_dir / "last.pth", task=TASK)
+    learner = make_learner(config, construct(Architecture.of(state, config.out_dir)), 1, alone)
+    learner.restore(state)
+    found, (record,) = validate(learner, data, config, alone), runlog.read(config.out_dir / "metrics.jsonl")
+    for name in ("val_ap50", "val_rsna_score", "val_image_head_auc", "val_loss_image"):
+        assert record[name] == pytest.approx(found[name], abs=1e-4), name
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(finished, folder, monkeypatch):
+    config = settings(finished.data, folder, batch_size=7)
+    run = runtime.Runtime(torch.device("cpu"), False, rank=0, world_size=2)
+    with pytest.raises(ValueError, match="--batch-size 7 cannot be divided among 2 processes"):
+        train_detection.fit(config, run)
+
+
+BAD = {
+    "a truncated DICOM": (
+        lambda data: (data / IMAGES / f"{exam_id(3)}.dcm").write_bytes(
+            (data / IMAGES / f"{exam_id(3)}.dcm").read_bytes()[:-3000]
+        ),
+        "exam003.dcm.* --skip-bad",
+    ),
+    "a table without a column": (
+        lambda data: (data / LABELS).write_text((data / LABELS).read_text().replace("Target", "target")),
+        "stage_2_train_labels.csv.*Target",
+    ),
+    "no opacity left": (
+        lambda data: (data / LABELS).write_text(
+            "patientId,x,y,width,height,Target\n" + "".join(f"{exam_id(n)},,,,,0\n" for n in range(24))
+        ),
+        "no exam with an opacity",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD.values(), ids=BAD)
+def test_bad_data_is_one_line_and_exit_code_2(damage, message, folder, command):
+    data = write_rsna(folder / "dataset_det", 24)
+    (data / "stage_2_detailed_class_info.csv").unlink()
+    damage(data)
+    ended = command(train_detection.main, *flags(settings(data, folder)))
+    lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert ended.code == 2 and len(lines) == 1 and re.search(message, lines[0]), ended.err
+    assert not (folder / "run" / "last.pth").exists()
+
+
+def test_images_that_cannot_be_read_can_be_left_out(folder, processor):
+    data = write_rsna(folder / "dataset_det")
+    broken = data / IMAGES / f"{exam_id(0)}.dcm"
+    config = settings(data, folder, skip_bad=True)
+    whole = load_data(config, processor)
+    name = whole.exams[int(whole.train[0])].exam_id
+    broken = data / IMAGES / f"{name}.dcm"
+    broken.write_bytes(broken.read_bytes()[:-3000])
+    with pytest.warns(UserWarning, match="1 images that cannot be read are left out"):
+        found = load_data(config, processor)
+    assert len(found.train) == len(whole.train) - 1 and 0 not in found.train
+    assert found.validation.tolist() == whole.validation.tolist()
