@@ -4,7 +4,7 @@ import os
 import platform
 import random
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +43,15 @@ class Runtime:
 
 
 @contextmanager
-def start(device: Device, precision: Precision, seed: int) -> Iterator[Runtime]:
+def start(device: Device, precision: Precision, seed: int) -> Generator[Runtime]:
     """The runtime of this process, joined to its peers when torchrun started it.
 
     Raises:
-        ValueError: the device asked for is not there, or bf16 is asked for where it is not computed natively.
+        ValueError: the device asked for is not there, bf16 is asked for where it is not computed natively, or the seed
+            is negative or beyond 63 bits.
     """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: expected a whole number from 0 to 2^63 - 1")
     chosen = _device(device)
     native = has_native_bf16(chosen)
     if precision == "bf16" and not native:
@@ -75,9 +78,11 @@ def _device(wanted: Device) -> torch.device:
         raise ValueError(f"--device {wanted}: this machine, or this build of torch, has none")
     if wanted != "cuda":
         return torch.device(wanted)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise ValueError(f"process {index + 1} on a machine with {count} GPUs; start no more than one for each")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -162,7 +167,7 @@ def synchronize_buffers(model: nn.Module, runtime: Runtime) -> None:
 
 
 @contextmanager
-def only_run_in(folder: Path, runtime: Runtime) -> Iterator[None]:
+def only_run_in(folder: Path, runtime: Runtime) -> Generator[None]:
     """Hold ``folder`` for this run; the lock goes with the process, however it ends.
 
     Raises:
@@ -199,12 +204,16 @@ def provenance(runtime: Runtime) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the code, marked when files differ from it; None outside a git checkout or without git."""
+    """The commit of the code, marked when files differ from it; None outside a git checkout or without git.
+
+    A copy without ``.git`` that lies in another repository has none: git does not look above the root.
+    """
     root = Path(__file__).resolve().parents[1]
     try:
         shown = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=root,
+            env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)},
             capture_output=True,
             text=True,
             timeout=10,

@@ -1,0 +1,311 @@
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxr import runtime
+from cxr.runtime import Runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+ALONE = Runtime(CPU, bf16=False)
+
+
+def part(rank, world_size):
+    return Runtime(CPU, False, rank, world_size)
+
+
+@pytest.fixture(autouse=True)
+def no_torchrun(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# --------------------------------------------------------------------------------------------- device and precision
+
+
+def test_alone_a_process_is_rank_0_of_1_and_writes():
+    with runtime.start("cpu", "fp32", seed=0) as run:
+        assert run == Runtime(CPU, bf16=False, rank=0, world_size=1)
+        assert run.is_main
+    assert not part(1, 2).is_main
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with (
+        pytest.raises(ValueError, match=f"--device {device}: this machine, or this build of torch, has none"),
+        runtime.start(device, "fp32", seed=0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "torchrun", "expected"),
+    [
+        (True, False, False, "cuda:0"),
+        (True, True, False, "cuda:0"),
+        (False, True, False, "mps"),
+        (False, True, True, "cpu"),  # gloo does not reduce tensors of MPS
+        (False, False, False, "cpu"),
+    ],
+)
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, torchrun, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    if torchrun:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    assert str(runtime._device("auto")) == expected
+
+
+def test_each_process_takes_its_own_gpu_and_one_too_many_is_refused(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert runtime._device("cuda") == torch.device("cuda", 1)
+    assert taken == [1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="process 3 on a machine with 2 GPUs"):
+        runtime._device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True), ({"avx2": True}, False)],
+)
+def test_bf16_is_taken_where_the_cpu_has_it_and_refused_where_it_has_not(monkeypatch, capabilities, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    with runtime.start("cpu", "auto", seed=0) as run:
+        assert run.bf16 is native
+    with runtime.start("cpu", "fp32", seed=0) as run:
+        assert run.bf16 is False
+    if native:
+        with runtime.start("cpu", "bf16", seed=0) as run:
+            assert run.bf16 is True
+    else:
+        with (
+            pytest.raises(ValueError, match="--precision bf16: cpu has no bfloat16 arithmetic of its own"),
+            runtime.start("cpu", "bf16", seed=0),
+        ):
+            pass
+
+
+def test_autocast_computes_in_bf16_only_where_the_run_does():
+    weights, image = torch.rand(4, 3), torch.rand(2, 3)
+    with Runtime(CPU, bf16=True).autocast():
+        assert torch.nn.functional.linear(image, weights).dtype == torch.bfloat16
+    with ALONE.autocast():
+        assert torch.equal(torch.nn.functional.linear(image, weights), image @ weights.T)
+
+
+# -------------------------------------------------------------------------------------------------------------- seeds
+
+
+def draws(seed, epoch, run):
+    """One number of each random stream."""
+    generator = runtime.seed_epoch(seed, epoch, run)
+    return (random.random(), float(np.random.rand()), float(torch.rand(1)), float(torch.rand(1, generator=generator)))  # noqa: NPY002
+
+
+def test_an_epoch_draws_the_same_again_whatever_was_drawn_before_it():
+    first = draws(3, 7, ALONE)
+    torch.rand(1000), np.random.rand(10), random.random()  # noqa: NPY002
+    assert draws(3, 7, ALONE) == first
+
+
+def test_seeds_epochs_and_processes_draw_differently_in_every_stream():
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (2**62, 0, 0)]
+    found = [draws(seed, epoch, part(rank, 2)) for seed, epoch, rank in places]
+    for stream in zip(*found, strict=True):
+        assert len(set(stream)) == len(places)
+
+
+def test_the_start_seeds_every_stream():
+    def first():
+        with runtime.start("cpu", "fp32", seed=11):
+            return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
+
+    assert first() == first()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(ValueError, match=f"--seed {seed}: expected"), runtime.start("cpu", "fp32", seed=seed):
+        pass
+
+
+def test_the_largest_seed_works():
+    with runtime.start("cpu", "fp32", seed=2**63 - 1) as run:
+        draws(2**63 - 1, 10**6, run)
+
+
+def test_the_order_of_an_epoch_is_a_shuffle_that_all_processes_share():
+    indices = np.array([3, 1, 4, 15, 9, 2, 6, 5])
+    order = runtime.epoch_order(indices, 0, 5)
+    assert sorted(order) == sorted(indices)
+    assert np.array_equal(order, runtime.epoch_order(indices, 0, 5))
+    assert not np.array_equal(order, runtime.epoch_order(indices, 0, 6))
+    assert not np.array_equal(order, runtime.epoch_order(indices, 1, 5))
+    assert np.array_equal(indices, [3, 1, 4, 15, 9, 2, 6, 5])
+
+
+# ----------------------------------------------------------------------------------------------------- many processes
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shards_hold_every_item_exactly_once_without_padding(count, world_size):
+    parts = [runtime.shard(list(range(count)), part(rank, world_size)) for rank in range(world_size)]
+    assert sorted(item for some in parts for item in some) == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_gather_puts_the_rows_back_where_shard_took_them_from(monkeypatch, count, world_size):
+    rows = np.arange(count * 2, dtype=np.float32).reshape(count, 2)
+    parts = [runtime.shard(rows, part(rank, world_size)) for rank in range(world_size)]
+    monkeypatch.setattr(runtime, "gather_objects", lambda value, run: parts)
+    for rank in range(world_size):
+        found = runtime.gather(parts[rank], part(rank, world_size))
+        assert found.dtype == np.float32
+        assert np.array_equal(found, rows)
+
+
+def work_in_one_of_two(rank, port, folder):
+    """What each process of a real pair does; an assertion that fails here fails the test."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with runtime.start("cpu", "fp32", seed=0) as run:
+        assert (run.rank, run.world_size) == (rank, 2)
+        for count in (0, 1, 5, 6):
+            rows = np.random.default_rng(count).random((count, 3))
+            assert np.array_equal(runtime.gather(runtime.shard(rows, run), run), rows)
+        assert runtime.gather_objects({"rank": rank}, run) == [{"rank": 0}, {"rank": 1}]
+
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(model.weight, rank + 5.0)
+        together = runtime.distribute(model, run)
+        assert model.weight.item() == 5  # DistributedDataParallel starts from rank 0
+        together(torch.tensor([[1.0 + rank]])).sum().backward()
+        assert model.weight.grad.item() == 1.5  # the mean of 1 and 2
+
+        norm = torch.nn.BatchNorm1d(1)
+        norm.running_mean.fill_(rank + 7.0)
+        runtime.synchronize_buffers(norm, run)
+        assert norm.running_mean.item() == 7
+
+        with runtime.only_run_in(folder / "out", run):  # one lock for the pair
+            runtime.wait(run)
+            (folder / f"was here {rank}").touch()
+            runtime.wait(run)
+            assert (folder / f"was here {1 - rank}").exists()
+    assert not torch.distributed.is_initialized()
+
+
+def test_two_processes_divide_and_put_together(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(work_in_one_of_two, (port, tmp_path), nprocs=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "was here 0", "was here 1"]
+
+
+def test_alone_nothing_is_wrapped_or_waited_for():
+    model = torch.nn.Linear(1, 1)
+    assert runtime.distribute(model, ALONE) is model
+    assert runtime.gather_objects("a", ALONE) == ["a"]
+    runtime.wait(ALONE)
+    runtime.synchronize_buffers(model, ALONE)
+
+
+# -------------------------------------------------------------------------------------------------- one run in a folder
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_a_later_one_is_not(tmp_path):
+    with (
+        runtime.only_run_in(tmp_path / "new", ALONE),
+        pytest.raises(ValueError, match=r"another run is writing to .*new; wait for it or give another --out-dir"),
+        runtime.only_run_in(tmp_path / "new", ALONE),
+    ):
+        pass
+    with runtime.only_run_in(tmp_path / "new", ALONE), runtime.only_run_in(tmp_path / "other", ALONE):
+        pass
+
+
+def test_a_run_that_fails_lets_go_of_its_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), runtime.only_run_in(tmp_path, ALONE):
+        raise ZeroDivisionError
+    with runtime.only_run_in(tmp_path, ALONE):
+        pass
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_not_after_it_was_killed(tmp_path):
+    body = "import sys, filelock\nlock = filelock.FileLock(sys.argv[1], timeout=0).acquire()\nprint('held', flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", body, tmp_path / "run.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another run is writing"), runtime.only_run_in(tmp_path, ALONE):
+            pass
+        other.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+        other.wait()
+    with runtime.only_run_in(tmp_path, ALONE):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------------- provenance
+
+
+def test_provenance_names_versions_device_and_code_as_plain_values():
+    record = runtime.provenance(ALONE)
+    assert record["torch"] == torch.__version__
+    assert record["device"].startswith("cpu")
+    assert (record["bf16"], record["processes"]) == (False, 1)
+    assert all(type(value) in (str, int, bool, type(None)) for value in record.values())
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_copy_inside_another_repository_does_not_claim_its_commit(tmp_path):
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *arguments], cwd=tmp_path, check=True
+        )
+
+    module = tmp_path / "copy" / "cxr" / "runtime.py"
+    module.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "cxr" / "runtime.py", module)
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message=another")
+    spec = importlib.util.spec_from_file_location("copied_runtime", module)
+    copied = importlib.util.module_from_spec(spec)
+    sys.modules["copied_runtime"] = copied
+    try:
+        spec.loader.exec_module(copied)
+        assert copied._commit() is None
+        shutil.move(tmp_path / ".git", tmp_path / "copy" / ".git")
+        assert copied._commit().endswith("-dirty")  # the files have moved up by a folder
+    finally:
+        del sys.modules["copied_runtime"]
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert runtime._commit() is None
