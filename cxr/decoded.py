@@ -1,11 +1,14 @@
 """Decode once: radiographs as one memory-mapped uint8 array on disk, from which every epoch is read."""
 
+import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,8 @@ _DECODING_CODE = (
     "dicom_elements.py",
     "dicom_frame.py",
 )
+# The packages that decode: another version may give other pixels, a new one may read what could not be read.
+_DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 _SHOWN = 10  # files named in an error; more would scroll the reason away
 
 
@@ -51,28 +56,31 @@ def decode(
 ) -> Decoded:
     """The ``paths`` as squares of ``size`` pixels, from the store when it holds them as they are now.
 
-    The store is rebuilt when a path, a file's length or time of change, the size, or the code that decodes has changed.
-    Two processes that start together build it once: the second waits. A build that is killed leaves no store.
+    The store is rebuilt when a path, a file's length or time of change, the size, or the code that decodes has changed;
+    the one before is removed first. Two processes that start together build it once: the second waits. A build that is
+    killed leaves no store.
 
     Args:
         name: what the images are, in the file name and on the progress bar; one store is kept for a name and size.
 
     Raises:
-        ValueError: files that cannot be read (all of them are tried first), unless ``skip_bad``.
+        ValueError: no paths, or files that cannot be read (all of them are tried first), unless ``skip_bad``.
+        FileNotFoundError: a file that has gone since it was listed.
         OSError: the store cannot be written.
     """
+    if not paths:
+        raise ValueError(f"no {name} images to decode")
     stem = f"{name}-{size}px"
     store = store_dir / f"{stem}-{_key(paths, size)}.npy"
     store_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(store_dir / f"{stem}.lock"):
         if not store.exists():
-            _require_space(store_dir, len(paths) * _record(size).itemsize)
+            _remove_stale(store_dir, stem)
             _build(paths, size, store, f"decoding {name}", progress)
-            _remove_stale(store, stem)
-    records = np.load(store, mmap_mode="r")
-    readable = records["height"] > 0
-    if not readable.all() and not skip_bad:
-        raise ValueError(_complaint(paths, readable, store))
+        records = np.load(store, mmap_mode="r")
+        readable = records["height"] > 0
+        if not readable.all() and not skip_bad:
+            raise ValueError(_complaint(paths, readable, size, store))
     hashes = [text.decode() for text in records["sha256"].tolist()]
     sizes = np.stack([records["height"], records["width"]], axis=1)
     return Decoded(records["image"], sizes, hashes, readable)
@@ -88,36 +96,57 @@ def _key(paths: Sequence[Path], size: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     for name in _DECODING_CODE:
         digest.update(Path(__file__).with_name(name).read_bytes())
+    for name in _DECODERS:
+        digest.update(f"{name} {_version(name)}\n".encode())
     for path in paths:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path.absolute()}: was there when the images were listed, is no longer") from None
         digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
     partial = store.with_suffix(".npy.partial")  # one builder at a time: the lock is held
     try:
-        _fill(np.lib.format.open_memmap(partial, "w+", _record(size), (len(paths),)), paths, size, title, progress)
+        records = np.lib.format.open_memmap(partial, "w+", _record(size), (len(paths),))
+        _reserve(partial)
+        _fill(records, paths, size, title, progress)
+        records.flush()
+        del records  # Windows renames no file that is mapped
         partial.replace(store)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows: an error still holds it; the next build removes it
+            partial.unlink(missing_ok=True)
 
 
 def _fill(records: NDArray[np.void], paths: Sequence[Path], size: int, title: str, progress: bool) -> None:
     def fill(index: int) -> None:
-        records[index]["sha256"] = hashlib.sha256(paths[index].read_bytes()).hexdigest().encode()
         try:
             image, (height, width) = pixels.read_square(paths[index], size)
         except pixels.UnreadableImage:
             return  # the height stays 0, which says so
+        # Not before the picture: only now it is known that this is a file, and no larger than a radiograph.
+        records[index]["sha256"] = hashlib.sha256(paths[index].read_bytes()).hexdigest().encode()
         records[index]["image"] = image
         records[index]["height"], records[index]["width"] = height, width
 
     # Threads: Pillow and numpy let go of the interpreter lock while they decode and resize.
-    with ThreadPoolExecutor(cores()) as pool:
+    pool = ThreadPoolExecutor(cores())
+    try:
         done = pool.map(fill, range(len(paths)))
         for _ in tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False):
             pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever interrupts does not want to wait for all the other files
 
 
 def cores() -> int:
@@ -125,32 +154,47 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + 2**26:
-        raise OSError(f"decoding needs {needed / 2**20:.0f} MiB in {folder}, {free / 2**20:.0f} MiB are free")
+def _reserve(file: Path) -> None:
+    """Take the disk space of a file of holes now: a disk that is full when a hole is filled kills the process (SIGBUS).
+
+    Raises:
+        OSError: there is not as much.
+    """
+    needed, free = file.stat().st_size, shutil.disk_usage(file.parent).free
+    try:
+        if free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if hasattr(os, "posix_fallocate"):
+            with file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, needed)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a file system that reserves nothing
+            return
+        raise OSError(
+            f"the decoded images need {needed / 2**20:.0f} MiB in {file.parent.absolute()}, "
+            f"where {free / 2**20:.0f} MiB are free: {error.strerror}"
+        ) from error
 
 
-def _remove_stale(store: Path, stem: str) -> None:
-    for other in store.parent.glob(f"{stem}-*.npy"):
-        if other != store:
-            try:
-                other.unlink()
-            except PermissionError:  # Windows: another run still has it mapped; the next build removes it
-                continue
+def _remove_stale(folder: Path, stem: str) -> None:
+    """Remove stores that are out of date, and what builds that were killed have left."""
+    for other in folder.glob(f"{stem}-*.npy*"):
+        with suppress(PermissionError):  # Windows: another run still has it mapped; the next build removes it
+            other.unlink()
 
 
-def _complaint(paths: Sequence[Path], readable: NDArray[np.bool_], store: Path) -> str:
+def _complaint(paths: Sequence[Path], readable: NDArray[np.bool_], size: int, store: Path) -> str:
     """One sentence that names the unreadable files, each with its reason, which reading them again tells."""
     bad = [path for path, good in zip(paths, readable, strict=True) if not good]
     reasons: list[str] = []
     for path in bad[:_SHOWN]:
         try:
-            pixels.read_square(path, 32)
+            pixels.read_square(path, size)
         except pixels.UnreadableImage as error:
             reasons.append(str(error))
         else:
-            store.unlink()  # readable now, so the store is out of date
+            with suppress(PermissionError):
+                store.unlink(missing_ok=True)  # readable now, so the store is out of date
             reasons.append(f"{path}: could not be read a moment ago but can now; start again")
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     return (

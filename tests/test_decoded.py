@@ -1,0 +1,409 @@
+import ast
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_disk import small_disk
+
+from cxr import decoded, pixels
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Six radiographs of six sizes, not in the order of their names."""
+    folder = tmp_path / "흉부 images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    found = []
+    for number in (3, 1, 5, 0, 4, 2):
+        grey = random.integers(0, 256, (20 + number, 30 - number), np.uint8)
+        Image.fromarray(grey).save(folder / f"{number}.png")
+        found.append(folder / f"{number}.png")
+    return found
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the files decoded so far."""
+    names, read_square = [], pixels.read_square
+
+    def counted(path, size):
+        names.append(path.name)
+        return read_square(path, size)
+
+    monkeypatch.setattr(pixels, "read_square", counted)
+    return names
+
+
+def decode(paths, size=16, **options):
+    return decoded.decode(paths, size, paths[0].parents[1] / "store", name="train", progress=False, **options)
+
+
+def stored(paths):
+    return sorted(path.name for path in (paths[0].parents[1] / "store").iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------- content
+
+
+def test_it_holds_what_read_square_gives_in_the_order_of_the_paths(paths):
+    found = decode(paths)
+    assert found.images.shape == (6, 16, 16)
+    assert (found.images.dtype, found.sizes.dtype, found.readable.dtype) == (np.uint8, np.int32, bool)
+    for index, path in enumerate(paths):
+        image, size = pixels.read_square(path, 16)
+        assert np.array_equal(found.images[index], image)
+        assert tuple(found.sizes[index]) == size
+        assert found.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.sizes.tolist()[0] == [23, 27]
+    assert found.readable.all()
+
+
+def test_it_is_a_view_of_the_disk_that_nobody_can_write_to(paths):
+    found = decode(paths)
+    assert isinstance(found.images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        found.images[0] = 0
+
+
+def test_a_name_that_is_no_text_is_decoded(paths):
+    odd = paths[0].with_name(os.fsdecode(b"\xff\n.png"))
+    try:
+        shutil.copy(paths[0], odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    found = decode([odd])
+    assert np.array_equal(found.images[0], decode(paths).images[0])
+
+
+def test_no_paths_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no train images to decode"):
+        decoded.decode([], 16, tmp_path, name="train")
+
+
+def test_progress_is_shown_when_it_is_wanted(paths, capsys):
+    decode(paths)
+    assert capsys.readouterr() == ("", "")
+    decoded.decode(paths, 20, paths[0].parents[1] / "store", name="train")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "decoding train" in err
+
+
+# --------------------------------------------------------------------------------------------------- when it is rebuilt
+
+
+def test_nothing_is_decoded_twice(paths, reads):
+    first = decode(paths)
+    assert sorted(reads) == sorted(path.name for path in paths)
+    second = decode(paths)
+    assert len(reads) == len(paths)
+    assert np.array_equal(first.images, second.images)
+    assert first.hashes == second.hashes
+
+
+def change_content(paths):
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(paths[2])
+
+
+def change_time(paths):
+    status = paths[2].stat()
+    os.utime(paths[2], ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+
+
+def change_order(paths):
+    paths.reverse()
+
+
+def change_number(paths):
+    paths.pop()
+
+
+def change_name(paths):
+    paths[2] = paths[2].rename(paths[2].with_name("other.png"))
+
+
+@pytest.mark.parametrize("change", [change_content, change_time, change_order, change_number, change_name])
+def test_a_changed_file_or_list_is_decoded_anew_and_the_old_store_goes(paths, reads, change):
+    decode(paths)
+    before = stored(paths)
+    change(paths)
+    reads.clear()
+    found = decode(paths)
+    assert sorted(reads) == sorted(path.name for path in paths)
+    assert np.array_equal(found.images[2], pixels.read_square(paths[2], 16)[0])
+    assert len(stored(paths)) == len(before) == 2  # the store and its lock
+    assert stored(paths) != before
+
+
+def test_another_size_or_name_has_a_store_of_its_own(paths, reads):
+    decode(paths)
+    decode(paths, size=20)
+    decoded.decode(paths, 16, paths[0].parents[1] / "store", name="test", progress=False)
+    assert len(reads) == 3 * len(paths)
+    decode(paths)
+    decode(paths, size=20)
+    assert len(reads) == 3 * len(paths)
+    assert decode(paths, size=20).images.shape == (6, 20, 20)
+
+
+def test_changed_code_decodes_anew(paths, reads, monkeypatch):
+    code = paths[0].parents[1] / "code"
+    shutil.copytree(ROOT / "cxr", code)
+    monkeypatch.setattr(decoded, "__file__", str(code / "decoded.py"))
+    decode(paths)
+    for name in decoded._DECODING_CODE:
+        reads.clear()
+        with (code / name).open("a") as file:
+            file.write("# changed\n")
+        decode(paths)
+        assert len(reads) == len(paths), name
+    (code / "cli.py").write_text("# has no part in it")
+    reads.clear()
+    decode(paths)
+    assert reads == []
+
+
+def test_every_module_between_a_file_and_its_square_counts_as_such():
+    """First-party imports, followed from pixels.py."""
+    found, waiting = set(), ["pixels"]
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        found.add(module)
+        for node in ast.walk(ast.parse((ROOT / "cxr" / f"{module}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "cxr":
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cxr."):
+                waiting.append(node.module.removeprefix("cxr."))
+    assert {f"{module}.py" for module in found} | {"decoded.py"} == set(decoded._DECODING_CODE)
+
+
+@pytest.mark.parametrize("package", ["Pillow", "pylibjpeg"])
+def test_another_version_of_a_decoder_decodes_anew(paths, reads, monkeypatch, package):
+    decode(paths)
+    version = decoded.metadata.version
+    monkeypatch.setattr(decoded.metadata, "version", lambda name: "99" if name == package else version(name))
+    decode(paths)
+    assert len(reads) == 2 * len(paths)
+
+
+# ---------------------------------------------------------------------------------------------------------- bad files
+
+
+def spoil(*paths):
+    for path in paths:
+        path.write_bytes(b"no picture")
+
+
+def test_all_files_that_cannot_be_read_are_named_each_with_its_reason(paths):
+    spoil(paths[1])
+    paths[4].write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^2 of 6 images cannot be read: ") as caught:
+        decode(paths)
+    message = str(caught.value)
+    assert f"{paths[1]}: neither JPEG, PNG, TIFF nor DICOM" in message
+    assert f"{paths[4]}: is empty (0 bytes)" in message
+    assert message.endswith(". Mend or remove them, or leave them out with --skip-bad")
+
+
+def test_of_very_many_bad_files_ten_are_named(paths):
+    many = [shutil.copy(paths[0], paths[0].with_name(f"bad {number:02}.png")) for number in range(13)]
+    spoil(*many)
+    with pytest.raises(ValueError, match=r"13 of 19 images cannot be read: .*; and 3 more\. Mend") as caught:
+        decode([*many, *paths])
+    assert "bad 09.png" in str(caught.value)
+    assert "bad 10.png" not in str(caught.value)
+
+
+def test_bad_files_are_left_out_on_demand_without_decoding_again(paths, reads):
+    spoil(paths[1], paths[4])
+    with pytest.raises(ValueError, match="2 of 6"):
+        decode(paths)
+    reads.clear()
+    found = decode(paths, skip_bad=True)
+    assert reads == []
+    assert found.readable.tolist() == [True, False, True, True, False, True]
+    assert not found.images[1].any()
+    assert found.sizes[1].tolist() == [0, 0]
+    assert found.hashes[1] == ""
+    assert np.array_equal(found.images[2], pixels.read_square(paths[2], 16)[0])
+
+
+def test_a_mended_file_is_seen(paths):
+    good = paths[1].read_bytes()
+    spoil(paths[1])
+    with pytest.raises(ValueError, match="1 of 6"):
+        decode(paths)
+    paths[1].write_bytes(good)
+    assert decode(paths).readable.all()
+
+
+def test_files_that_could_not_be_read_for_a_moment_only_do_not_stay_bad(paths, monkeypatch):
+    read_square, failed = pixels.read_square, set()
+
+    def busy(path, size):
+        if path in paths[:2] and path not in failed:
+            failed.add(path)
+            raise pixels.UnreadableImage(f"{path}: not now")
+        return read_square(path, size)
+
+    monkeypatch.setattr(pixels, "read_square", busy)
+    with pytest.raises(ValueError, match=r"3\.png: could not be read a moment ago but can now; start again"):
+        decode(paths)
+    assert decode(paths).readable.all()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_among_the_files_is_a_bad_file_and_does_not_hang(paths):
+    os.mkfifo(paths[0].with_name("pipe.png"))
+    with pytest.raises(ValueError, match=r"pipe\.png: is a device or a pipe"):
+        decode([*paths, paths[0].with_name("pipe.png")])
+
+
+def test_a_file_gone_since_it_was_listed_is_named(paths):
+    paths[2].unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        decode(paths)
+    assert str(caught.value) == f"{paths[2]}: was there when the images were listed, is no longer"
+
+
+def test_a_file_that_goes_during_decoding_is_named_and_no_store_is_left(paths, monkeypatch):
+    read_square = pixels.read_square
+
+    def vanish(path, size):
+        paths[2].unlink(missing_ok=True)
+        return read_square(path, size)
+
+    monkeypatch.setattr(pixels, "read_square", vanish)
+    with pytest.raises(FileNotFoundError, match=r"5\.png"):
+        decode(paths)
+    assert stored(paths) == ["train-16px.lock"]
+
+
+# ------------------------------------------------------------------------------------------- interrupted, full, shared
+
+
+def test_an_interruption_leaves_no_store_and_does_not_wait_for_all_the_files(paths, reads, monkeypatch):
+    many = [Path(shutil.copy(paths[0], paths[0].with_name(f"{number:03}.png"))) for number in range(100, 400)]
+
+    def interrupted(done, *_, **__):
+        for index, item in enumerate(done):
+            if index == 3:
+                raise KeyboardInterrupt
+            yield item
+
+    monkeypatch.setattr(decoded, "tqdm", interrupted)
+    monkeypatch.setattr(decoded, "cores", lambda: 2)
+    read_square, pause = pixels.read_square, threading.Event()
+
+    def slow(path, size):
+        pause.wait(0.005)
+        return read_square(path, size)
+
+    monkeypatch.setattr(pixels, "read_square", slow)
+    with pytest.raises(KeyboardInterrupt):
+        decode(many)
+    assert len(reads) < 200
+    assert stored(paths) == ["train-16px.lock"]
+
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from cxr import decoded, pixels
+folder, log, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+read_square, count = pixels.read_square, 0
+def logged(path, size):
+    global count
+    count += 1
+    if count == kill_after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with log.open("a") as file:
+        file.write(path.name + chr(10))
+    return read_square(path, size)
+pixels.read_square = logged
+input()
+found = decoded.decode(sorted(folder.glob("*.png")), 16, folder.parent / "store", name="train", progress=False)
+print(found.images.sum())
+"""
+
+
+def child(paths, log, kill_after=0):
+    """Another process that decodes once it gets a line, and writes to ``log`` what it read."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(root=str(ROOT)), paths[0].parent, log, str(kill_after)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_two_processes_that_start_together_one_builds(paths, tmp_path):
+    processes = [child(paths, tmp_path / "log") for _ in range(2)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    sums = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted((tmp_path / "log").read_text().split()) == sorted(path.name for path in paths)
+    assert sums == [f"{decode(sorted(paths)).images.sum()}\n"] * 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_build_that_is_killed_leaves_no_store_and_the_next_run_builds_one(paths, tmp_path, reads):
+    killed = child(paths, tmp_path / "log", kill_after=4)
+    killed.communicate("\n")
+    assert killed.returncode == -9
+    assert not list((tmp_path / "store").glob("*.npy"))
+    assert list((tmp_path / "store").glob("*.partial"))
+    change_time(paths)  # the next build has another name and takes the rest away all the same
+    assert decode(paths).readable.all()
+    assert len(reads) == len(paths)
+    assert len(stored(paths)) == 2
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_disk_too_small_is_told_before_anything_is_decoded(paths, reads, monkeypatch, told):
+    """``told``: by the free space that the system reports; else only when the space is taken."""
+    with small_disk(paths[0].parents[1], 1024) as disk:
+        if not told:
+            usage = shutil.disk_usage(disk)
+            monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**40))
+        with pytest.raises(OSError, match=r"the decoded images need 6 MiB in .*disk, where \d+ MiB are free: No space"):
+            decoded.decode(paths, 1024, disk, name="train", progress=False)
+        assert reads == []
+        assert [path.name for path in disk.iterdir()] == ["train-1024px.lock"]
+        assert decoded.decode(paths, 64, disk, name="train", progress=False).readable.all()
+
+
+def test_the_old_store_makes_room_for_the_new_one(paths):
+    with small_disk(paths[0].parents[1], 200) as disk:
+        decoded.decode(paths, 150, disk, name="train", progress=False)  # 132 KiB
+        change_time(paths)
+        assert decoded.decode(paths, 150, disk, name="train", progress=False).readable.all()
+
+
+def test_a_folder_that_cannot_be_made_is_named(paths, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file") as caught:
+        decoded.decode(paths, 16, tmp_path / "file" / "store", name="train", progress=False)
+    assert str(tmp_path / "file") in str(caught.value)
+
+
+def test_there_is_at_least_one_core(monkeypatch):
+    assert 1 <= decoded.cores() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert decoded.cores() == 1
