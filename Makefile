@@ -35,7 +35,7 @@ demo: .venv/installed
 	$(VENV)/python pytorch_classification/predict_classification.py --model $(RUN)/pneumonia_resnet18.pth \
 		--image $$(ls $(SAMPLE)/chest_xray/test/PNEUMONIA/*.jpeg | head -n 1) --output-dir $(RUN)/predictions
 	$(VENV)/python pytorch_detection/train_detection.py --data-dir $(SAMPLE)/dataset_det --weights none \
-		--size 256 --epochs 12 --out-dir $(RUN)/detection --images-dir $(RUN)/images
+		--size 256 --epochs 8 --out-dir $(RUN)/detection --images-dir $(RUN)/images
 	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/detection/best.pth \
 		--image $$(ls $(SAMPLE)/dataset_det/stage_2_train_images/*.dcm | head -n 1) --output-dir $(RUN)/predictions
 	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"
