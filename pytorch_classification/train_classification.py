@@ -263,7 +263,8 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         learner.restore(state)
         start, best = state["epoch"], state["best"]
     if run.is_main:
-        clear(config)
+        if not config.resume:
+            forget_earlier_run(config)
         runlog.drop_from(log, start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):
@@ -287,18 +288,10 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     report.finish(config, data, runlog.read(log), run)
 
 
-def clear(config: TrainConfig) -> None:
-    """Remove what would mix with this run: side files of writes that a kill cut short, and an earlier run's results."""
-    side_files = (
-        (config.out_dir, "*.partial"),
-        (config.images_dir, "*.png.*.partial"),
-        (config.model_file.parent, f"{config.model_file.name}.*.partial"),
-    )
-    left = [path for folder, pattern in side_files for path in folder.glob(pattern)]
-    if not config.resume:
-        left += [config.out_dir / name for name in ("last.pth", "best.pth", "test_report.json")]
-    for path in left:
-        path.unlink(missing_ok=True)
+def forget_earlier_run(config: TrainConfig) -> None:
+    """Remove what another run left in the output folder: two runs must not mix, not even if this one is killed soon."""
+    for name in ("last.pth", "best.pth", "test_report.json"):
+        (config.out_dir / name).unlink(missing_ok=True)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:

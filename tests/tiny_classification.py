@@ -88,9 +88,9 @@ def flags(config: Any) -> list[str]:
 
 
 # Processes that start at once and can be killed: the parent of them all has imported what takes long, and nothing else.
-_CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 if os.name == "posix":
-    _CONTEXT.set_forkserver_preload(["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg"])
+    CONTEXT.set_forkserver_preload(["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg"])
 
 
 def start(config: Any, die_at: int = 0) -> Any:
@@ -98,7 +98,7 @@ def start(config: Any, die_at: int = 0) -> Any:
 
     With ``die_at`` the process kills itself, as by SIGKILL, when it touches its files for the ``die_at``-th time.
     """
-    process = _CONTEXT.Process(target=_run, args=(flags(config), log_of(config), config.out_dir.parent, die_at))
+    process = CONTEXT.Process(target=_run, args=(flags(config), log_of(config), config.out_dir.parent, die_at))
     process.start()
     return process
 
@@ -129,6 +129,8 @@ def _run(arguments: list[str], log: Path, folder: Path, die_at: int) -> None:
 
     sys.addaudithook(hook)
     code = cli.run(main)
-    print(f"touched {touched}", flush=True)
+    if code == 0:
+        print(f"touched {touched}")
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # not sys.exit: the log is to end here

@@ -1,0 +1,362 @@
+import csv
+import errno
+import json
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cxr import checkpoints, metrics, pixels
+from pytorch_classification import predict_classification as prediction
+from pytorch_classification.model import TASK, Classifier
+from pytorch_classification.predict_classification import Answer
+
+COLUMNS = ["path", "probability", "class", "error"]
+SENTENCE = r"(?P<path>.+): (?P<class>NORMAL|PNEUMONIA), probability of PNEUMONIA (?P<probability>[01]\.\d{3}) \(operating point (?P<threshold>0\.\d{3})"
+
+
+@pytest.fixture
+def predict(trained, tmp_path, command):
+    """Runs the script on the trained model; what it writes goes to ``tmp_path / "out"``."""
+
+    def run(*arguments, model=trained.config.model_file):
+        words = ["--model", model, "--output-dir", tmp_path / "out", "--device", "cpu", "--image", *arguments]
+        return command(prediction.main, *words)
+
+    return run
+
+
+@pytest.fixture
+def held_out(trained):
+    """The folder of test images."""
+    return trained.config.data_dir / "test"
+
+
+@pytest.fixture
+def film(held_out):
+    """One test image that shows PNEUMONIA."""
+    return sorted((held_out / "PNEUMONIA").iterdir())[0]
+
+
+@pytest.fixture
+def threshold(trained):
+    return checkpoints.load(trained.config.model_file, task=TASK)["prediction"]["threshold"]
+
+
+def table(tmp_path):
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:4] == COLUMNS
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+
+def lines_of(text):
+    """Without what a progress bar has drawn and taken away again."""
+    return [line for line in text.replace("\r", "\n").splitlines() if line.strip() and "image/s" not in line]
+
+
+def written(tmp_path):
+    return sorted(path.name for path in (tmp_path / "out").rglob("*"))
+
+
+# ----------------------------------------------------------------------------------------------------------- one image
+
+
+def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, threshold, trained, processor):
+    ended = predict(film)
+    sentence, picture = ended.out.splitlines()
+    found = re.match(SENTENCE, sentence)
+    square, _ = pixels.read_square(film, 36)
+    (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
+    assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
+    assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
+    assert float(found["threshold"]) == pytest.approx(threshold, abs=6e-4)
+    assert picture == f"picture: {tmp_path / 'out' / (film.stem + '_grad_cam.png')}"
+    assert written(tmp_path) == [f"{film.stem}_grad_cam.png"]
+    with Image.open(tmp_path / "out" / written(tmp_path)[0]) as drawn:
+        assert min(drawn.size) > 300 and len(np.unique(np.asarray(drawn.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+def test_without_a_picture_nothing_is_written(predict, film, tmp_path):
+    ended = predict(film, "--no-grad-cam")
+    assert ended.code == 0 and len(ended.out.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_image_for_machines(predict, film, trained, threshold):
+    ended = predict(film, "--json", "--no-grad-cam")
+    found = json.loads(ended.out)
+    assert ended.code == 0 and ended.err == ""
+    assert (found["model"], found["operating_point"]) == (str(trained.config.model_file), threshold)
+    (image,) = found["images"]
+    assert image.keys() == {"path", "probability", "class", "near_operating_point", "picture", "error"}
+    assert (image["path"], image["class"], image["picture"], image["error"]) == (str(film), "PNEUMONIA", None, None)
+    assert 0.5 < image["probability"] < 1
+
+
+def test_both_classes_are_told_apart(predict, held_out):
+    for name in ("NORMAL", "PNEUMONIA"):
+        ended = predict(sorted((held_out / name).iterdir())[0], "--json", "--no-grad-cam")
+        assert json.loads(ended.out)["images"][0]["class"] == name
+
+
+# --------------------------------------------------------------------------------------------------------- many images
+
+
+def test_a_folder_gives_a_table_that_agrees_with_the_report(predict, held_out, trained, tmp_path, threshold):
+    ended = predict(held_out)
+    rows = table(tmp_path)
+    assert ended.code == 0 and written(tmp_path) == ["predictions.csv"]
+    assert [row["path"] for row in rows] == sorted(str(path) for path in held_out.rglob("*.jpeg"))
+    assert all(row["error"] == "" for row in rows)
+    probabilities = np.array([float(row["probability"]) for row in rows])
+    called = np.array([row["class"] == "PNEUMONIA" for row in rows])
+    truth = np.array([Path(row["path"]).parent.name == "PNEUMONIA" for row in rows])
+    assert (called == (probabilities >= threshold)).all()
+    report = json.loads((trained.config.out_dir / "test_report.json").read_text())["scores"]
+    matrix = [[int((row & column).sum()) for column in (~called, called)] for row in (~truth, truth)]
+    assert matrix == report["confusion_matrix"] and threshold == report["threshold"]
+    assert np.mean((probabilities - truth) ** 2) == pytest.approx(report["scores"]["brier"]["value"], abs=1e-5)
+    assert metrics.roc_auc(probabilities, truth) == pytest.approx(report["scores"]["roc_auc"]["value"], abs=1e-3)
+    first, second = ended.out.splitlines()
+    assert first.startswith(f"24 files: {(~called).sum()} NORMAL, {called.sum()} PNEUMONIA (")
+    assert first.endswith("0 not readable") and second == f"table: {tmp_path / 'out' / 'predictions.csv'}"
+
+
+def test_a_file_has_the_same_answer_alone_among_many_and_in_any_order(predict, trained, film):
+    def answers(*arguments):
+        images = json.loads(predict(*arguments, "--json", "--no-grad-cam").out)["images"]
+        return {image["path"]: image["probability"] for image in images}
+
+    train = trained.config.data_dir / "train"  # more than one batch
+    files = sorted(train.rglob("*.jpeg"))
+    folder, backwards = answers(train), answers(*reversed(files))
+    assert len(folder) == 64 and list(backwards) == [str(path) for path in reversed(files)]
+    globbed = answers(str(train / "**" / "*.jpeg"))
+    alone = answers(files[40])
+    for other in (backwards, globbed, alone):
+        assert all(abs(probability - folder[path]) < 1e-4 for path, probability in other.items())
+    assert globbed.keys() == folder.keys()
+    assert list(answers(film, film)) == [str(film)]  # named twice, answered once
+
+
+def test_a_glob_that_matches_one_file_is_still_many(predict, film, tmp_path):
+    ended = predict(str(film.parent / f"{film.stem}*"))
+    assert ended.code == 0 and ended.out.startswith("1 files: ") and len(table(tmp_path)) == 1
+
+
+def test_pictures_of_many_images_are_drawn_when_asked_and_do_not_overwrite_each_other(predict, held_out, tmp_path):
+    source = sorted((held_out / "NORMAL").iterdir())[:2]
+    for name, path in zip(("a", "b"), source, strict=True):
+        (tmp_path / name).mkdir()
+        shutil.copy(path, tmp_path / name / "chest.jpeg")
+    ended = predict(tmp_path / "a", tmp_path / "b", "--grad-cam", "--json")
+    assert written(tmp_path) == ["chest-2_grad_cam.png", "chest_grad_cam.png", "predictions.csv"]
+    pictures = [image["picture"] for image in json.loads(ended.out)["images"]]
+    assert pictures == [str(tmp_path / "out" / name) for name in ("chest_grad_cam.png", "chest-2_grad_cam.png")]
+
+
+def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path):
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    grey = pixels.read_grey(film)
+    Image.fromarray(grey).save(tmp_path / "chest.png")
+    Image.fromarray(grey).save(tmp_path / "chest.tiff")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")
+    dicom = Dataset()
+    dicom.file_meta = FileMetaDataset()
+    dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dicom.SOPClassUID, dicom.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    dicom.Rows, dicom.Columns = grey.shape
+    dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME1", 0
+    dicom.BitsAllocated = dicom.BitsStored = 8
+    dicom.HighBit = 7
+    content = (255 - grey).tobytes()
+    dicom.PixelData = content + bytes(len(content) % 2)
+    dicom.save_as(tmp_path / "chest.dcm", enforce_file_format=True)
+    ended = predict(*sorted(tmp_path.glob("chest*")), "--json")
+    found = [image["probability"] for image in json.loads(ended.out)["images"]]
+    assert len(found) == 4 and max(found) - min(found) < 1e-4
+
+
+# ----------------------------------------------------------------------------------------------------------- bad files
+
+
+@pytest.fixture
+def mixed(film, tmp_path):
+    """A folder of a good file between bad ones."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.jpeg").write_bytes(b"")
+    shutil.copy(film, folder / "b.jpeg")
+    (folder / "c.png").write_bytes(b"only a text")
+    (folder / "d.jpeg").write_bytes(film.read_bytes()[:200])
+    return folder
+
+
+def test_a_bad_file_among_many_is_a_row_with_its_error(predict, mixed, tmp_path):
+    ended = predict(mixed)
+    rows = table(tmp_path)
+    assert ended.code == 1 and "3 not readable" in ended.out and "Traceback" not in ended.err
+    assert [Path(row["path"]).name for row in rows] == ["a.jpeg", "b.jpeg", "c.png", "d.jpeg"]
+    assert [(row["class"], bool(row["probability"]), bool(row["error"])) for row in rows] == [
+        ("", False, True),
+        ("PNEUMONIA", True, False),
+        ("", False, True),
+        ("", False, True),
+    ]
+    assert "empty (0 bytes)" in rows[0]["error"] and "neither JPEG, PNG, TIFF nor DICOM" in rows[2]["error"]
+    assert all(str(mixed) in row["error"] for row in rows if row["error"])
+
+
+def test_bad_files_for_machines(predict, mixed, tmp_path):
+    ended = predict(mixed, "--json", "--grad-cam")
+    images = json.loads(ended.out)["images"]
+    assert ended.code == 1 and [image["class"] for image in images] == [None, "PNEUMONIA", None, None]
+    assert images[0]["probability"] is None and images[0]["near_operating_point"] is False and images[0]["error"]
+    assert written(tmp_path) == ["b_grad_cam.png", "predictions.csv"]
+
+
+def test_a_folder_of_bad_files_alone_still_gives_a_table(predict, mixed, tmp_path):
+    (mixed / "b.jpeg").unlink()
+    assert predict(mixed).code == 1 and len(table(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("name", ["a.jpeg", "c.png", "d.jpeg"])
+@pytest.mark.parametrize("flag", ["--grad-cam", "--json"])
+def test_a_bad_file_alone_ends_in_one_line(predict, mixed, tmp_path, name, flag):
+    ended = predict(mixed / name, flag)
+    assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1
+    assert ended.err.startswith(f"error: {mixed / name}: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, film):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["none.jpeg"], [film, "none.jpeg"], ["no*.jpeg"]):
+        ended = predict(*arguments)
+        assert (ended.code, ended.out) == (2, "") and ended.err.startswith(f"error: {tmp_path / Path(arguments[-1])}: ")
+    (tmp_path / "empty").mkdir()
+    ended = predict("empty")
+    assert ended.code == 2 and "holds no images" in ended.err and not (tmp_path / "out").exists()
+
+
+def test_a_missing_model_tells_how_to_get_one(predict, film, tmp_path):
+    ended = predict(film, model=tmp_path / "none.pth")
+    assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1
+    assert ended.err.startswith(
+        f"error: no model at {tmp_path / 'none.pth'}; train one with `python pytorch_classification/"
+    )
+    assert "--model" in ended.err and not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, trained, tmp_path):
+    torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("weights")
+    for model, message in (
+        (trained.config.out_dir / "last.pth", "unfinished training"),
+        (tmp_path / "other.pth", "of the task 'detection', expected 'classification'"),
+        (tmp_path / "text.pth", "text.pth: "),
+        (tmp_path, str(tmp_path)),
+    ):
+        ended = predict(film, model=model)
+        assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1 and message in ended.err
+
+
+def test_a_full_disk_leaves_no_half_a_table(predict, held_out, tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    ended = predict(held_out)
+    assert ended.code == 2 and ended.out == "" and "No space left on device" in lines_of(ended.err)[-1]
+    assert written(tmp_path) == []
+    ended = predict(sorted(held_out.rglob("*.jpeg"))[0])
+    assert ended.code == 2 and written(tmp_path) == []
+
+
+def test_an_output_folder_that_is_a_file_ends_in_one_line(predict, film, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    ended = predict(film)
+    assert ended.code == 2 and ended.out == "" and str(tmp_path / "out") in ended.err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_ends_in_one_line(predict, film):
+    ended = predict(film, "--device", "cuda")
+    assert (ended.code, ended.out) == (2, "") and ended.err.startswith("error: --device cuda: ")
+
+
+# ------------------------------------------------------------------------------------------------------------ wording
+
+
+def answer(probability, threshold=0.4, error=""):
+    return Answer(Path("chest.jpeg"), probability, threshold, error, None)
+
+
+def test_the_operating_point_itself_is_pneumonia():
+    assert [answer(p).label for p in (0.3999, 0.4, 0.4001)] == ["NORMAL", "PNEUMONIA", "PNEUMONIA"]
+    assert answer(None, error="bad").label == ""
+
+
+@pytest.mark.parametrize(("factor", "near"), [(0.45, False), (0.55, True), (1.0, True), (1.9, True), (2.1, False)])
+def test_near_is_within_a_factor_of_two_of_the_odds(factor, near):
+    odds = factor * 0.4 / 0.6
+    found = answer(odds / (1 + odds))
+    assert found.near is near and ("near the operating point" in found.sentence()) is near
+    assert found.record()["near_operating_point"] is near
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_certainty_is_no_error(probability, threshold):
+    found = answer(probability, threshold)
+    assert found.near is (probability == threshold) and found.label and math.isfinite(float(found.row()[1]))
+
+
+def test_a_sentence_names_the_class_the_probability_and_the_operating_point():
+    assert answer(0.9).sentence() == "chest.jpeg: PNEUMONIA, probability of PNEUMONIA 0.900 (operating point 0.400)"
+    assert answer(0.35).sentence() == (
+        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (operating point 0.400; this is near the operating point, "
+        "so treat it as undecided)"
+    )
+
+
+def test_rows_are_for_the_table():
+    assert answer(0.9).row() == ["chest.jpeg", "0.900000", "PNEUMONIA", ""]
+    assert answer(None, error="bad").row() == ["chest.jpeg", "", "", "bad"]
+
+
+ODD = ["a b.jpeg", "흉부.jpeg", "=cmd().jpeg", "-1+1.jpeg", 'quote",comma.jpeg', "per%cent$x_y^2.jpeg"]
+if os.name == "posix":
+    ODD += ["line\nbreak.jpeg", "tab\tand\x1b[31m.jpeg", os.fsdecode(b"latin\xe9.jpeg"), "*.jpeg"]
+
+
+def test_odd_file_names_reach_table_and_pictures_harmlessly(predict, film, tmp_path, monkeypatch):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ODD:
+        shutil.copy(film, folder / name)
+    ended = predict(*ODD[:3], *(f"./{name}" for name in ODD[3:]), "--grad-cam")
+    rows = table(tmp_path)
+    assert ended.code == 0 and len(rows) == len(ODD) and all(row["class"] == "PNEUMONIA" for row in rows)
+    assert not any(row["path"][0] in "=+-@" or "\n" in row["path"] for row in rows)
+    assert [row["path"] for row in rows[:3]] == ["a b.jpeg", "흉부.jpeg", "./=cmd().jpeg"]
+    assert len(written(tmp_path)) == len(ODD) + 1
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_file_name_alone(predict, film, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(film, tmp_path / name)
+    ended = predict(f"./{name}")
+    assert ended.code == 0 and len(ended.out.splitlines()) == 2 and len(written(tmp_path)) == 1

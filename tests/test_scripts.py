@@ -1,0 +1,132 @@
+"""The scripts as processes of their own: each way to start them, several processes, and how they end."""
+
+import json
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+import pytest
+from tiny_classification import CONTEXT, ROOT, flags, settings, train
+
+from cxr import checkpoints, runlog
+from pytorch_classification import data_load, report
+from pytorch_classification.model import TASK
+
+TRAIN = "pytorch_classification/train_classification.py"
+PREDICT = "pytorch_classification/predict_classification.py"
+SCRIPTS = (TRAIN, PREDICT)
+WAYS = ("from its folder", "from the root", "as a module", "from elsewhere")
+TRIED_BELOW = {(TRAIN, "from elsewhere"), (PREDICT, "from its folder"), (PREDICT, "as a module")}  # by a real run
+PURPOSE = {TRAIN: "Train ResNet-18 to tell PNEUMONIA from NORMAL", PREDICT: "Tell NORMAL from PNEUMONIA"}
+
+
+def call(script, way, *arguments, elsewhere, program=(sys.executable,)):
+    """The finished process; its standard output and error are text."""
+    path = ROOT / script
+    started = {
+        "from its folder": (path.parent, [path.name]),
+        "from the root": (ROOT, [script]),
+        "as a module": (ROOT, ["-m", script.removesuffix(".py").replace("/", ".")]),
+        "from elsewhere": (elsewhere, [str(path)]),
+    }
+    place, words = started[way]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CXR_TRACEBACK")}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [*program, *words, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=600
+    )
+
+
+def lines_of(text):
+    """Without what a progress bar has drawn and taken away again."""
+    return [line for line in text.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
+
+
+@pytest.mark.parametrize(
+    ("script", "way"), [(script, way) for script in SCRIPTS for way in WAYS if (script, way) not in TRIED_BELOW]
+)
+def test_each_script_starts_in_each_way(script, way, tmp_path):
+    ended = call(script, way, "--help", elsewhere=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    shown = " ".join(ended.stdout.split())
+    assert PURPOSE[script] in shown and ("--data-dir" if script == TRAIN else "--image") in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_started_elsewhere_reads_and_writes_where_it_was_told(chest_xray, folder):
+    """Paths on the command line are relative to where the user is."""
+    (folder / "data").symlink_to(chest_xray, target_is_directory=True)
+    relative = settings(*(folder.relative_to(folder) / name for name in ("data", "results")), epochs=1)
+    ended = call(TRAIN, "from elsewhere", *flags(relative), elsewhere=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert [path.name for path in sorted((folder / "results").iterdir())] == ["images", "model.pth", "run"]
+    names = {path.name for path in (folder / "results" / "run").iterdir()}
+    assert names >= {"best.pth", "last.pth", "metrics.jsonl", "test_report.json", "decoded"}
+    assert "test images, read once:" in ended.stdout and "Traceback" not in ended.stderr
+    assert lines_of(ended.stderr) == []
+
+
+def test_a_prediction_from_its_folder_gives_a_sentence_and_exit_code_0(trained, tmp_path):
+    film = sorted((trained.config.data_dir / "test" / "NORMAL").iterdir())[0]
+    words = ("--image", film, "--model", trained.config.model_file, "--output-dir", tmp_path / "out", "--no-grad-cam")
+    ended = call(PREDICT, "from its folder", *words, elsewhere=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"{film}: NORMAL, probability of ") and ended.stdout.count("\n") == 1
+
+
+def test_a_prediction_as_a_module_of_a_bad_file_gives_one_line_and_exit_code_2(trained, tmp_path):
+    (tmp_path / "bad.jpeg").write_bytes(b"text")
+    words = ("--image", tmp_path / "bad.jpeg", "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
+    ended = call(PREDICT, "as a module", *words, elsewhere=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: {tmp_path / 'bad.jpeg'}: neither JPEG") and ended.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_processes_train_one_model_and_score_it_as_one_process_does(chest_xray, folder, monkeypatch):
+    config = settings(chest_xray, folder)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    ended = call(TRAIN, "from the root", *flags(config), elsewhere=folder, program=torchrun)
+    assert ended.returncode == 0, ended.stderr
+    assert "on cpu, fp32, 2 processes" in ended.stdout
+    for line in ("epoch   1/2", "epoch   2/2", "training is done", "test images, read once", "pictures:"):
+        assert ended.stdout.count(line) == 1, line  # one of them speaks and writes
+    assert [record["epoch"] for record in runlog.read(config.out_dir / "metrics.jsonl")] == [1, 2]
+    assert len(list(config.images_dir.iterdir())) == 5 and not list(folder.rglob("*.partial"))
+    several, chosen = results(config)
+    assert several["provenance"]["processes"] == 2 and several["scores"]["images"] == 24
+
+    monkeypatch.setattr(report, "draw", lambda *_args: None)
+    (config.out_dir / "test_report.json").unlink()
+    train(replace(config, resume=True))  # has only the evaluation left to do, now alone
+    alone, chosen_alone = results(config)
+    assert alone["provenance"]["processes"] == 1
+    assert chosen_alone == pytest.approx(chosen, rel=1e-4)
+    assert alone["scores"]["confusion_matrix"] == several["scores"]["confusion_matrix"]
+    for name, score in several["scores"]["scores"].items():
+        assert alone["scores"]["scores"][name]["value"] == pytest.approx(score["value"], abs=1e-4), name
+
+
+def results(config):
+    written = json.loads((config.out_dir / "test_report.json").read_text())
+    return written, checkpoints.load(config.model_file, task=TASK)["prediction"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_child_that_imports_the_script_does_not_run_it(script, capsys):
+    """Spawned and forkserver children import the script that started them under this name."""
+    names = runpy.run_path(str(ROOT / script), run_name="__mp_main__")
+    assert callable(names["main"]) and capsys.readouterr().out == ""
+
+
+def test_what_the_training_passes_around_reaches_a_child_that_shares_nothing(chest_xray, tmp_path):
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+        listing = pool.submit(data_load.list_images, chest_xray, "train").result()
+    assert len(listing) == 64 and listing.patients == data_load.list_images(chest_xray, "train").patients
+    config = settings(chest_xray, tmp_path)
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -1,0 +1,519 @@
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_classification import chest, flags, settings, train, write_chest_xray
+from torch import nn
+
+from cxr import checkpoints, metrics, runlog, runtime
+from pytorch_classification import model, report
+from pytorch_classification import train_classification as training
+from pytorch_classification.data_load import Listing
+from pytorch_classification.model import TASK, Classifier, as_input, predict_logits, to_probability
+
+PICTURES = ("confusion_matrix", "grad_cam", "loss_curve_classification", "reliability", "roc_pr")
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Drawing is the slowest part of a tiny run."""
+    monkeypatch.setattr(report, "draw", lambda *_args: None)
+    monkeypatch.setattr(report.plots, "loss_curves", lambda *_args, **_kwargs: None)
+
+
+def in_memory(count, label_of, picture_of=lambda number: chest(number % 2, number)):
+    """``count`` squares that are both training and validation."""
+    squares = [np.array(Image.fromarray(picture_of(number)).resize((36, 36))) for number in range(count)]
+    labels = np.array([label_of(number) for number in range(count)])
+    indices = np.arange(count)
+    paths = [Path(f"image{number}.jpeg") for number in range(count)]
+    listing = Listing(paths, labels, [path.stem for path in paths])
+    return training.Data(listing, np.stack(squares), labels, [path.stem for path in paths], indices, indices)
+
+
+def weights_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def finished_copy(trained, folder, **changes):
+    """Settings that take up the finished run from a copy of its folder; it has only its report left to write."""
+    config = replace(
+        trained.config,
+        out_dir=folder / "run",
+        images_dir=folder / "images",
+        model_file=folder / "model.pth",
+        resume=True,
+        **changes,
+    )
+    kept = shutil.ignore_patterns("run.lock", "decoded", "test_report.json")
+    shutil.copytree(trained.config.out_dir, config.out_dir, ignore=kept, copy_function=os.link)
+    return config
+
+
+def report_of(config):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((config.out_dir / "test_report.json").read_text(), parse_constant=refuse)
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+def test_eight_images_are_learnt_by_heart(monkeypatch, tmp_path, processor):
+    """Eight pictures of one kind with labels that nothing in them explains."""
+    monkeypatch.setattr(training, "augmented", lambda stored, size, _generator: as_input(stored, size))
+    data = in_memory(8, lambda number: int(number in (1, 4, 6, 7)), lambda number: chest(0, number))
+    config = settings(tmp_path, tmp_path, epochs=48, batch_size=8)
+    learner = training.make_learner(config, 1, processor)
+    losses = [training.train_one_epoch(learner, data, config, epoch, processor) for epoch in range(config.epochs)]
+    assert losses[0] > 0.5 and losses[-1] < 0.05
+    logits = predict_logits(learner.average, data.images, data.train, 32, False, processor)
+    assert ((logits > 0) == data.labels).all()
+
+
+def test_the_tiny_data_set_is_learnt(trained):
+    scores = report_of(trained.config)["scores"]
+    assert scores["images"] == 24
+    assert scores["scores"]["roc_auc"]["value"] >= 0.9  # .5 is chance
+    assert scores["scores"]["accuracy"]["value"] >= 0.8
+    records = runlog.read(trained.config.out_dir / "metrics.jsonl")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["val_loss"] < 0.5 < records[0]["train_loss"]  # ln 2 is what knowing nothing costs
+
+
+@pytest.mark.slow
+def test_shuffled_labels_teach_nothing(folder):
+    """Half of each class of training is called the other: what is then known of the test images is known by chance."""
+    data = write_chest_xray(folder / "data", {"train": 80, "val": 2, "test": 60})
+    first, second = (sorted((data / "train" / name).iterdir()) for name in ("NORMAL", "PNEUMONIA"))
+    for one, other in list(zip(first, second, strict=True))[::2]:
+        one.rename(data / "swap.jpeg")
+        other.rename(one)
+        (data / "swap.jpeg").rename(other)
+    config = settings(data, folder, epochs=6, batch_size=16)
+    train(config)
+    auc = report_of(config)["scores"]["scores"]["roc_auc"]
+    assert auc["low"] < 0.5 < auc["high"]
+
+
+# ------------------------------------------------------------------------------------------------------- parts of a step
+
+
+def test_classes_weigh_the_same_and_an_image_weighs_one_in_the_mean():
+    labels = np.array([0, 1, 1, 1])
+    weights = training.class_weights(labels)
+    assert weights.dtype == torch.float32 and weights.tolist() == pytest.approx([2, 2 / 3])
+    assert weights[labels].mean() == pytest.approx(1)
+    assert training.class_weights(np.array([0, 1])).tolist() == [1, 1]
+
+
+def test_the_loss_is_the_mean_over_images_of_their_weighted_cross_entropy():
+    logits, labels, weights = torch.tensor([0.0, math.log(3)]), torch.tensor([0, 1]), torch.tensor([2.0, 0.5])
+    expected = (2 * math.log(2) + 0.5 * math.log(4 / 3)) / 2
+    assert training.weighted_loss(logits, labels, weights).item() == pytest.approx(expected)
+    many, chosen = torch.randn(12), torch.tensor([0, 1, 1] * 4)
+    whole = training.weighted_loss(many, chosen, weights)
+    parts = [training.weighted_loss(many[i : i + 4], chosen[i : i + 4], weights) for i in (0, 4, 8)]
+    assert torch.stack(parts).mean() == pytest.approx(whole.item())
+
+
+def test_batches_are_whole_and_divided_among_the_processes(processor):
+    order = np.array([7, 3, 5, 1, 0, 2, 6, 4, 9, 8, 10])
+    assert [batch.tolist() for batch in runtime.batches(order, 4, processor)] == [[7, 3, 5, 1], [0, 2, 6, 4]]
+    shares = [runtime.batches(order, 4, runtime.Runtime(processor.device, False, rank, 2)) for rank in (0, 1)]
+    assert [[batch.tolist() for batch in share] for share in shares] == [[[7, 5], [0, 6]], [[3, 1], [2, 4]]]
+
+
+def test_augmentation_varies_each_image_and_repeats_for_a_generator():
+    stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 6))
+    images = [training.augmented(stored, 32, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert images[0].shape == (6, 1, 32, 32) and images[0].dtype == torch.float32 and images[0].isfinite().all()
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    assert all(not torch.equal(images[0][0], other) for other in images[0][1:])
+
+
+@pytest.mark.parametrize("steps", range(2, 14))
+def test_the_schedule_rises_and_ends_at_nothing_however_short(monkeypatch, tmp_path, processor, steps):
+    monkeypatch.setattr(training, "build", lambda _weights: nn.Conv2d(1, 1, 1))
+    learner = training.make_learner(settings(tmp_path, tmp_path, epochs=1, lr=1e-3), steps, processor)
+    rates = []
+    for _ in range(steps):
+        rates.append(learner.scheduler.get_last_lr()[0])
+        learner.optimizer.step()
+        learner.scheduler.step()
+    assert 0.5e-3 < max(rates) <= 1e-3 and rates[-1] < 1e-7
+    assert rates[np.argmax(rates) :] == sorted(rates[np.argmax(rates) :], reverse=True)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatch, tmp_path, processor):
+    data = in_memory(12, lambda number: number % 2)
+    config = settings(tmp_path, tmp_path, batch_size=4)
+    learner = training.make_learner(config, 3, processor)
+    seen, before = [], []
+
+    def spoilt(stored, size, _generator):
+        seen.append(stored.numpy())
+        before[:] = [weights_of(learner.model)]
+        return as_input(stored, size) * (float("nan") if len(seen) == 2 else 1)
+
+    monkeypatch.setattr(training, "augmented", spoilt)
+    with pytest.raises(FloatingPointError, match=r"^epoch 5, step 2: the loss is nan on the images ") as caught:
+        training.train_one_epoch(learner, data, config, 4, processor)
+    names = {
+        f"image{number}.jpeg" for number in range(12) for square in seen[1] if (data.images[number] == square).all()
+    }
+    assert len(names) == 4 and {*str(caught.value).split("images ")[1].split(", ")} == names
+    # Normalisation has counted the bad batch; what is learnt has not moved.
+    parameters = dict(learner.model.named_parameters())
+    assert all(torch.equal(value, before[0][name]) for name, value in parameters.items())
+    assert learner.average.n_averaged == 1
+
+
+def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, processor):
+    data = in_memory(14, lambda number: int(number % 3 > 0))
+    config = settings(tmp_path, tmp_path)
+    learner = training.make_learner(config, 1, processor)
+    whole = training.validate(learner, data, config, processor)
+    logits = predict_logits(learner.average, data.images, data.validation, 32, True, processor)
+    losses = np.logaddexp(0, np.where(data.labels == 1, -logits, logits))
+    by_class = [losses[data.labels == label].mean() for label in (0, 1)]
+    assert whole["val_loss"] == pytest.approx(np.mean(by_class), rel=1e-6)
+    assert whole["val_auc"] == pytest.approx(float(metrics.roc_auc(logits, data.labels)))
+    monkeypatch.setattr(model, "_BATCH", 3)
+    assert training.validate(learner, data, config, processor) == pytest.approx(whole, rel=1e-4)
+
+
+def test_an_epoch_in_one_line():
+    record = {"epoch": 7, "train_loss": 0.61234, "val_loss": 0.5, "val_auc": 0.98765, "val_specificity": 0.9}
+    line = "epoch   7/20  train loss 0.6123  val loss 0.5000  AUC 0.9877  specificity 0.900"
+    assert training.line_of(record, 20, False) == line
+    assert training.line_of(record, 20, True) == line + "  kept"
+
+
+# ------------------------------------------------------------------------------------------------------- the whole run
+
+
+def test_the_best_epoch_is_kept_as_a_copy(monkeypatch, chest_xray, folder, without_pictures):
+    losses, weights = iter([0.5, 0.4, 0.6]), []
+
+    def validate(learner, *_args):
+        weights.append(weights_of(learner.average.module))
+        loss = next(losses)
+        return {"val_loss": loss, "val_calibrated_loss": loss, "val_auc": 0.9, "val_specificity": 0.8}
+
+    monkeypatch.setattr(training, "validate", validate)
+    config = settings(chest_xray, folder, epochs=3, flip_average=False)
+    train(config)
+    best = checkpoints.load(config.out_dir / "best.pth", task=TASK)
+    assert (best["epoch"], best["best"]) == (2, 0.4)
+    assert same(best["model"], weights[1]) and not same(weights[1], weights[2])
+    finished = checkpoints.load(config.model_file, task=TASK)
+    assert finished["epoch"] == 2 and same(finished["model"], weights[1])
+    assert finished["prediction"]["flip_average"] is False
+    last = checkpoints.load(config.out_dir / "last.pth", task=TASK)
+    assert (last["epoch"], last["best"]) == (3, 0.4)
+    assert same(
+        {f"module.{name}": value for name, value in weights[2].items()},
+        {name: value for name, value in last["average"].items() if name != "n_averaged"},
+    )
+
+
+def test_checkpoints_hold_all_that_a_later_reader_needs(trained):
+    config = trained.config
+    for name in ("last.pth", "best.pth"):
+        state = checkpoints.load(config.out_dir / name, task=TASK)
+        assert {"format", "task", "config", "classes", "epoch", "best", "data", "model"} <= state.keys()
+        assert state["classes"] == ["NORMAL", "PNEUMONIA"] and state["config"]["size"] == 32
+        assert state["config"]["data_dir"] == str(config.data_dir)
+    assert {"average", "optimizer", "scheduler"} <= checkpoints.load(config.out_dir / "last.pth", task=TASK).keys()
+    finished = checkpoints.load(config.model_file, task=TASK)
+    assert finished["provenance"]["torch"] == str(torch.__version__)
+    assert finished["prediction"]["size"] == 32 and finished["prediction"]["store_size"] == 36
+
+
+def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
+    config = trained.config
+    for line in (
+        "train 26 NORMAL + 26 PNEUMONIA of 26 patients; validation 8 NORMAL + 8 PNEUMONIA of 8 patients",
+        "6 epochs at 32 px from weights none on cpu, fp32, 1 process",
+        "epoch   6/6  train loss ",
+        "training is done; the weights of epoch ",
+        "on 16 validation images: temperature ",
+        "test images, read once:",
+        f"model: {config.model_file}",
+        f"pictures: {config.images_dir}",
+    ):
+        assert line in trained.printed
+    assert sorted(path.name for path in config.images_dir.iterdir()) == [f"{name}.png" for name in PICTURES]
+    for path in config.images_dir.iterdir():
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300 and len(picture.convert("L").getcolors()) > 10, path.name
+
+
+def test_the_report_holds_every_score_with_its_interval_and_no_nan(trained):
+    found = report_of(trained.config)
+    assert found["set"] == str(trained.config.data_dir / "test") and found["provenance"]["processes"] == 1
+    scores = found["scores"]
+    for name in ("accuracy", "roc_auc", "average_precision", "specificity", "sensitivity", "brier", "ece"):
+        assert {"value", "low", "high"} <= scores["scores"][name].keys(), name
+    for name in ("NORMAL", "PNEUMONIA"):
+        assert {"precision", "recall", "f1", "support"} <= scores["classes"][name].keys()
+    assert sum(map(sum, scores["confusion_matrix"])) == 24
+
+
+def test_threshold_and_temperature_are_those_of_the_validation_images(trained, processor):
+    config = trained.config
+    state = checkpoints.load(config.model_file, task=TASK)
+    with runtime.start("cpu", "fp32", 0):
+        data = training.load_data(config, processor)
+    classifier = Classifier.load(config.model_file, processor)
+    logits = classifier.log_odds(data.images[data.validation], processor)
+    labels = data.labels[data.validation]
+    temperature = metrics.fit_temperature(logits, labels)
+    point = metrics.operating_point(to_probability(logits, temperature), labels, config.target_sensitivity)
+    assert state["prediction"]["temperature"] == pytest.approx(temperature, rel=1e-4)
+    assert state["prediction"]["threshold"] == pytest.approx(point.threshold, rel=1e-4)
+    assert point.sensitivity >= config.target_sensitivity
+
+
+def test_the_test_images_change_nothing_but_the_report(trained, folder, without_pictures):
+    """Every test image is called its opposite: what was chosen on validation stays as it was to the last bit."""
+    data = shutil.copytree(trained.config.data_dir, folder / "data")
+    (data / "test" / "NORMAL").rename(data / "test" / "other")
+    (data / "test" / "PNEUMONIA").rename(data / "test" / "NORMAL")
+    (data / "test" / "other").rename(data / "test" / "PNEUMONIA")
+    config = finished_copy(trained, folder, data_dir=data)
+    train(config)
+    one, other = (checkpoints.load(path, task=TASK) for path in (trained.config.model_file, config.model_file))
+    assert one["prediction"] == other["prediction"] and one["validation"] == other["validation"]
+    assert same(one["model"], other["model"])
+    assert report_of(trained.config)["scores"]["scores"]["roc_auc"]["value"] > 0.9
+    assert report_of(config)["scores"]["scores"]["roc_auc"]["value"] < 0.1
+
+
+def test_test_images_that_stand_in_training_are_left_out_and_counted(trained, folder, without_pictures):
+    data = shutil.copytree(trained.config.data_dir, folder / "data")
+    shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "test" / "NORMAL" / "IM-9999-0001.jpeg")
+    shutil.copy(
+        data / "val" / "PNEUMONIA" / "person16_virus_32.jpeg", data / "test" / "PNEUMONIA" / "person99_virus_1.jpeg"
+    )
+    config = finished_copy(trained, folder, data_dir=data)
+    with pytest.warns(UserWarning, match="^2 test files equal a training file byte for byte and are left out$"):
+        train(config)
+    found, before = report_of(config)["scores"], report_of(trained.config)["scores"]
+    assert found == before
+
+
+def test_test_images_that_all_stand_in_training_end_in_one_line(trained, folder, without_pictures, command):
+    data = shutil.copytree(trained.config.data_dir, folder / "data")
+    shutil.rmtree(data / "test")
+    shutil.copytree(data / "train", data / "test")
+    config = finished_copy(trained, folder, data_dir=data)
+    with pytest.warns(UserWarning, match="64 test files equal"):
+        ended = command(training.main, *flags(config))
+    assert ended.code == 2 and config.model_file.exists() and not (config.out_dir / "test_report.json").exists()
+    assert "none of its 64 images is left to report on" in ended.err.splitlines()[-1]
+
+
+def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder, without_pictures, capsys):
+    """An empty test/ cannot even be listed; training reaches its last line, and --resume then has only to report."""
+    data = shutil.copytree(chest_xray, folder / "data")
+    (data / "test").rename(data / "later")
+    (data / "test").mkdir()
+    config = settings(data, folder, epochs=1)
+    with pytest.raises(ValueError, match="expected the class folders NORMAL, PNEUMONIA, found none"):
+        train(config)
+    printed = capsys.readouterr().out
+    assert "training is done; the weights of epoch 1 are kept" in printed and f"model: {config.model_file}" in printed
+    chosen = checkpoints.load(config.model_file, task=TASK)["prediction"]
+    assert not (config.out_dir / "test_report.json").exists()
+    (data / "test").rmdir()
+    (data / "later").rename(data / "test")
+    train(replace(config, resume=True))
+    assert "train loss" not in capsys.readouterr().out
+    assert report_of(config)["scores"]["images"] == 24
+    assert checkpoints.load(config.model_file, task=TASK)["prediction"] == chosen
+
+
+def test_without_a_test_folder_a_run_says_so_at_both_ends(chest_xray, folder, without_pictures, capsys):
+    data = folder / "data"
+    shutil.copytree(chest_xray / "train", data / "train")  # nor is there a val/
+    config = settings(data, folder, epochs=1)
+    with pytest.warns(UserWarning, match="the run will end without a test report"):
+        train(config)
+    assert capsys.readouterr().out.endswith(f"no folder {data / 'test'}, so there is no test report\n")
+    assert config.model_file.exists() and not (config.out_dir / "test_report.json").exists()
+
+
+def test_a_new_run_does_not_mix_with_an_older_one_in_its_folder(chest_xray, trained, folder, monkeypatch):
+    """The older run had finished; the new one is stopped before its first save and then resumed."""
+    config = finished_copy(trained, folder)
+    (config.out_dir / "test_report.json").write_text("{}")
+    monkeypatch.setattr(training, "train_one_epoch", lambda *_args: {}["stopped"])
+    new = replace(config, resume=False, seed=1)
+    with pytest.raises(KeyError, match="stopped"):
+        train(new)
+    assert {path.name for path in config.out_dir.iterdir()} == {"run.lock", "decoded", "metrics.jsonl"}
+    assert (config.out_dir / "metrics.jsonl").read_text() == ""
+    with pytest.raises(FileNotFoundError, match="no checkpoint at "):
+        train(replace(new, resume=True))
+
+
+def test_a_new_run_that_is_refused_leaves_the_older_one_as_it_was(trained, folder):
+    config = finished_copy(trained, folder, data_dir=folder / "none")
+    before = {path.name: path.stat().st_mtime_ns for path in config.out_dir.iterdir()}
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        train(replace(config, resume=False))
+    assert {
+        path.name: path.stat().st_mtime_ns for path in config.out_dir.iterdir() if path.name != "run.lock"
+    } == before
+
+
+def test_telling_cases_are_the_worst_errors_and_typical_right_answers():
+    probabilities = np.array([0.99, 0.6, 0.1, 0.2, 0.3, 0.95, 0.9, 0.8, 0.05])
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
+    assert report.telling_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
+    assert report.telling_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.telling_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+
+def remove(place):
+    shutil.rmtree(place)
+    place.mkdir()
+
+
+SPOILT = {
+    "no data folder": (lambda data: shutil.rmtree(data), "no folder"),
+    "no train folder": (lambda data: shutil.rmtree(data / "train"), "train; --data-dir is to hold"),
+    "an empty class": (lambda data: remove(data / "train" / "NORMAL"), "both classes are needed"),
+    "one class only": (
+        lambda data: shutil.rmtree(data / "train" / "NORMAL"),
+        "class folders NORMAL, PNEUMONIA, found PN",
+    ),
+    "other classes": (lambda data: (data / "train" / "NORMAL").rename(data / "train" / "OK"), "found OK, PNEUMONIA"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, command, what):
+    spoil, message = SPOILT[what]
+    data = shutil.copytree(chest_xray, tmp_path / "data")
+    spoil(data)
+    config = settings(data, tmp_path)
+    ended = command(training.main, *flags(config))
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.count("\n") == 1 and ended.err.startswith("error: ") and message in ended.err
+    assert [path.name for path in config.out_dir.rglob("*")] == ["run.lock"] and not config.model_file.exists()
+
+
+def test_too_few_patients_for_a_validation_set_are_refused(tmp_path, command):
+    data = write_chest_xray(tmp_path / "data", {"train": 4, "test": 2})  # two patients a class
+    ended = command(training.main, *flags(settings(data, tmp_path, validation_share=0.1)))
+    assert ended.code == 2 and "too few to set 10% of the patients apart" in ended.err.splitlines()[-1]
+
+
+@pytest.fixture
+def with_bad_files(chest_xray, tmp_path):
+    """The tiny data set with four files in train/ and val/ that hold no picture."""
+    data = shutil.copytree(chest_xray, tmp_path / "data")
+    good = (data / "train" / "NORMAL" / "IM-0000-0000.jpeg").read_bytes()
+    contents = {
+        "train/NORMAL/IM-0900-0001.jpeg": b"",
+        "train/PNEUMONIA/person900_virus_1.jpeg": b"just a text",
+        "train/PNEUMONIA/person901_virus_2.jpeg": good[: len(good) // 2],
+        "val/NORMAL/IM-0902-0001.jpeg": bytes(1000),
+    }
+    for name, content in contents.items():
+        (data / name).write_bytes(content)
+    return data, list(contents)
+
+
+def test_all_bad_images_are_listed_in_one_error(with_bad_files, tmp_path, command):
+    data, names = with_bad_files
+    config = settings(data, tmp_path)
+    ended = command(training.main, *flags(config))
+    line = ended.err.splitlines()[-1]
+    assert ended.code == 2 and line.startswith("error: 4 of 72 images cannot be read: ") and "--skip-bad" in line
+    assert all(str(data / name) in line for name in names)
+    assert not config.model_file.exists() and not (config.out_dir / "last.pth").exists()
+
+
+def test_bad_images_are_left_out_and_counted_when_asked(with_bad_files, tmp_path, processor):
+    data, names = with_bad_files
+    config = settings(data, tmp_path, skip_bad=True)
+    with pytest.warns(UserWarning, match="^4 images that cannot be read are left out$"):
+        loaded = training.load_data(config, processor)
+    assert len(loaded.images) == len(loaded.labels) == len(loaded.hashes) == len(loaded.listing) == 68
+    assert not {data / name for name in names} & {*loaded.listing.paths}
+    assert sorted([*loaded.train, *loaded.validation]) == list(range(68))
+    for index in (0, 40, 67):  # images, paths and hashes still belong together
+        path = loaded.listing.paths[index]
+        assert loaded.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert (loaded.labels[index] == 1) == (path.parent.name == "PNEUMONIA")
+
+
+def test_the_same_picture_in_both_classes_is_warned_of(chest_xray, tmp_path, processor):
+    data = shutil.copytree(chest_xray, tmp_path / "data")
+    shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "train" / "PNEUMONIA" / "person77_virus_1.jpeg")
+    with pytest.warns(UserWarning, match="^2 files stand in both classes with the same content"):
+        training.load_data(settings(data, tmp_path), processor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0: expected at least 1"),
+        ({"size": 31}, "--size 31: expected at least 32"),
+        ({"size": 4096}, "--size 4096: expected at most 1024"),
+        ({"batch_size": 1}, "--batch-size 1: expected at least 2"),
+        ({"seed": -1}, "--seed -1: expected at least 0"),
+        ({"lr": 0.0}, "--lr 0.0: expected a positive number"),
+        ({"lr": float("nan")}, "--lr nan: expected a positive number"),
+        ({"weight_decay": -0.1}, "--weight-decay -0.1: expected at least 0"),
+        ({"average_share": 1.0}, "--average-share 1.0: expected more than 0, below 1"),
+        ({"validation_share": 0.0}, "--validation-share 0.0: expected more than 0, below 1"),
+        ({"target_sensitivity": 1.0}, "--target-sensitivity 1.0: expected more than 0, below 1"),
+        ({"weights": "imagenot"}, "--weights: no file "),
+    ],
+)
+def test_settings_that_could_only_fail_later_are_refused(tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        settings(tmp_path, tmp_path, **changes)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_refused_setting_is_one_line_at_the_command_line(tmp_path, command):
+    words = flags(settings(tmp_path, tmp_path, epochs=1))
+    ended = command(training.main, *words, "--epochs", "0")
+    assert (ended.code, ended.out, ended.err) == (2, "", "error: --epochs 0: expected at least 1\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(chest_xray, tmp_path, processor):
+    config = settings(chest_xray, tmp_path, batch_size=25)
+    with pytest.raises(ValueError, match="--batch-size 25 cannot be divided among 2 processes"):
+        training.fit(config, runtime.Runtime(processor.device, False, 0, 2))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(chest_xray, tmp_path, command, processor):
+    config = settings(chest_xray, tmp_path)
+    with runtime.only_run_in(config.out_dir, processor):
+        ended = command(training.main, *flags(config))
+    assert ended.code == 2 and ended.out == "" and not config.model_file.exists()
+    assert ended.err == f"error: another run is writing to {config.out_dir}; wait for it or give another --out-dir\n"
