@@ -200,8 +200,9 @@ def _resnet18(size: int) -> FasterRCNN:
     )
     backbone.fpn.extra_blocks = None  # P6: the largest box still spans five cells of P5
     sizes = tuple(tuple(round(part * size) for part in level) for level in _ANCHOR_SIZES)
-    # A box goes to the level where it spans 6 to 12 cells, as in COCO, but counted from the median box.
-    pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=2, canonical_scale=round(size / 6))
+    # COCO's 224 of 800 pixels: a median box spans 12 cells of P3, the largest 12 of P4. The 7 x 7 bins need that many:
+    # RSNA's score counts hits up to IoU .75.
+    pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=2, canonical_scale=round(0.28 * size))
     return FasterRCNN(
         backbone,
         rpn_anchor_generator=AnchorGenerator(sizes, (_ANCHOR_RATIOS,) * len(sizes)),

@@ -181,6 +181,17 @@ def test_anchors_are_parts_of_the_image():
     assert large.sizes[1] == (95, 125)  # .186 and .244 of 512
 
 
+@pytest.mark.parametrize(("part", "stride"), [(0.04, 8), (0.25, 8), (0.4, 16), (0.5, 16)])
+def test_a_box_is_pooled_from_more_cells_than_bins(part, stride):
+    made = construct(replace(SMALL, size=384))
+    pool = made.roi_heads.box_roi_pool
+    pool({str(level): torch.zeros(1, 128, 384 // 2**power, 384 // 2**power) for level, power in enumerate((3, 4, 5))},
+         [torch.zeros(0, 4)], [(384, 384)])  # fmt: skip
+    side = part * 384
+    (level,) = pool.map_levels([torch.tensor([[0, 0, side, side]])])
+    assert 8 * 2**level == stride and (side / stride > 7 or stride == 8)
+
+
 def test_count_parameters_leaves_out_what_is_frozen():
     free, frozen = (count_parameters(construct(replace(SMALL, frozen=frozen))) for frozen in (False, True))
     first = 64 * 49 + 4 * 64 * 64 * 9  # the first convolution and the four of layer1
