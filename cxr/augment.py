@@ -101,7 +101,8 @@ def vary_tone(
 ) -> Tensor:
     """Exposure and film curve: a power, then contrast about mid-grey and a constant.
 
-    ``gamma`` and ``contrast`` bound the natural logarithm of the exponent and of the factor.
+    ``gamma`` and ``contrast`` bound the natural logarithm of the exponent and of the factor. Nothing is clipped: what
+    comes out may lie beyond 0..1.
     """
     count = len(curves)
     power = torch.exp(uniform(count, -gamma, gamma, generator))[:, None]

@@ -1,0 +1,333 @@
+import math
+
+import pytest
+import torch
+
+from cxr import augment
+
+STILL = {"rotation_degrees": 0, "zoom": 0, "stretch": 0, "shear": 0, "shift": 0, "flip": 0}
+
+
+def drawn(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count, size=16, seed=1):
+    return torch.rand(count, 1, size, size, generator=drawn(seed))
+
+
+def stored_pictures(count, size=32, seed=1):
+    """uint8 [count, size, size], each with a distribution of grey levels of its own."""
+    exponents = torch.linspace(0.6, 1.6, count)[:, None, None]
+    return (torch.rand(count, size, size, generator=drawn(seed)) ** exponents * 255).to(torch.uint8)
+
+
+def point(size, row, column):
+    image = torch.zeros(1, 1, size, size)
+    image[0, 0, row, column] = 1
+    return image
+
+
+def matrix(*rows):
+    return torch.tensor([rows], dtype=torch.float32)
+
+
+@pytest.fixture
+def highest(monkeypatch):
+    """Every draw gives the upper end of its range."""
+    monkeypatch.setattr(augment, "uniform", lambda count, low, high, generator: torch.full((count,), float(high)))
+
+
+# ----------------------------------------------------------------------------------------------------------- geometry
+
+
+def test_without_any_range_the_map_is_the_identity_and_the_picture_stays():
+    matrices = augment.random_affine(3, drawn(), **STILL)
+    assert torch.equal(matrices, torch.eye(2, 3).expand(3, 2, 3))
+    images = pictures(3)
+    assert torch.allclose(augment.warp(images, matrices, 16), images, atol=1e-6)
+
+
+def test_a_flip_mirrors_left_and_right_only():
+    matrices = augment.random_affine(3, drawn(), **{**STILL, "flip": 1})
+    images = pictures(3)
+    assert torch.allclose(augment.warp(images, matrices, 16), images.flip(3), atol=1e-6)
+
+
+def test_a_shift_of_half_the_image_reads_from_half_the_image_away():
+    """Output to input: the output at x shows the input at x + 1, which is 8 of 16 pixels to the right."""
+    image = point(16, row=3, column=12)
+    moved = augment.warp(image, matrix((1, 0, 1), (0, 1, -0.5)), 16)
+    assert torch.allclose(moved, point(16, row=7, column=4), atol=1e-6)
+
+
+def test_where_there_is_no_input_the_output_is_black():
+    moved = augment.warp(torch.ones(1, 1, 16, 16), matrix((1, 0, 1), (0, 1, 0)), 16)
+    assert torch.allclose(moved[0, 0, :, :8], torch.ones(16, 8))
+    assert not moved[0, 0, :, 8:].any()
+
+
+def test_shift_is_bounded_by_its_range_which_is_in_halves_of_the_image(highest):
+    matrices = augment.random_affine(1, drawn(), **{**STILL, "shift": 0.25})
+    assert torch.equal(matrices, matrix((1, 0, 0.25), (0, 1, 0.25)))
+
+
+def test_a_quarter_turn_takes_the_upper_right_to_the_upper_left(highest):
+    """The input at (x, y) is seen at (y, -x): (0.625, -0.625) at (-0.625, -0.625)."""
+    matrices = augment.random_affine(1, drawn(), **{**STILL, "rotation_degrees": 90})
+    assert torch.allclose(matrices, matrix((0, -1, 0), (1, 0, 0)), atol=1e-6)
+    turned = augment.warp(point(8, row=1, column=6), matrices, 8)
+    assert torch.allclose(turned, point(8, row=1, column=1), atol=1e-5)
+
+
+def test_zoom_is_the_logarithm_of_the_scale_from_output_to_input(highest):
+    matrices = augment.random_affine(1, drawn(), **{**STILL, "zoom": math.log(2)})
+    assert torch.allclose(matrices, matrix((2, 0, 0), (0, 2, 0)))
+    seen = augment.warp(torch.ones(1, 1, 8, 8), matrices, 8)
+    expected = torch.zeros(1, 1, 8, 8)
+    expected[..., 2:6, 2:6] = 1  # the whole picture in the middle quarter
+    assert torch.allclose(seen, expected, atol=1e-6)
+
+
+def test_stretch_is_of_height_against_width_and_shear_leans_columns(highest):
+    assert torch.allclose(
+        augment.random_affine(1, drawn(), **{**STILL, "stretch": math.log(3)}), matrix((1, 0, 0), (0, 3, 0))
+    )
+    assert torch.allclose(augment.random_affine(1, drawn(), **{**STILL, "shear": 0.2}), matrix((1, 0.2, 0), (0, 1, 0)))
+
+
+def test_draws_keep_to_their_ranges_differ_by_image_and_favour_no_side():
+    ranges = {"rotation_degrees": 10, "zoom": 0.2, "stretch": 0.1, "shear": 0.1, "shift": 0.1, "flip": 0.3}
+    matrices = augment.random_affine(4000, drawn(), **ranges)
+    shifts = matrices[:, :, 2]
+    assert shifts.abs().max() <= 0.1
+    assert shifts.abs().max() > 0.099
+    assert shifts.mean().abs() < 0.005
+    flipped = torch.linalg.det(matrices[:, :, :2]) < 0
+    assert 0.27 < flipped.float().mean() < 0.33
+    width = matrices[:, :, 0].norm(dim=1)
+    assert math.exp(-0.2) - 1e-5 <= width.min() <= width.max() <= math.exp(0.2) + 1e-5
+    angles = torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0])[~flipped] * 180 / math.pi
+    assert 9.9 < angles.abs().max() < 10.001
+    assert len(matrices.flatten(1).unique(dim=0)) == 4000
+
+
+def test_a_picture_is_brought_to_another_size_evenly():
+    seen = augment.warp(torch.full((2, 1, 18, 18), 0.3), torch.eye(2, 3).expand(2, 2, 3), 16)
+    assert seen.shape == (2, 1, 16, 16)
+    assert torch.allclose(seen, torch.full((2, 1, 16, 16), 0.3))
+
+
+# ---------------------------------------------------------------------------------------------- tone and sharpness
+
+
+def test_a_plain_curve_gives_each_level_its_brightness():
+    stored = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).repeat(2, 1, 1)
+    seen = augment.apply_curves(stored, augment.plain_curves(2, stored.device))
+    assert (seen.shape, seen.dtype) == ((2, 1, 16, 16), torch.float32)
+    assert torch.allclose(seen[:, 0], stored.float() / 255, atol=1e-7)
+
+
+def test_each_image_is_looked_up_in_its_own_curve():
+    stored = torch.tensor([[[0, 255]], [[0, 255]]], dtype=torch.uint8)
+    curves = torch.stack([torch.linspace(0, 1, 256), torch.linspace(1, 0, 256)])
+    assert augment.apply_curves(stored, curves).flatten(1).tolist() == [[0, 1], [1, 0]]
+
+
+def swapped(stored, monkeypatch, part):
+    """``swap_tones`` between two images, every image chosen, by ``part``; and the curves as they were."""
+    values = iter([part, 0.0])  # how far to go, then the draw that chooses
+    monkeypatch.setattr(augment, "uniform", lambda count, *_: torch.full((count,), next(values)))
+    monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count - 1, -1, -1))
+    curves = augment.plain_curves(len(stored), stored.device)
+    return augment.swap_tones(curves, stored, drawn(), share=1), curves
+
+
+def test_wholly_swapped_an_image_has_the_distribution_of_its_partner(monkeypatch):
+    stored = stored_pictures(2, size=96)
+    seen = augment.apply_curves(stored, swapped(stored, monkeypatch, 1.0)[0])
+    for one, other in ((0, 1), (1, 0)):
+        found, expected = seen[one].flatten().sort()[0], stored[other].flatten().float().sort()[0] / 255
+        assert (found - expected).abs().mean() < 3 / 255
+        assert (stored[one].flatten().float().sort()[0] / 255 - expected).abs().mean() > 30 / 255  # it was another one
+
+
+def test_swapped_tones_worked_by_hand(monkeypatch):
+    """Half the pixels 10, half 240, against half 50, half 200: the darker half becomes 50, the brighter 200."""
+    stored = torch.tensor([[10, 240], [50, 200]], dtype=torch.uint8).repeat_interleave(2, dim=1)
+    stored = stored[:, None, :].expand(2, 4, 4).contiguous()
+    curves, _ = swapped(stored, monkeypatch, 1.0)
+    assert (curves[0, [10, 240]] * 255).tolist() == pytest.approx([50, 200], abs=1e-4)
+    assert (curves[1, [50, 200]] * 255).tolist() == pytest.approx([10, 240], abs=1e-4)
+
+
+def test_swapped_tones_keep_the_order_of_levels_and_may_go_part_of_the_way(monkeypatch):
+    stored = stored_pictures(2)
+    whole, plain = swapped(stored, monkeypatch, 1.0)
+    half, _ = swapped(stored, monkeypatch, 0.5)
+    assert torch.allclose(half, (plain + whole) / 2, atol=1e-6)
+    assert (whole.diff(dim=1) > -1e-6).all()
+    assert (whole >= 0).all() and (whole <= 1).all()
+
+
+def test_tone_worked_at_the_upper_end_of_each_range(highest):
+    curves = torch.tensor([[0.0, 0.25, 0.5, 1.0]])
+    still = {"gamma": 0, "contrast": 0, "brightness": 0}
+    doubled = math.log(2)
+
+    def varied(**ranges):
+        return augment.vary_tone(curves, drawn(), **{**still, **ranges})[0].tolist()
+
+    assert varied() == [0, 0.25, 0.5, 1]
+    assert varied(gamma=doubled) == pytest.approx([0, 0.0625, 0.25, 1])
+    assert varied(contrast=doubled) == pytest.approx([-0.5, 0, 0.5, 1.5])
+    assert varied(brightness=0.1) == pytest.approx([0.1, 0.35, 0.6, 1.1])
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+def test_a_blur_spreads_a_point_by_its_sigma_both_ways_and_loses_nothing(sigma):
+    blurred = augment._gaussian(point(21, 10, 12), torch.tensor([sigma]))[0, 0]
+    offsets = torch.arange(21.0)
+    assert blurred.sum().item() == pytest.approx(1, abs=1e-5)
+    for sums, centre in ((blurred.sum(dim=0), 12), (blurred.sum(dim=1), 10)):
+        assert (sums * offsets).sum().item() == pytest.approx(centre, abs=1e-4)
+        assert (sums * (offsets - centre) ** 2).sum().item() == pytest.approx(sigma**2, rel=0.03)
+    assert torch.allclose(blurred[10 - 3, 12], blurred[10, 12 + 3], atol=1e-7)  # as far down as across
+
+
+def test_a_blur_leaves_an_even_picture_up_to_its_edges_and_takes_each_image_by_its_own_sigma():
+    even = torch.full((2, 1, 16, 16), 0.7)
+    assert torch.allclose(augment._gaussian(even, torch.tensor([0.3, 2.0])), even, atol=1e-6)
+    images = pictures(1).repeat(2, 1, 1, 1)
+    both = augment._gaussian(images, torch.tensor([0.4, 2.0]))
+    for index, sigma in enumerate([0.4, 2.0]):
+        assert torch.allclose(both[index], augment._gaussian(images[:1], torch.tensor([sigma]))[0], atol=1e-6)
+    assert both[1].std() < both[0].std() < images[0].std()
+
+
+def test_blurring_softens_every_image_and_sharpening_does_the_contrary():
+    images = pictures(8)
+
+    def varied(blurred, sharpened):
+        return augment.vary_sharpness(images, drawn(), sigma=1.6, share_blurred=blurred, share_sharpened=sharpened)
+
+    deviations = [seen.flatten(1).std(dim=1) for seen in (varied(1, 0), images, varied(0, 1))]
+    assert (deviations[0] < deviations[1]).all()
+    assert (deviations[1] < deviations[2]).all()
+
+
+# --------------------------------------------------------------------------------------------------------------- places
+
+
+def frame_weights(count, size, **options):
+    """[i, j, row, column]: how much of image j is in result i; exchanging frames is linear in the images."""
+    rows = []
+    for j in range(count):
+        images = torch.zeros(count, 1, size, size)
+        images[j] = 1
+        rows.append(augment.swap_frames(images, drawn(3), **options)[:, 0])
+    return torch.stack(rows, dim=1)
+
+
+def test_a_swapped_frame_keeps_the_middle_and_surrounds_it_with_one_other_image():
+    """Worked bounds: in the middle sigmoid(e) = 0.94 of the image stays, in a corner sigmoid(e (1 - 2 * 0.92^4)) = 0.24."""
+    weights = frame_weights(12, 33, share=1, inner=0.72)
+    own = torch.stack([weights[i, i] for i in range(12)])
+    assert torch.allclose(weights.sum(dim=1), torch.ones(12, 33, 33), atol=1e-6)
+    assert (own[:, 16, 16] > 0.93).all()
+    others = (weights.flatten(2).amax(dim=2) > 1e-6).sum(dim=1) - 1
+    assert others.max() == 1
+    exchanged = others == 1  # the partner may be the image itself
+    assert exchanged.sum() >= 9
+    corners = own[exchanged][:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.max() < 0.24
+    assert len({tuple(shape.flatten().tolist()) for shape in own[exchanged]}) == exchanged.sum()  # each its own shape
+
+
+def test_a_frame_is_swapped_in_the_share_asked_for():
+    images = torch.arange(2000.0).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    moved = (augment.swap_frames(images, drawn(), share=0.4, inner=0.7) != images).flatten(1).any(dim=1)
+    assert 0.36 < moved.float().mean() < 0.44
+
+
+def test_an_erased_part_is_one_even_rectangle_within_its_bounds():
+    size, smallest, largest = 40, 0.1, 0.35
+    images = torch.full((300, 1, size, size), -1.0)
+    seen = augment.erase(images, drawn(), share=1, smallest=smallest, largest=largest)
+    sides = []
+    for image in seen[:, 0]:
+        covered = image != -1
+        rows, columns = covered.any(dim=1).nonzero().flatten(), covered.any(dim=0).nonzero().flatten()
+        if len(rows) == 0:
+            continue  # wholly beyond the edge but for less than a pixel
+        part = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (part == part[0, 0]).all()
+        assert 0 <= part[0, 0] <= 1
+        assert covered.sum() == part.numel()
+        for inside in (rows, columns):
+            assert len(inside) <= largest * size + 1
+            if inside[0] > 0 and inside[-1] < size - 1:  # not cut by the edge
+                assert len(inside) >= smallest * size - 1
+                sides.append(len(inside))
+    assert min(sides) <= 5
+    assert max(sides) >= 13
+    assert len(torch.unique(seen)) > 250  # each image its own grey
+
+
+def test_a_part_is_erased_in_the_share_asked_for():
+    images = torch.full((2000, 1, 8, 8), -1.0)
+    seen = augment.erase(images, drawn(), share=0.4, smallest=0.5, largest=0.5)
+    assert 0.36 < (seen != -1).flatten(1).any(dim=1).float().mean() < 0.44
+
+
+# ---------------------------------------------------------------------------------------------------------- all of them
+
+STEPS = {
+    "random_affine": lambda g, s: augment.warp(
+        pictures(6),
+        augment.random_affine(6, g, rotation_degrees=9, zoom=0.1, stretch=0.1, shear=0.1, shift=0.1, flip=s),
+        14,
+    ),
+    "swap_tones": lambda g, s: augment.swap_tones(augment.plain_curves(6, g.device), stored_pictures(6), g, share=s),
+    "vary_tone": lambda g, s: augment.vary_tone(
+        augment.plain_curves(6, g.device), g, gamma=s / 2, contrast=s / 2, brightness=s / 10
+    ),
+    "vary_sharpness": lambda g, s: augment.vary_sharpness(
+        pictures(6), g, sigma=1.6, share_blurred=s / 2, share_sharpened=s / 2
+    ),
+    "swap_frames": lambda g, s: augment.swap_frames(pictures(6), g, share=s, inner=0.7),
+    "erase": lambda g, s: augment.erase(pictures(6), g, share=s, smallest=0.2, largest=0.4),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_generator_given_decides_everything_and_no_other_is_touched(name):
+    before = torch.get_rng_state()
+    first, again, other = STEPS[name](drawn(5), 1), STEPS[name](drawn(5), 1), STEPS[name](drawn(6), 1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.dtype == torch.float32
+    assert first.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["swap_tones", "vary_tone", "vary_sharpness", "swap_frames", "erase"])
+def test_with_a_share_of_nothing_nothing_changes(name):
+    untouched = augment.plain_curves(6, torch.device("cpu")) if "tone" in name else pictures(6)
+    assert torch.allclose(STEPS[name](drawn(), 0), untouched, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_is_given_is_not_written_to(name, monkeypatch):
+    images, stored = pictures(6), stored_pictures(6)
+    kept = images.clone(), stored.clone()
+    monkeypatch.setitem(globals(), "pictures", lambda *_: images)
+    monkeypatch.setitem(globals(), "stored_pictures", lambda *_: stored)
+    STEPS[name](drawn(), 1)
+    assert torch.equal(images, kept[0])
+    assert torch.equal(stored, kept[1])
+
+
+def test_one_image_alone_is_its_own_partner():
+    image = pictures(1)
+    assert torch.allclose(augment.swap_frames(image, drawn(), share=1, inner=0.7), image, atol=1e-6)
