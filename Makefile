@@ -36,6 +36,6 @@ demo: .venv/installed
 		--image $$(ls $(SAMPLE)/chest_xray/test/PNEUMONIA/*.jpeg | head -n 1) --output-dir $(RUN)/predictions
 	$(VENV)/python pytorch_detection/train_detection.py --data-dir $(SAMPLE)/dataset_det --weights none \
 		--size 256 --epochs 8 --out-dir $(RUN)/detection --images-dir $(RUN)/images
-	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/detection/best.pth \
-		--image $$(ls $(SAMPLE)/dataset_det/stage_2_train_images/*.dcm | head -n 1) --output-dir $(RUN)/predictions
+	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/detection/best.pth --output-dir $(RUN)/predictions \
+		--image $(SAMPLE)/dataset_det/stage_2_train_images/$$(grep -m 1 ',1$$' $(SAMPLE)/dataset_det/stage_2_train_labels.csv | cut -d, -f1).dcm
 	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"
