@@ -9,6 +9,7 @@ import signal
 import sys
 import types
 import typing
+import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +72,21 @@ def plain(config: Any) -> dict[str, Any]:
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
+def one_line(text: object) -> str:
+    """``text`` for a line of a terminal: white space and line ends become a space, the rest is ``printable``."""
+    return printable(" ".join(str(text).split()))
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that steers a terminal, hides or turns others round written as its escape."""
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def run(main: Callable[[], int | None]) -> int:
     """The exit code of ``main``: a user's mistake becomes one line on stderr and 2, an interruption 130 or 143.
 
@@ -92,7 +108,7 @@ def run(main: Callable[[], int | None]) -> int:
         _flush_or_discard()
         return EXIT_BROKEN_PIPE
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {_one_line(error) or type(error).__name__}", file=sys.stderr)
+        print(f"error: {one_line(error) or type(error).__name__}", file=sys.stderr)
         _flush_or_discard()
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
@@ -119,11 +135,7 @@ def _one_line_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """In the form of ``warnings.formatwarning``: where a warning was raised says nothing to a user."""
-    return f"warning: {_one_line(message)}\n"
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    return f"warning: {one_line(message)}\n"
 
 
 def _plain(value: Any) -> Any:
@@ -184,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
     """Answers a mistake in one line; argparse would print every flag before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER_ERROR, f"error: {_one_line(message)}; --help shows every flag\n")
+        self.exit(EXIT_USER_ERROR, f"error: {one_line(message)}; --help shows every flag\n")
 
 
 class _Help(argparse.HelpFormatter):

@@ -173,9 +173,9 @@ def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **opti
         [sys.executable, script],
         stdout=stdout,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         timeout=60,
-        env={**variables, **(environment or {})},
+        env={**variables, "PYTHONUTF8": "1", **(environment or {})},
         **options,
     )
 
@@ -188,6 +188,7 @@ def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **opti
         ("raise SystemExit(4)", 4, ""),
         ("raise ValueError('expected a,\\n  found b')", 2, "error: expected a, found b\n"),
         ("raise ValueError", 2, "error: ValueError\n"),
+        ("raise ValueError(chr(27) + '[31mred 폐렴')", 2, "error: \\x1b[31mred 폐렴\n"),
         ("open('/no/such/file')", 2, "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
         ("raise FloatingPointError('the loss is nan')", 2, "error: the loss is nan\n"),
         ("raise KeyboardInterrupt", 130, "interrupted: everything up to the last finished step is on disk\n"),
