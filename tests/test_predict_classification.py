@@ -335,7 +335,15 @@ def test_rows_are_for_the_table():
     assert answer(None, error="bad").row() == ["chest.jpeg", "", "", "bad"]
 
 
-ODD = ["a b.jpeg", "흉부.jpeg", "=cmd().jpeg", "-1+1.jpeg", 'quote",comma.jpeg', "per%cent$x_y^2.jpeg"]
+ODD = [
+    "a b.jpeg",
+    "흉부.jpeg",
+    "=cmd().jpeg",
+    "-1+1.jpeg",
+    'quote",comma.jpeg',
+    "per%cent$x_y^2.jpeg",
+    f"{'x' * 245}.jpeg",
+]
 if os.name == "posix":
     ODD += ["line\nbreak.jpeg", "tab\tand\x1b[31m.jpeg", os.fsdecode(b"latin\xe9.jpeg"), "*.jpeg"]
 
