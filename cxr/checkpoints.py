@@ -94,9 +94,11 @@ def read(path: Path) -> Any:
 
 
 def _torch_reason(error: Exception) -> str:
-    """What torch met, without its advice to load the file with ``weights_only=False``."""
+    """What torch met, in one line."""
     text = str(error)
     text = (text.partition("WeightsUnpickler error:")[2].strip() or text).split("\n")[0][:160]
+    if "weights_only" in text:  # its advice to load the file without
+        text = "it holds more than tensors and plain values"
     return text if isinstance(error, ValueError) else f"damaged or cut short ({type(error).__name__}: {text})"
 
 

@@ -161,6 +161,17 @@ def test_swapped_tones_worked_by_hand(monkeypatch):
     assert (curves[1, [50, 200]] * 255).tolist() == pytest.approx([10, 240], abs=1e-4)
 
 
+def test_swapped_tones_are_those_that_the_partner_is_seen_in(monkeypatch):
+    """The level of the partner goes through the partner's curve: 200 of an image shown at half its brightness is 100."""
+    stored = torch.tensor([[10, 240], [50, 200]], dtype=torch.uint8).repeat_interleave(2, dim=1)
+    stored = stored[:, None, :].expand(2, 4, 4).contiguous()
+    plain = augment.plain_curves
+    monkeypatch.setattr(augment, "plain_curves", lambda *at: plain(*at) * torch.tensor([[1.0], [0.5]]))
+    curves, _ = swapped(stored, monkeypatch, 1.0)
+    assert (curves[0, [10, 240]] * 255).tolist() == pytest.approx([25, 100], abs=1e-4)
+    assert (curves[1, [50, 200]] * 255).tolist() == pytest.approx([10, 240], abs=1e-4)
+
+
 def test_swapped_tones_keep_the_order_of_levels_and_may_go_part_of_the_way(monkeypatch):
     stored = stored_pictures(2)
     whole, plain = swapped(stored, monkeypatch, 1.0)

@@ -243,6 +243,17 @@ def test_code_in_a_checkpoint_never_runs(tmp_path, wrap, zipped):
     assert marker.exists()
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_that_got_past_our_own_examination_does_not_run_either(tmp_path, monkeypatch, zipped):
+    path, marker = tmp_path / "evil.pth", tmp_path / "it ran"
+    torch.save({"a": Touch(marker)}, path, _use_new_zipfile_serialization=zipped)
+    monkeypatch.setattr(checkpoints, "_require_harmless", lambda file: None)
+    with pytest.raises(ValueError, match=r"evil\.pth: not a usable checkpoint: .* more than tensors") as caught:
+        checkpoints.read(path)
+    assert not marker.exists()
+    assert "weights_only" not in str(caught.value)  # torch advises to load the file without
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_bare_pickle_with_code_never_runs(tmp_path, protocol):
     path, marker = tmp_path / "evil.pth", tmp_path / "it ran"

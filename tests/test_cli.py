@@ -168,7 +168,8 @@ def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **opti
         f"def main():\n{indented}sys.exit(cli.run(main))\n",
         encoding="utf-8",
     )
-    variables = {name: value for name, value in os.environ.items() if name not in ("CXR_TRACEBACK", "PYTHONWARNINGS")}
+    unwanted = ("CXR_TRACEBACK", "PYTHONWARNINGS", "PYTHONUNBUFFERED")
+    variables = {name: value for name, value in os.environ.items() if name not in unwanted}
     return subprocess.run(
         [sys.executable, script],
         stdout=stdout,
