@@ -20,7 +20,12 @@ TRAIN = "pytorch_classification/train_classification.py"
 PREDICT = "pytorch_classification/predict_classification.py"
 SCRIPTS = (TRAIN, PREDICT)
 WAYS = ("from its folder", "from the root", "as a module", "from elsewhere")
-TRIED_BELOW = {(TRAIN, "from elsewhere"), (PREDICT, "from its folder"), (PREDICT, "as a module")}  # by a real run
+TRIED_BELOW = {  # by a real run
+    (TRAIN, "from the root"),
+    (TRAIN, "from elsewhere"),
+    (PREDICT, "from its folder"),
+    (PREDICT, "as a module"),
+}
 PURPOSE = {TRAIN: "Train ResNet-18 to tell PNEUMONIA from NORMAL", PREDICT: "Tell NORMAL from PNEUMONIA"}
 
 
