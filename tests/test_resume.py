@@ -1,6 +1,8 @@
 import json
+import os
 import random
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,8 @@ from pytorch_classification.model import TASK
 
 KILLED = -9
 TERMINATED = 143
+FAREWELL = "terminated: everything up to the last finished step is on disk"
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to end a process by")
 
 
 @pytest.fixture
@@ -80,6 +84,11 @@ def assert_same_state(one, other, where="state"):
         assert one == other, where
 
 
+def lines_of(config):
+    """What a run printed, each state of a progress bar a line."""
+    return log_of(config).read_text().replace("\r", "\n").splitlines()
+
+
 def has_begun(config):
     return (config.out_dir / "last.pth").exists()
 
@@ -140,10 +149,12 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, whole, 
     assert torch.equal(first_weights(0), first_weights(0)) and not torch.equal(first_weights(0), first_weights(1))
 
 
+@needs_signals
 def test_a_run_killed_at_any_touch_of_its_files_ends_like_one_that_was_not(whole, data, folder):
     kill_and_resume(whole, data, folder, kills=3, seed=0)
 
 
+@needs_signals
 @pytest.mark.slow
 def test_a_run_killed_thirty_times_ends_like_one_that_was_not(whole, data, folder):
     kill_and_resume(whole, data, folder, kills=30, seed=1)
@@ -153,7 +164,7 @@ def kill_and_resume(whole, data, folder, kills, seed):
     """Kill runs at drawn moments until ``kills`` is reached, resuming each until it is done and then starting another.
 
     The moment is a touch of the files: between any two of them a kill leaves the same files behind. One in four draws
-    a short time instead, as a check on that reasoning.
+    a short time instead, as a check on that reasoning. Every second one asks politely, by SIGTERM.
     """
     chance = random.Random(seed)
     touches = int(log_of(whole).read_text().split()[-1])
@@ -162,15 +173,17 @@ def kill_and_resume(whole, data, folder, kills, seed):
     while killed < kills or not done:
         config = settings(data, folder / f"run{done}", epochs=3)
         while True:
-            at, after = chance.randint(1, touches), None
-            if killed % 4 == 3:
-                at, after = 0, chance.uniform(0.1, 5)
+            at, after, by = chance.randint(1, touches), None, (signal.SIGKILL, signal.SIGTERM)[killed % 2]
+            if killed % 4 == 2:
+                at, after, by = 0, chance.uniform(0.1, 5), signal.SIGKILL
             if killed >= kills:
                 at, after = 0, None
-            code = finished(start(replace(config, resume=has_begun(config)), at), after)
+            code = finished(start(replace(config, resume=has_begun(config)), at, by), after)
             if code == 0:
                 break
-            assert code == KILLED, log_of(config).read_text()
+            lines = lines_of(config)
+            assert code == (KILLED if by == signal.SIGKILL else TERMINATED), lines
+            assert by == signal.SIGKILL or lines[-1].endswith(FAREWELL)
             killed += 1
             for path in (config.out_dir / "last.pth", config.out_dir / "best.pth", config.model_file):
                 if path.exists():  # then it can be read
@@ -180,6 +193,7 @@ def kill_and_resume(whole, data, folder, kills, seed):
         done += 1
 
 
+@needs_signals
 def test_sigterm_ends_a_run_with_one_line_and_what_is_saved_can_be_resumed(data, folder):
     config = settings(data, folder, epochs=200)
     process = start(config)
@@ -187,9 +201,9 @@ def test_sigterm_ends_a_run_with_one_line_and_what_is_saved_can_be_resumed(data,
         process.join(0.05)
     process.terminate()
     process.join()
-    lines = log_of(config).read_text().replace("\r", "\n").splitlines()
+    lines = lines_of(config)
     assert process.exitcode == TERMINATED, lines
-    assert lines[-1].endswith("terminated: everything up to the last finished step is on disk")
+    assert lines[-1].endswith(FAREWELL)
     assert not any("Traceback" in line or "Error" in line for line in lines)
     assert not list(folder.rglob("*.partial"))
     assert checkpoints.load(config.out_dir / "last.pth", task=TASK)["epoch"] >= 1

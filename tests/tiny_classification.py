@@ -93,12 +93,13 @@ if os.name == "posix":
     CONTEXT.set_forkserver_preload(["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg"])
 
 
-def start(config: Any, die_at: int = 0) -> Any:
+def start(config: Any, die_at: int = 0, die_by: int = signal.SIGTERM) -> Any:
     """The training script in a process of its own; what it prints goes to ``log_of(config)``.
 
-    With ``die_at`` the process kills itself, as by SIGKILL, when it touches its files for the ``die_at``-th time.
+    With ``die_at`` the process sends itself the signal ``die_by`` when it touches its files for the ``die_at``-th time.
     """
-    process = CONTEXT.Process(target=_run, args=(flags(config), log_of(config), config.out_dir.parent, die_at))
+    folder = config.out_dir.parent
+    process = CONTEXT.Process(target=_run, args=(flags(config), log_of(config), folder, die_at, int(die_by)))
     process.start()
     return process
 
@@ -108,7 +109,7 @@ def log_of(config: Any) -> Path:
     return config.out_dir.parent / "log.txt"
 
 
-def _run(arguments: list[str], log: Path, folder: Path, die_at: int) -> None:
+def _run(arguments: list[str], log: Path, folder: Path, die_at: int, die_by: int) -> None:
     sys.path.insert(0, str(ROOT))
     from cxr import cli
     from pytorch_classification.train_classification import main
@@ -125,7 +126,7 @@ def _run(arguments: list[str], log: Path, folder: Path, die_at: int) -> None:
         if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(details[0]).startswith(str(folder)):
             touched += 1
             if touched == die_at:
-                os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(os.getpid(), die_by)
 
     sys.addaudithook(hook)
     code = cli.run(main)
