@@ -32,6 +32,10 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
 
+    def __str__(self) -> str:
+        processes = f"{self.world_size} process{'es' * (self.world_size > 1)}"
+        return f"{self.device}, {'bf16' if self.bf16 else 'fp32'}, {processes}"
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and prints."""

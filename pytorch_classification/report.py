@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ _GRID = 8  # pictures in the Grad-CAM grid
 def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
     """Fit what is fitted on validation, write the model, then read the test folder for the first and only time."""
     state = checkpoints.load(config.out_dir / "best.pth", task=TASK)
+    if run.is_main:
+        print(f"training is done; the weights of epoch {state['epoch']} are kept")
     model = build("none")
     model.load_state_dict(state["model"])
     model = model.to(run.device).eval()
-    exact = runtime.Runtime(run.device, False, run.rank, run.world_size)
+    exact = replace(run, bf16=False)
     logits = predict_logits(model, data.images, data.validation, config.size, config.flip_average, exact)
     labels = data.labels[data.validation]
     temperature = metrics.fit_temperature(logits, labels)

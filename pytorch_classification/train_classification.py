@@ -26,7 +26,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
-from cxr.learner import Learner, prepare
+from cxr.learner import Learner, prepare, require_same_run
 from pytorch_classification import data_load, report
 from pytorch_classification.model import (
     LARGEST_SIZE,
@@ -282,8 +282,6 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
                 checkpoints.save(best_file, task=TASK, **common, model=weights)
             checkpoints.save(last, task=TASK, **common, **learner.state())
             print(line_of(record, config.epochs, improved))
-    if run.is_main:
-        print(f"training is done; the weights of epoch {checkpoints.load(best_file, task=TASK)['epoch']} are kept")
     runtime.wait(run)  # the other processes read what the first has just written
     report.finish(config, data, runlog.read(log), run)
 
@@ -302,8 +300,7 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
         f"{name} {count[0]} {data_load.CLASSES[0]} + {count[1]} {data_load.CLASSES[1]} of {people} patients"
         for name, count, people in zip(("train", "validation"), counts, patients, strict=True)
     ]
-    how = f"{run.device}, {'bf16' if run.bf16 else 'fp32'}, {run.world_size} process{'es' * (run.world_size > 1)}"
-    return f"{'; '.join(parts)}\n{config.epochs} epochs at {config.size} px from weights {config.weights} on {how}"
+    return f"{'; '.join(parts)}\n{config.epochs} epochs at {config.size} px from weights {config.weights} on {run}"
 
 
 def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
@@ -320,19 +317,8 @@ _MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "com
 
 
 def require_same(saved: dict[str, Any], config: TrainConfig) -> None:
-    """Refuse to continue a run under settings that would make it another run.
-
-    Raises:
-        ValueError: names each setting that differs, with both values.
-    """
-    now = cli.plain(config)
-    differing = [
-        f"--{name.replace('_', '-')} was {saved.get(name)}, is {now[name]}"
-        for name in now
-        if name not in _MAY_DIFFER and saved.get(name) != now[name]
-    ]
-    if differing:
-        raise ValueError(f"--resume: another run than the one in {config.out_dir}: {'; '.join(differing)}")
+    """``learner.require_same_run`` for the settings of this script."""
+    require_same_run(saved, cli.plain(config), _MAY_DIFFER, config.out_dir)
 
 
 def main() -> None:

@@ -34,6 +34,8 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
     """Choose on validation, write the model, then look at the held-out exams for the first and only time."""
     best = config.out_dir / "best_weights.pth"
     state = checkpoints.load(best, task=TASK)
+    if run.is_main:
+        print(f"training is done; the weights of epoch {state['epoch']} are kept")
     detector = Detector(load_model(state, best, run), config.flip_average, Rule(0.0, 1.0, 1.0), None, "")
     classifier = None if config.classifier is None else Classifier.load(config.classifier, run)
     exams = data.of(data.validation)

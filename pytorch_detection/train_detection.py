@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cxr import checkpoints, cli, metrics, runlog, runtime
-from cxr.learner import Learner, prepare
+from cxr.learner import Learner, prepare, require_same_run
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
@@ -201,10 +201,11 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if batch_size % run.world_size:
         raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
     last, best_file, log = (config.out_dir / name for name in ("last.pth", "best_weights.pth", "metrics.jsonl"))
+    digest = data.digest()
     state = checkpoints.load(last, task=TASK) if config.resume else None
     if state is not None:
         require_same(state["config"], config)
-        if state["data"] != data.digest():
+        if state["data"] != digest:
             raise ValueError(f"--resume: the images in {config.data_dir} are not those that the run began with")
         model = construct(Architecture.of(state, last))
     else:
@@ -214,7 +215,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if state is not None:
         learner.restore(state)
         start, best = state["epoch"], state["best"]
-    about = {"config": cli.plain(config), "architecture": asdict(model.architecture), "data": data.digest()}
+    about = {"config": cli.plain(config), "architecture": asdict(model.architecture), "data": digest}
     if run.is_main:
         if not config.resume:  # two runs must not mix, also when this one is killed before its first save
             for left_by_another in (last, best_file, config.out_dir / "held_out_report.json"):
@@ -236,8 +237,6 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
                 checkpoints.save(best_file, task=TASK, **common, model=weights)
             checkpoints.save(last, task=TASK, **common, **learner.state())
             print(line_of(record, config.epochs, improved))
-    if run.is_main:
-        print(f"training is done; the weights of epoch {checkpoints.load(best_file, task=TASK)['epoch']} are kept")
     runtime.wait(run)  # the other processes read what the first has just written
     report.finish(config, data, runlog.read(log), run)
 
@@ -246,10 +245,9 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     """What is about to happen, in four lines."""
     parts = {"train": data.train, "validation": data.validation, "held out": data.held_out}
     lines = [f"{name}: {rsna_dataset.describe(data.of(part))}" for name, part in parts.items()]
-    how = f"{run.device}, {'bf16' if run.bf16 else 'fp32'}, {run.world_size} process{'es' * (run.world_size > 1)}"
     what = f"{config.backbone} from weights {config.weights}"
     images = len(epoch_order(data, config, 0))
-    return "\n".join([*lines, f"{config.epochs} epochs of {images} images at {config.size} px, {what}, on {how}"])
+    return "\n".join([*lines, f"{config.epochs} epochs of {images} images at {config.size} px, {what}, on {run}"])
 
 
 def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
@@ -268,19 +266,8 @@ _MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "device", "compile", "resume
 
 
 def require_same(saved: dict[str, Any], config: TrainConfig) -> None:
-    """Refuse to continue a run under settings that would make it another run.
-
-    Raises:
-        ValueError: names each setting that differs, with both values.
-    """
-    now = cli.plain(config)
-    differing = [
-        f"--{name.replace('_', '-')} was {saved.get(name)}, is {now[name]}"
-        for name in now
-        if name not in _MAY_DIFFER and saved.get(name) != now[name]
-    ]
-    if differing:
-        raise ValueError(f"--resume: another run than the one in {config.out_dir}: {'; '.join(differing)}")
+    """``learner.require_same_run`` for the settings of this script."""
+    require_same_run(saved, cli.plain(config), _MAY_DIFFER, config.out_dir)
 
 
 def main() -> None:
