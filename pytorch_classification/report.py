@@ -74,7 +74,7 @@ def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run
         skip_bad=config.skip_bad,
         progress=run.is_main,
     )
-    known = set(data.hashes)
+    known = {data.hashes[index] for index in np.concatenate([data.train, data.validation])}
     repeated = np.array([content in known for content in store.hashes])
     kept = np.flatnonzero(store.readable & ~repeated)
     if repeated.any() and run.is_main:

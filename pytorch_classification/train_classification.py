@@ -8,7 +8,6 @@ pneumonia_resnet18.pth, the test report to checkpoint/classification/test_report
 batch is divided among the processes.
 """
 
-import hashlib
 import sys
 import warnings
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import augment, checkpoints, cli, decoded, metrics, runlog, runtime
-from cxr.learner import Learner, prepare, require_same_run
+from cxr import augment, checkpoints, cli, decoded, metrics, resume, runlog, runtime
+from cxr.learner import Learner, prepare
 from pytorch_classification import data_load, report
 from pytorch_classification.model import (
     LARGEST_SIZE,
@@ -37,6 +36,8 @@ from pytorch_classification.model import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+# Where the files lie and what computes them; every other setting decides the weights.
+MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Data:
     """What a run learns from and chooses by.
 
     ``images`` is uint8 [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
-    ``validation`` are indices into them.
+    ``validation`` are indices into them, not of images that cannot be read.
     """
 
     listing: data_load.Listing
@@ -99,10 +100,11 @@ class Data:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
 
-    def digest(self) -> str:
-        """Changes when the content, the class or the order of an image does."""
-        lines = (f"{content} {label}\n" for content, label in zip(self.hashes, self.labels.tolist(), strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    def facts(self, data_dir: Path) -> dict[str, str]:
+        """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
+        names = [path.relative_to(data_dir).as_posix() for path in self.listing.paths]
+        facts = zip(self.hashes, self.labels.tolist(), strict=True)
+        return {name: f"{content} {label}" for name, (content, label) in zip(names, facts, strict=True)}
 
 
 def store_size(size: int) -> int:
@@ -135,8 +137,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         warnings.warn(
             f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
         )
-    images = store.images if len(kept) == len(listing) else store.images[readable]
-    return Data(kept, images, kept.labels, hashes, train, validation)
+    return Data(listing, store.images, listing.labels, store.hashes, readable[train], readable[validation])
 
 
 def augmented(stored: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -254,17 +255,20 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     learner = make_learner(config, len(data.train) // batch_size, run)
     last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
     start, best = 0, float("inf")
-    about = {"config": cli.plain(config), "classes": list(data_load.CLASSES), "data": data.digest()}
+    about = {
+        "config": cli.plain(config),
+        "classes": list(data_load.CLASSES),
+        "processes": run.world_size,
+        "data": resume.listed(data.facts(config.data_dir)),
+    }
     if config.resume:
         state = checkpoints.load(last, task=TASK)
-        require_same(state["config"], config)
-        if state["data"] != about["data"]:
-            raise ValueError(f"--resume: the images in {config.data_dir} are not those that the run began with")
+        resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
         learner.restore(state)
         start, best = state["epoch"], state["best"]
     if run.is_main:
         if not config.resume:
-            forget_earlier_run(config)
+            resume.make_way(config.out_dir, ("last.pth", "best.pth"), "test_report.json")
         runlog.drop_from(log, start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):
@@ -286,12 +290,6 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     report.finish(config, data, runlog.read(log), run)
 
 
-def forget_earlier_run(config: TrainConfig) -> None:
-    """Remove what another run left in the output folder: two runs must not mix, not even if this one is killed soon."""
-    for name in ("last.pth", "best.pth", "test_report.json"):
-        (config.out_dir / name).unlink(missing_ok=True)
-
-
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     """What is about to happen, in two lines."""
     counts = [np.bincount(data.labels[part], minlength=2).tolist() for part in (data.train, data.validation)]
@@ -310,15 +308,6 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
         f"val loss {record['val_loss']:.4f}  AUC {record['val_auc']:.4f}  specificity {record['val_specificity']:.3f}"
         + ("  kept" * improved)
     )
-
-
-# Where the files lie and what computes them; everything else decides the weights.
-_MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume"}
-
-
-def require_same(saved: dict[str, Any], config: TrainConfig) -> None:
-    """``learner.require_same_run`` for the settings of this script."""
-    require_same_run(saved, cli.plain(config), _MAY_DIFFER, config.out_dir)
 
 
 def main() -> None:
