@@ -4,18 +4,16 @@ import os
 import pickle
 import re
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+import tiny_detection
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from cxr import decoded
 from pytorch_detection import rsna_dataset
@@ -42,23 +40,7 @@ DATA = Path(os.environ.get("CXR_DATA", Path(__file__).parents[2] / "shared" / "d
 
 
 def write_dicom(path, pixels=None, **values):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
-    dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    pixels = np.zeros((SIDE, SIDE), np.uint8) if pixels is None else pixels
-    dicom.SOPClassUID, dicom.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dicom.Rows, dicom.Columns = pixels.shape
-    dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME2", 0
-    dicom.BitsAllocated = dicom.BitsStored = 8
-    dicom.HighBit = 7
-    dicom.PixelData = pixels.tobytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the data set's ages have no unit, and pydicom minds
-        for name, value in values.items():
-            setattr(dicom, name, value)
-        dicom.save_as(path, enforce_file_format=True)
+    tiny_detection.write_dicom(path, np.zeros((SIDE, SIDE), np.uint8) if pixels is None else pixels, **values)
 
 
 def write_folder(
