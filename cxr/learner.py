@@ -1,8 +1,7 @@
 """What a training moves, step by step: the weights, their average, the optimizer and its schedule."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -81,23 +80,3 @@ def no_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any
     kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def require_same_run(
-    saved: Mapping[str, Any], now: Mapping[str, Any], may_differ: Collection[str], run_of: Path
-) -> None:
-    """Refuse to continue the run in the folder ``run_of`` under settings that would make it another run.
-
-    Args:
-        saved, now: settings as ``cli.plain`` gives them; those named in ``may_differ`` do not decide the weights.
-
-    Raises:
-        ValueError: names each setting that differs, with both values.
-    """
-    differing = [
-        f"--{name.replace('_', '-')} was {saved.get(name)}, is {value}"
-        for name, value in now.items()
-        if name not in may_differ and saved.get(name) != value
-    ]
-    if differing:
-        raise ValueError(f"--resume: another run than the one in {run_of}: {'; '.join(differing)}")

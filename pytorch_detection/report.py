@@ -44,7 +44,7 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
     rule, score = choose_rule(found, truths)
     chosen, combined, hashed = {"rsna_score": score}, None, ""
     if classifier is not None and config.classifier is not None:
-        extra = opinions(classifier, exams, "validation", config, run)
+        extra = opinions(classifier, data, data.validation, "validation", config, run)
         combined, chosen["rsna_score_with_classifier"] = choose_rule(found, truths, extra)
         hashed = file_hash(config.classifier)
     detector = Detector(detector.model, config.flip_average, rule, combined, hashed)
@@ -86,16 +86,29 @@ def described(rule: Rule) -> str:
 
 
 def opinions(
-    classifier: Classifier, exams: Sequence[rsna_dataset.Exam], name: str, config: "TrainConfig", run: runtime.Runtime
+    classifier: Classifier,
+    data: "Data",
+    indices: NDArray[np.int64],
+    name: str,
+    config: "TrainConfig",
+    run: runtime.Runtime,
 ) -> Array:
-    """The classifier's probability float64 [N] for each exam, from squares of its own size."""
+    """The classifier's probability float64 [N] for the exams at ``indices``, from squares of its own size.
+
+    Raises:
+        ValueError: a file is no longer what the run began with.
+    """
+    paths = [exam.path for exam in data.of(indices)]
     store = decoded.decode(
-        [exam.path for exam in exams],
+        paths,
         classifier.store_size,
         config.out_dir / "decoded",
         name=f"{name}-for-classifier",
         progress=run.is_main,
     )
+    for path, index, content in zip(paths, indices, store.hashes, strict=True):
+        if content != data.hashes[index]:
+            raise ValueError(f"{path.absolute()}: changed since the run began; train anew on the file as it is")
     return classifier.probabilities(store.images, run)
 
 
@@ -105,7 +118,7 @@ def held_out_report(
     """Score the finished model on the held-out exams and draw it."""
     exams, truths = data.of(data.held_out), data.truths(data.held_out)
     found = detector.find(data.images.images, run, data.held_out)
-    extra = None if classifier is None else opinions(classifier, exams, "held_out", config, run)
+    extra = None if classifier is None else opinions(classifier, data, data.held_out, "held_out", config, run)
     if not run.is_main:
         return
     boxes, scores = detector.rule.apply(found)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cxr import checkpoints, cli, metrics, runlog, runtime
-from cxr.learner import Learner, prepare, require_same_run
+from cxr import checkpoints, cli, metrics, resume, runlog, runtime
+from cxr.learner import Learner, prepare
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
@@ -41,6 +41,8 @@ from pytorch_detection.weights import build
 
 ROOT = Path(__file__).resolve().parents[1]
 _BATCH = 16  # images at once when no gradients are kept
+# Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
+MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "device", "compile", "resume", "flip_average", "classifier"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
     scores = box_metrics.score_detections(found.boxes, found.gated(gate_power), truths)
     if config.image_loss_weight:
         labels = np.array([len(boxes) > 0 for boxes in truths])
-        scores["image_head_auc"] = float(metrics.roc_auc(found.probability, labels))
+        auc = float(metrics.roc_auc(found.probability, labels))
+        scores["image_head_auc"] = None if np.isnan(auc) else auc  # no image without opacity: JSON knows no NaN
     means = averaged(sums, len(mine), run)
     return {f"val_{name}": value for name, value in {**means, "gate_power": gate_power, **scores}.items()}
 
@@ -201,12 +204,10 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if batch_size % run.world_size:
         raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
     last, best_file, log = (config.out_dir / name for name in ("last.pth", "best_weights.pth", "metrics.jsonl"))
-    digest = data.digest()
+    about = {"config": cli.plain(config), "processes": run.world_size, "data": resume.listed(data.facts())}
     state = checkpoints.load(last, task=TASK) if config.resume else None
     if state is not None:
-        require_same(state["config"], config)
-        if state["data"] != digest:
-            raise ValueError(f"--resume: the images in {config.data_dir} are not those that the run began with")
+        resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
         model = construct(Architecture.of(state, last))
     else:
         model = build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0)
@@ -215,11 +216,9 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if state is not None:
         learner.restore(state)
         start, best = state["epoch"], state["best"]
-    about = {"config": cli.plain(config), "architecture": asdict(model.architecture), "data": digest}
     if run.is_main:
-        if not config.resume:  # two runs must not mix, also when this one is killed before its first save
-            for left_by_another in (last, best_file, config.out_dir / "held_out_report.json"):
-                left_by_another.unlink(missing_ok=True)
+        if not config.resume:
+            resume.make_way(config.out_dir, ("last.pth", "best_weights.pth"), "held_out_report.json")
         runlog.drop_from(log, start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):
@@ -231,7 +230,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         best = max(best, scores["val_ap50"])
         if run.is_main:
             runlog.append(log, record)
-            common = {**about, "epoch": epoch + 1, "best": best}
+            common = {**about, "architecture": asdict(model.architecture), "epoch": epoch + 1, "best": best}
             if improved:
                 weights = learner.average.module.state_dict()
                 checkpoints.save(best_file, task=TASK, **common, model=weights)
@@ -259,15 +258,6 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
         f"found at 1 false per image {record['val_sensitivity_at_1_fp']:.3f}  "
         f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  kept" * improved)
     )
-
-
-# Where the files lie, what computes them and what is chosen after training; everything else decides the weights.
-_MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "device", "compile", "resume", "flip_average", "classifier"}
-
-
-def require_same(saved: dict[str, Any], config: TrainConfig) -> None:
-    """``learner.require_same_run`` for the settings of this script."""
-    require_same_run(saved, cli.plain(config), _MAY_DIFFER, config.out_dir)
 
 
 def main() -> None:

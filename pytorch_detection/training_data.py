@@ -1,6 +1,5 @@
 """What a training run learns from and chooses by: exams divided by patient, their squares, batches of them."""
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,14 +41,13 @@ class Data:
         """True boxes [m, 4] xyxy in pixels of the stored square."""
         return [self.images[int(index)][1]["boxes"].numpy() for index in indices]
 
-    def digest(self) -> str:
-        """Changes when the content, the boxes or the part of an image do."""
-        names = np.full(len(self.exams), "unreadable")
+    def facts(self) -> dict[str, str]:
+        """Content, boxes and part of each image, by the name of its file."""
+        parts = np.full(len(self.exams), "unreadable")
         for name in ("train", "validation", "held_out"):
-            names[getattr(self, name)] = name
-        rows = zip(self.hashes, self.exams, names.tolist(), strict=True)
-        lines = (f"{content} {exam.boxes_xyxy} {name}\n" for content, exam, name in rows)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+            parts[getattr(self, name)] = name
+        rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
+        return {exam.path.name: f"{content} {exam.boxes_xyxy} {part}" for content, exam, part in rows}
 
 
 def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:

@@ -44,6 +44,31 @@ def trained(chest_xray, tmp_path_factory):
     shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", params=["classification", "detection"])
+def script(request):
+    """Each of the two trainings."""
+    from killing import SCRIPTS
+
+    return SCRIPTS[request.param]
+
+
+@pytest.fixture(scope="session")
+def data(script, tmp_path_factory):
+    """Data for ``script``, to be read only."""
+    return script.write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Drawing is the slowest part of a tiny run."""
+    from pytorch_classification import report as classification
+    from pytorch_detection import report as detection
+
+    for report in (classification, detection):
+        monkeypatch.setattr(report, "draw", lambda *_args: None)
+    monkeypatch.setattr(classification.plots, "loss_curves", lambda *_args, **_kwargs: None)
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs the ``main`` of a script as its last lines do, in this process: gives exit code, stdout and stderr."""

@@ -1,121 +1,42 @@
-import json
-import os
-import random
 import shutil
-import signal
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_classification import flags, log_of, settings, start, train, write_chest_xray
+from killing import (
+    assert_same_run,
+    assert_terminates_with_one_line,
+    finished,
+    flags,
+    kill_and_resume,
+    log_of,
+    needs_signals,
+    start,
+)
 
-from cxr import checkpoints
-from pytorch_classification import report
-from pytorch_classification import train_classification as training
-from pytorch_classification.model import TASK
-
-KILLED = -9
-TERMINATED = 143
-FAREWELL = "terminated: everything up to the last finished step is on disk"
-needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to end a process by")
-
-
-@pytest.fixture
-def without_pictures(monkeypatch):
-    """Drawing is the slowest part of a tiny run."""
-    monkeypatch.setattr(report, "draw", lambda *_args: None)
-    monkeypatch.setattr(report.plots, "loss_curves", lambda *_args, **_kwargs: None)
+from cxr import checkpoints, cli, resume, runtime
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_chest_xray(tmp_path_factory.mktemp("data") / "chest_xray", {"train": 24, "val": 2, "test": 6})
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
-    """A run in a process of its own that was never stopped."""
+def whole(script, data, tmp_path_factory):
+    """A run in a process of its own that was never stopped: its ``config``, and the ``seconds`` that it took."""
     place = tmp_path_factory.mktemp("whole")
-    config = settings(data, place, epochs=3)
-    assert finished(start(config)) == 0, log_of(config).read_text()
-    yield config
+    config, began = script.settings(data, place), time.monotonic()
+    assert finished(start(script, config)) == 0, log_of(config).read_text()
+    yield SimpleNamespace(config=config, seconds=time.monotonic() - began)
     shutil.rmtree(place, ignore_errors=True)
 
 
-def finished(process, timeout=None):
-    """The exit code of a process; one that takes longer than ``timeout`` seconds is killed."""
-    process.join(timeout)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    return process.exitcode
+# ------------------------------------------------------------------------------------------------------ stopped, killed
 
 
-def assert_same_run(one, other, pictures=True):
-    """Weights, optimizer, choices, log, scores and pictures of two runs are the same to the last bit."""
-    for name in ("last.pth", "best.pth"):
-        assert_same_state(
-            checkpoints.load(one.out_dir / name, task=TASK), checkpoints.load(other.out_dir / name, task=TASK)
-        )
-    assert_same_state(checkpoints.load(one.model_file, task=TASK), checkpoints.load(other.model_file, task=TASK))
-    assert (one.out_dir / "metrics.jsonl").read_bytes() == (other.out_dir / "metrics.jsonl").read_bytes()
-    reports = [json.loads((config.out_dir / "test_report.json").read_text()) for config in (one, other)]
-    assert_same_state(*reports)
-    if pictures:
-        names = {path.name for path in one.images_dir.iterdir()}
-        assert len(names) == 5 and names == {path.name for path in other.images_dir.iterdir()}
-        for name in names:
-            assert (one.images_dir / name).read_bytes() == (other.images_dir / name).read_bytes(), name
-    assert not list(other.out_dir.parent.rglob("*.partial"))
-
-
-def assert_same_state(one, other, where="state"):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for name in one.keys() - {"config", "provenance"}:  # the folders, and what was committed meanwhile
-            assert_same_state(one[name], other[name], f"{where}[{name!r}]")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            assert_same_state(*pair, f"{where}[{index}]")
-    else:
-        assert one == other, where
-
-
-def lines_of(config):
-    """What a run printed, each state of a progress bar a line."""
-    return log_of(config).read_text().replace("\r", "\n").splitlines()
-
-
-def has_begun(config):
-    return (config.out_dir / "last.pth").exists()
-
-
-def test_a_run_stopped_and_resumed_ends_like_one_that_was_not(monkeypatch, data, whole, folder, without_pictures):
-    config = settings(data, folder, epochs=3)
-    line_of = training.line_of
-
-    def stop(record, *others):
-        if record["epoch"] == 1:
-            raise KeyboardInterrupt
-        return line_of(record, *others)
-
-    monkeypatch.setattr(training, "line_of", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
-    monkeypatch.setattr(training, "line_of", line_of)
-    assert checkpoints.load(config.out_dir / "last.pth", task=TASK)["epoch"] == 1
-    assert not config.model_file.exists()
-    train(replace(config, resume=True))
-    assert_same_run(whole, config, pictures=False)
-
-
-def test_a_run_stopped_between_its_log_and_its_checkpoint_forgets_the_epoch(
-    monkeypatch, data, whole, folder, without_pictures
+def test_a_run_stopped_between_its_log_and_its_checkpoint_forgets_the_epoch_and_ends_as_if_never_stopped(
+    monkeypatch, script, data, whole, folder, without_pictures
 ):
-    config = settings(data, folder, epochs=3)
+    """The whole run had a process of its own, this one has not."""
+    config = script.settings(data, folder)
     save, saved = checkpoints.save, []
 
     def stop(path, **state):
@@ -126,134 +47,135 @@ def test_a_run_stopped_between_its_log_and_its_checkpoint_forgets_the_epoch(
 
     monkeypatch.setattr(checkpoints, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(config)
+        script.train(config)
     monkeypatch.setattr(checkpoints, "save", save)
     log = config.out_dir / "metrics.jsonl"
     assert len(log.read_text().splitlines()) == 2  # the second epoch is in the log and not in last.pth
+    assert script.load(config.out_dir / "last.pth")["epoch"] == 1
+    assert not (folder / script.checkpoints[-1]).exists()
     with log.open("a") as file:
         file.write('{"epoch": 3, "tr')  # and a line that a kill cut short
-    train(replace(config, resume=True))
-    assert_same_run(whole, config, pictures=False)
+    script.train(replace(config, resume=True))
+    assert_same_run(script, whole.config, config, pictures=False)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, whole, folder, without_pictures):
-    """The first run had a process of its own, this one has not."""
-    config = settings(data, folder / "same", epochs=3)
-    train(config)
-    assert_same_run(whole, config, pictures=False)
+def test_another_seed_begins_with_other_weights():
+    from pytorch_classification.model import build
 
     def first_weights(seed):
-        with training.runtime.start("cpu", "fp32", seed) as run:
-            return training.make_learner(settings(data, folder), 1, run).model.fc.weight
+        with runtime.start("cpu", "fp32", seed):
+            return build("none").fc.weight
 
     assert torch.equal(first_weights(0), first_weights(0)) and not torch.equal(first_weights(0), first_weights(1))
 
 
 @needs_signals
-def test_a_run_killed_at_any_touch_of_its_files_ends_like_one_that_was_not(whole, data, folder):
-    kill_and_resume(whole, data, folder, kills=3, seed=0)
+def test_a_run_killed_at_any_touch_of_its_files_ends_like_one_that_was_not(script, whole, folder):
+    kill_and_resume(script, whole.config, whole.seconds, folder, kills=3, seed=0)
 
 
 @needs_signals
 @pytest.mark.slow
-def test_a_run_killed_thirty_times_ends_like_one_that_was_not(whole, data, folder):
-    kill_and_resume(whole, data, folder, kills=30, seed=1)
-
-
-def kill_and_resume(whole, data, folder, kills, seed):
-    """Kill runs at drawn moments until ``kills`` is reached, resuming each until it is done and then starting another.
-
-    The moment is a touch of the files: between any two of them a kill leaves the same files behind. One in four draws
-    a short time instead, as a check on that reasoning. Every second one asks politely, by SIGTERM.
-    """
-    chance = random.Random(seed)
-    touches = int(log_of(whole).read_text().split()[-1])
-    assert touches > 40  # decoding, checkpoints, report and pictures
-    done, killed = 0, 0
-    while killed < kills or not done:
-        config = settings(data, folder / f"run{done}", epochs=3)
-        while True:
-            at, after, by = chance.randint(1, touches), None, (signal.SIGKILL, signal.SIGTERM)[killed % 2]
-            if killed % 4 == 2:
-                at, after, by = 0, chance.uniform(0.1, 5), signal.SIGKILL
-            if killed >= kills:
-                at, after = 0, None
-            code = finished(start(replace(config, resume=has_begun(config)), at, by), after)
-            if code == 0:
-                break
-            lines = lines_of(config)
-            assert code == (KILLED if by == signal.SIGKILL else TERMINATED), lines
-            assert by == signal.SIGKILL or lines[-1].endswith(FAREWELL)
-            killed += 1
-            for path in (config.out_dir / "last.pth", config.out_dir / "best.pth", config.model_file):
-                if path.exists():  # then it can be read
-                    checkpoints.load(path, task=TASK)
-        assert_same_run(whole, config)
-        shutil.rmtree(config.out_dir.parent)
-        done += 1
+def test_a_run_killed_thirty_times_ends_like_one_that_was_not(script, whole, folder):
+    kill_and_resume(script, whole.config, whole.seconds, folder, kills=30, seed=1)
 
 
 @needs_signals
-def test_sigterm_ends_a_run_with_one_line_and_what_is_saved_can_be_resumed(data, folder):
-    config = settings(data, folder, epochs=200)
-    process = start(config)
-    while not has_begun(config) and process.is_alive():
-        process.join(0.05)
-    process.terminate()
-    process.join()
-    lines = lines_of(config)
-    assert process.exitcode == TERMINATED, lines
-    assert lines[-1].endswith(FAREWELL)
-    assert not any("Traceback" in line or "Error" in line for line in lines)
-    assert not list(folder.rglob("*.partial"))
-    assert checkpoints.load(config.out_dir / "last.pth", task=TASK)["epoch"] >= 1
+def test_sigterm_ends_a_run_with_one_line_and_what_is_saved_can_be_resumed(script, data, folder):
+    assert_terminates_with_one_line(script, script.settings(data, folder, epochs=200))
+
+
+# ----------------------------------------------------------------------------------------------------- another run
 
 
 CHANGES = {
     "epochs": 4,
-    "size": 48,
+    "size": 96,
     "batch_size": 16,
     "lr": 1e-3,
     "weight_decay": 0.1,
     "average_share": 0.5,
-    "validation_share": 0.3,
-    "target_sensitivity": 0.9,
-    "flip_average": False,
     "seed": 1,
     "precision": "auto",
     "skip_bad": True,
     "weights": "imagenet",
 }
+MORE_CHANGES = {
+    "classification": {"validation_share": 0.3, "target_sensitivity": 0.9, "flip_average": False},
+    "detection": {
+        "backbone": "resnet50",
+        "negatives_per_positive": None,
+        "image_loss_weight": 0.1,
+        "calm_epochs": 0,
+        "allow_missing": True,
+    },
+}
 
 
-def test_a_resumed_run_with_another_setting_is_refused_by_the_name_of_the_setting(whole):
-    saved = checkpoints.load(whole.out_dir / "last.pth", task=TASK)["config"]
-    training.require_same(saved, replace(whole, resume=True))
-    for name, value in CHANGES.items():
-        flag = f"--{name.replace('_', '-')} was {saved[name]}, is {value}"
+def test_a_resumed_run_with_another_setting_is_refused_by_the_name_of_the_setting(script, whole):
+    saved = script.load(whole.config.out_dir / "last.pth")
+
+    def check(**changes):
+        now = {**saved, "config": {**cli.plain(whole.config), "resume": True, **changes}}
+        resume.require_same_run(saved, now, script.module.MAY_DIFFER, whole.config.out_dir)
+
+    check(**dict.fromkeys(script.module.MAY_DIFFER, "another"))  # where files lie, and what computes them
+    changes = CHANGES | MORE_CHANGES[script.name.rpartition("_")[2]]
+    for name, value in changes.items():
+        flag = f"--{name.replace('_', '-')} was {saved['config'][name]}, is {value}"
         with pytest.raises(ValueError, match=f"^--resume: another run than the one in .*: {flag}$"):
-            training.require_same(saved, replace(whole, resume=True, **{name: value}))
-    with pytest.raises(ValueError, match=r"--epochs was 3, is 4; --seed was 0, is 1$"):
-        training.require_same(saved, replace(whole, epochs=4, seed=1))
+            check(**{name: value})
+    with pytest.raises(ValueError, match=r"--epochs was \d, is 4; --seed was 0, is 1$"):
+        check(epochs=4, seed=1)
+    assert {*vars(whole.config)} == {*changes, *script.module.MAY_DIFFER}  # a new setting belongs to one of the two
 
 
-def test_where_files_lie_and_what_computes_may_differ(whole, tmp_path):
-    saved = checkpoints.load(whole.out_dir / "last.pth", task=TASK)["config"]
-    places = {name: tmp_path / name for name in ("data_dir", "out_dir", "images_dir", "model_file")}
-    training.require_same(saved, replace(whole, resume=True, device="auto", compile=True, **places))
-    names = {*vars(whole)}
-    assert names == {*CHANGES} | {*places} | {"device", "compile", "resume"}  # a new setting belongs to one of the two
+def test_another_number_of_processes_is_refused_while_an_epoch_is_left(script, whole):
+    """It divides the batches otherwise; a run that is trained has only its report to write, which is the same."""
+    saved = script.load(whole.config.out_dir / "last.pth")
+    two = {**saved, "processes": 2}
+    resume.require_same_run(saved, two, script.module.MAY_DIFFER, whole.config.out_dir)
+    with pytest.raises(ValueError, match=r"another run than the one in .*: the number of processes was 1, is 2$"):
+        resume.require_same_run({**saved, "epoch": 1}, two, script.module.MAY_DIFFER, whole.config.out_dir)
 
 
-def test_resuming_on_other_images_is_refused(whole, data, folder, command):
+def test_files_that_are_gone_new_or_changed_are_named():
+    config = {"data_dir": "here", "epochs": 1}
+    before = {f"{number}.png": "content" for number in range(9)}
+
+    def check(now):
+        states = [
+            {"config": config, "processes": 1, "epoch": 1, "data": resume.listed(facts)} for facts in (before, now)
+        ]
+        resume.require_same_run(*states, (), None)
+
+    check(dict(before))
+    with pytest.raises(ValueError, match=r"^--resume: the images in here are not .*: gone: 8\.png; new: a\nb\.png$"):
+        check({**{name: fact for name, fact in before.items() if name != "8.png"}, "a\nb.png": "content"})
+    with pytest.raises(ValueError, match=r": changed: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 4 more$"):
+        check(dict.fromkeys(before, "other"))
+
+
+def test_what_decides_about_tens_of_thousands_of_files_fits_a_checkpoint(tmp_path):
+    facts = {f"{number:036}.dcm": "content" for number in range(30_000)}
+    checkpoints.save(tmp_path / "last.pth", task="test", data=resume.listed(facts))
+    assert (tmp_path / "last.pth").stat().st_size < 2**21
+
+
+def test_resuming_on_other_images_is_refused(script, data, whole, folder, command):
     other = shutil.copytree(data, folder / "data")
-    (other / "train" / "NORMAL" / "IM-0000-0000.jpeg").unlink()
-    config = settings(other, folder, epochs=3, resume=True)
+    images = sorted(
+        path for path in other.rglob("*.*") if path.suffix in (".jpeg", ".dcm") and "test" not in path.parts
+    )
+    shutil.copy(images[1], images[0])
+    config = script.settings(other, folder, resume=True)
     config.out_dir.mkdir()
-    shutil.copy(whole.out_dir / "last.pth", config.out_dir)
-    ended = command(training.main, *flags(config))
-    assert ended.code == 2 and not config.model_file.exists()
-    assert ended.err.splitlines()[-1].endswith(f"the images in {other} are not those that the run began with")
+    shutil.copy(whole.config.out_dir / "last.pth", config.out_dir)
+    ended = command(script.module.main, *flags(config))
+    assert ended.code == 2 and not (folder / script.checkpoints[-1]).exists()
+    line = ended.err.splitlines()[-1]
+    assert f"the images in {other} are not those that the run began with: changed: " in line
+    assert line.endswith(images[0].name)
 
 
 @pytest.mark.parametrize(
@@ -264,12 +186,12 @@ def test_resuming_on_other_images_is_refused(whole, data, folder, command):
         (b"PK\x03\x04 cut short", "last.pth: "),
     ],
 )
-def test_resuming_without_a_checkpoint_ends_in_one_line(data, tmp_path, command, content, message):
-    config = settings(data, tmp_path, resume=True)
+def test_resuming_without_a_checkpoint_ends_in_one_line(script, data, tmp_path, command, content, message):
+    config = script.settings(data, tmp_path, resume=True)
     if content is not None:
         config.out_dir.mkdir()
         (config.out_dir / "last.pth").write_bytes(content)
-    ended = command(training.main, *flags(config))
+    ended = command(script.module.main, *flags(config))
     line = ended.err.splitlines()[-1]
     assert ended.code == 2 and line.startswith("error: ") and message in line
-    assert str(config.out_dir / "last.pth") in line and not config.model_file.exists()
+    assert str(config.out_dir / "last.pth") in line and not (tmp_path / script.checkpoints[-1]).exists()

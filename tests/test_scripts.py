@@ -10,7 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import pytest
-from tiny_classification import CONTEXT, ROOT, flags, settings, train
+from killing import CONTEXT, ROOT, flags
+from tiny_classification import settings, train
 
 from cxr import checkpoints, runlog
 from pytorch_classification import data_load, report

@@ -1,7 +1,6 @@
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 import tiny_detection
 import torch
-from tiny_detection import ROOT, exam_id, few_samples, flags, settings, train, write_rsna
+from killing import ROOT, flags
+from tiny_detection import exam_id, few_samples, settings, write_rsna
 
 from cxr import checkpoints, runlog, runtime
 from pytorch_detection import train_detection
@@ -22,7 +22,6 @@ from pytorch_detection.train_detection import (
     TrainConfig,
     averaged,
     make_learner,
-    require_same,
     total_loss,
     train_one_epoch,
     validate,
@@ -105,14 +104,16 @@ def test_no_patient_and_no_picture_is_in_two_parts(data):
     assert all(any(exam.boxes_xyxy for exam in part) for part in parts)
 
 
-def test_the_digest_changes_with_pictures_boxes_and_parts(data):
+def test_pictures_boxes_and_parts_decide_what_a_run_learns_from(data):
     first = data.exams[0]
     others = (
         replace(data, hashes=["0" * 64, *data.hashes[1:]]),
         replace(data, exams=[replace(first, boxes_xyxy=((1.0, 2.0, 3.0, 4.0),)), *data.exams[1:]]),
         replace(data, train=data.validation, validation=data.train),
     )
-    assert len({data.digest(), *(other.digest() for other in others)}) == 4
+    changed = [{name for name, fact in other.facts().items() if data.facts()[name] != fact} for other in others]
+    assert changed[:2] == [{first.path.name}] * 2
+    assert changed[2] == {data.exams[i].path.name for i in (*data.train, *data.validation)}
 
 
 def test_an_epoch_has_every_positive_and_as_many_negatives_as_asked(data, finished):
@@ -277,61 +278,6 @@ def test_telling_cases_show_found_missed_and_false_boxes():
     assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
     few = telling_cases(box_metrics.match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
     assert len(few) == 9 == len(set(few.tolist()))
-
-
-# -------------------------------------------------------------------------------------------------------- resume
-
-
-class Stopped(Exception):
-    pass
-
-
-def test_a_stopped_and_resumed_run_ends_like_one_that_was_not(finished, folder, monkeypatch):
-    config = settings(finished.data, folder / "whole", epochs=3)
-    train(config)
-    parts = settings(finished.data, folder / "parts", epochs=3)
-
-    def stop(*_args):
-        raise Stopped
-
-    saved = train_detection.line_of
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            train_detection, "line_of", lambda record, *rest: stop() if record["epoch"] == 2 else saved(record, *rest)
-        )
-        with pytest.raises(Stopped):
-            train(parts)
-    runlog.append(parts.out_dir / "metrics.jsonl", {"epoch": 3, "left": "by an epoch that was not saved"})
-    train(replace(parts, resume=True))
-    for name in ("last.pth", "best_weights.pth", "best.pth"):
-        one, other = (checkpoints.load(some.out_dir / name, task=TASK) for some in (config, parts))
-        assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items()), name
-        assert one.get("prediction") == other.get("prediction")
-    assert runlog.read(config.out_dir / "metrics.jsonl") == runlog.read(parts.out_dir / "metrics.jsonl")
-    whole, again = (json.loads((some.out_dir / "held_out_report.json").read_text()) for some in (config, parts))
-    assert whole["all"] == again["all"]
-
-
-def test_other_settings_are_not_resumed():
-    config = TrainConfig()
-    from cxr import cli
-
-    require_same(cli.plain(config), replace(config, device="cpu", resume=True, flip_average=False))
-    with pytest.raises(ValueError, match=r"--size was 384, is 512; --lr was 0\.0005, is 0\.1"):
-        require_same(cli.plain(config), replace(config, size=512, lr=0.1))
-
-
-def test_other_images_are_not_resumed(finished, folder):
-    other = write_rsna(folder / "dataset_det")
-    table = other / LABELS
-    x, y = re.search(r"exam001,(\d+),(\d+)", table.read_text()).groups()
-    table.write_text(table.read_text().replace(f"exam001,{x},{y}", f"exam001,{x},{int(y) + 1}"))
-    run = folder / "run"
-    run.mkdir()
-    shutil.copy(finished.config.out_dir / "last.pth", run)
-    config = replace(finished.config, data_dir=other, out_dir=run, resume=True)
-    with pytest.raises(ValueError, match=r"--resume: the images in .* are not those that the run began with"):
-        train(config)
 
 
 # ----------------------------------------------------------------------------------------------- the command line

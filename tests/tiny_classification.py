@@ -1,16 +1,11 @@
 """A data set in the Kaggle layout and settings with which the classification scripts run in seconds."""
 
-import multiprocessing
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
 PER_CLASS = {"train": 32, "val": 2, "test": 12}
 
 
@@ -76,62 +71,3 @@ def train(config: Any) -> None:
 
     with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
         fit(config, run)
-
-
-def flags(config: Any) -> list[str]:
-    """The command line that gives ``config``."""
-    words: list[str] = []
-    for name, value in vars(config).items():
-        flag = "--" + name.replace("_", "-")
-        words += [flag if value else flag.replace("--", "--no-", 1)] if isinstance(value, bool) else [flag, str(value)]
-    return words
-
-
-# Processes that start at once and can be killed: the parent of them all has imported what takes long, and nothing else.
-CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-if os.name == "posix":
-    CONTEXT.set_forkserver_preload(["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg"])
-
-
-def start(config: Any, die_at: int = 0, die_by: int = signal.SIGTERM) -> Any:
-    """The training script in a process of its own; what it prints goes to ``log_of(config)``.
-
-    With ``die_at`` the process sends itself the signal ``die_by`` when it touches its files for the ``die_at``-th time.
-    """
-    folder = config.out_dir.parent
-    process = CONTEXT.Process(target=_run, args=(flags(config), log_of(config), folder, die_at, int(die_by)))
-    process.start()
-    return process
-
-
-def log_of(config: Any) -> Path:
-    """Where a process of ``start`` prints; its last line counts how often a run that ended had touched its files."""
-    return config.out_dir.parent / "log.txt"
-
-
-def _run(arguments: list[str], log: Path, folder: Path, die_at: int, die_by: int) -> None:
-    sys.path.insert(0, str(ROOT))
-    from cxr import cli
-    from pytorch_classification.train_classification import main
-
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ["train_classification.py", *arguments]
-    touched = 0
-
-    def hook(event: str, details: tuple[object, ...]) -> None:
-        nonlocal touched
-        if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(details[0]).startswith(str(folder)):
-            touched += 1
-            if touched == die_at:
-                os.kill(os.getpid(), die_by)
-
-    sys.addaudithook(hook)
-    code = cli.run(main)
-    if code == 0:
-        print(f"touched {touched}")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # not sys.exit: the log is to end here

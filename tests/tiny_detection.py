@@ -20,7 +20,6 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from pytorch_detection.rsna_dataset import CLASS_INFO, CLASSES, IMAGES, LABELS, MAPPING
 
-ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 120, 90  # not square: x and y are scaled by different factors
 EXAMS = 48
 
@@ -128,18 +127,6 @@ def train(config: Any) -> str:
     ):
         fit(config, run)
     return printed.getvalue()
-
-
-def flags(config: Any) -> list[str]:
-    """The command line that gives ``config``."""
-    words: list[str] = []
-    for name, value in vars(config).items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif value is not None:
-            words += [flag, str(value)]
-    return words
 
 
 @functools.cache

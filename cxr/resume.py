@@ -1,0 +1,91 @@
+"""A run that goes on, or makes way for another: what makes two runs the same, and what is left of an earlier one."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SHOWN = 5  # files named in an error; more would scroll the reason away
+
+
+def listed(facts: Mapping[str, str]) -> Tensor:
+    """What a run learns from, as its checkpoint holds it: for each file a short hash of what decides about it.
+
+    Args:
+        facts: content, label and the like in any form, by the name of the file below the data folder.
+
+    Returns:
+        uint8 [bytes]; a tensor because ``checkpoints`` limits the structure around tensors, and names are many.
+    """
+    digests = {name: hashlib.sha256(fact.encode()).hexdigest()[:16] for name, fact in facts.items()}
+    return torch.frombuffer(bytearray(json.dumps(digests).encode()), dtype=torch.uint8)
+
+
+def require_same_run(
+    saved: Mapping[str, Any], now: Mapping[str, Any], may_differ: Collection[str], out_dir: Path
+) -> None:
+    """Refuse to continue the run in ``out_dir`` under what would make it another run.
+
+    Args:
+        saved: its checkpoint: ``config`` as ``cli.plain`` gives it, ``processes``, ``data`` as ``listed`` gives it,
+            and the number of finished epochs.
+        now: the first three of these as they are now.
+        may_differ: settings that do not decide the weights. The number of processes does while an epoch is left: it
+            divides the batches.
+
+    Raises:
+        ValueError: names each setting that differs, with both values, or the first files that do.
+    """
+    settings, current = saved["config"], now["config"]
+    differing = [
+        f"--{name.replace('_', '-')} was {settings.get(name)}, is {value}"
+        for name, value in current.items()
+        if name not in may_differ and settings.get(name) != value
+    ]
+    if saved["processes"] != now["processes"] and saved["epoch"] < current["epochs"]:
+        differing.append(f"the number of processes was {saved['processes']}, is {now['processes']}")
+    if differing:
+        raise ValueError(f"--resume: another run than the one in {out_dir}: {'; '.join(differing)}")
+    changes = _changes(*(json.loads(some["data"].numpy().tobytes()) for some in (saved, now)))
+    if changes:
+        raise ValueError(
+            f"--resume: the images in {current['data_dir']} are not those that the run began with: {changes}"
+        )
+
+
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
+    kinds = {
+        "gone": [name for name in before if name not in now],
+        "new": [name for name in now if name not in before],
+        "changed": [name for name in now if name in before and now[name] != before[name]],
+    }
+    return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def make_way(out_dir: Path, names: Sequence[str], report: str) -> None:
+    """Remove what an earlier run left in ``out_dir``: two must not mix, not even if the new one is killed soon.
+
+    A run that had not come to its report is told of, because somebody may have wanted to go on with it.
+
+    Args:
+        names: its checkpoints, the one that ``--resume`` reads first.
+        report: what it writes in the end.
+    """
+    if (out_dir / names[0]).exists() and not (out_dir / report).exists():
+        warnings.warn(
+            f"the run in {out_dir}, which has no {report} yet, is replaced by this new one; --resume would have gone "
+            "on with it",
+            stacklevel=2,
+        )
+    for name in (*names, report):
+        (out_dir / name).unlink(missing_ok=True)

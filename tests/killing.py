@@ -1,0 +1,251 @@
+"""Both training scripts in processes of their own, killed at any touch of their files, and what equal runs share."""
+
+import functools
+import importlib
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import tiny_classification
+import tiny_detection
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLED = -9
+TERMINATED = 143
+UNHEARD = -15  # SIGTERM before the script listens
+FAREWELL = "terminated: everything up to the last finished step is on disk"
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to end a process by")
+
+# Processes that start at once and can be killed: the parent of them all has imported what takes long, and nothing else.
+CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+if os.name == "posix":
+    CONTEXT.set_forkserver_preload(
+        ["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg", "pandas", "pydicom"]
+    )
+
+
+@dataclass(frozen=True)
+class Script:
+    """A training script, data and settings with which it runs in seconds, and what it leaves in the end.
+
+    ``settings(data_dir, folder, **changes)`` gives a config that writes under ``folder`` alone, where ``checkpoints``
+    and ``report`` then lie; ``within`` gives a context to run the script in, also in another process.
+    """
+
+    name: str
+    write_data: Callable[[Path], Path]
+    settings: Callable[..., Any]
+    train: Callable[[Any], object]
+    checkpoints: tuple[str, ...]
+    report: str
+    pictures: int
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(self.name)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """A checkpoint, which must be readable."""
+        from cxr import checkpoints
+
+        return checkpoints.load(path, task=self.module.TASK)
+
+
+SCRIPTS = {
+    "classification": Script(
+        "pytorch_classification.train_classification",
+        lambda folder: tiny_classification.write_chest_xray(folder / "data", {"train": 24, "val": 2, "test": 6}),
+        functools.partial(tiny_classification.settings, epochs=3),
+        tiny_classification.train,
+        ("run/last.pth", "run/best.pth", "model.pth"),
+        "run/test_report.json",
+        5,
+    ),
+    "detection": Script(
+        "pytorch_detection.train_detection",
+        lambda folder: tiny_detection.write_rsna(folder / "data"),
+        functools.partial(tiny_detection.settings, epochs=2, negatives_per_positive=0.25),
+        tiny_detection.train,
+        ("run/last.pth", "run/best_weights.pth", "run/best.pth"),
+        "run/held_out_report.json",
+        4,
+        tiny_detection.few_samples,
+    ),
+}
+
+
+def flags(config: Any) -> list[str]:
+    """The command line that gives ``config``."""
+    words: list[str] = []
+    for name, value in vars(config).items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, str(value)]
+    return words
+
+
+def start(script: Script, config: Any, die_at: tuple[str, int] = ("", 0), die_by: int = signal.SIGTERM) -> Any:
+    """The training script in a process of its own; what it prints goes to ``log_of(config)``.
+
+    With ``die_at`` the process sends itself the signal ``die_by`` when it touches the file of that name, below the
+    folder of all its files, for the time of that number.
+    """
+    what = (script.name, script.within, flags(config), log_of(config))
+    process = CONTEXT.Process(target=_run, args=(*what, die_at, int(die_by)))
+    process.start()
+    return process
+
+
+def log_of(config: Any) -> Path:
+    """Where a process of ``start`` prints; the last line of a run that ended counts its touches of each file."""
+    return config.out_dir.parent / "log.txt"
+
+
+def lines_of(config: Any) -> list[str]:
+    """What a run printed, each state of a progress bar a line."""
+    return log_of(config).read_text(encoding="utf-8").replace("\r", "\n").splitlines()
+
+
+def _run(
+    script: str, within: Callable[[], Any], arguments: list[str], log: Path, die_at: tuple[str, int], die_by: int
+) -> None:
+    sys.path.insert(0, str(ROOT))
+    from cxr import cli
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    main = importlib.import_module(script).main
+    sys.argv = [script, *arguments]
+    folder, touched = f"{log.parent}{os.sep}", Counter[str]()
+
+    def hook(event: str, details: tuple[object, ...]) -> None:
+        if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(details[0]).startswith(folder):
+            name = re.sub(r"\.\d+\.partial$", "", str(details[0]).removeprefix(folder))
+            name = re.sub(r"(?<=decoded)/.*", "", Path(name).as_posix())
+            touched[name] += 1
+            if (name, touched[name]) == die_at:
+                os.kill(os.getpid(), die_by)
+
+    sys.addaudithook(hook)
+    with within():
+        code = cli.run(main)
+    if code == 0:
+        print(json.dumps(touched))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit: the log is to end here
+
+
+def finished(process: Any, timeout: float | None = None, by: int = signal.SIGTERM) -> int:
+    """The exit code of a process; one that takes longer than ``timeout`` seconds gets the signal ``by``."""
+    process.join(timeout)
+    if process.is_alive():
+        os.kill(process.pid, by)
+        process.join()
+    return process.exitcode
+
+
+def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, kills: int, seed: int) -> None:
+    """Kill runs at drawn moments until ``kills`` is reached, resuming each until it is done and then starting another.
+
+    The moment is a touch of a file, of all files in turn: between any two of them a kill leaves the same files behind.
+    One in four is a moment within the ``seconds`` that the run ``whole`` took instead, as a check on that reasoning.
+    Every second one asks politely, by SIGTERM. Each run that is done must equal ``whole``.
+    """
+    chance = random.Random(seed)
+    touches = json.loads(lines_of(whole)[-1])
+    assert {"run/decoded", "run/metrics.jsonl", script.report, *script.checkpoints} <= {*touches}
+    assert sum(name.startswith("images/") for name in touches) == script.pictures
+    names = itertools.cycle(chance.sample(sorted(touches), len(touches)))
+    done, met = 0, []
+    while len(met) < kills or not done:
+        config = script.settings(whole.data_dir, folder / f"run{done}")
+        while True:
+            at, after, by = ("", 0), None, (signal.SIGKILL, signal.SIGTERM)[len(met) % 2]
+            if len(met) < kills and len(met) % 8 in (2, 5):
+                after = chance.uniform(0, seconds)
+            elif len(met) < kills:
+                name = next(names)
+                at = (name, chance.randint(1, touches[name]))
+            resume = (config.out_dir / "last.pth").exists()
+            code = finished(start(script, replace(config, resume=resume), at, by), after, by)
+            if code == 0:
+                break
+            lines = lines_of(config)
+            assert code in ((KILLED,) if by == signal.SIGKILL else (TERMINATED, UNHEARD)), lines
+            assert code != TERMINATED or lines[-1].endswith(FAREWELL), lines
+            met.append(at[0] or "a moment")
+            for name in script.checkpoints:
+                path = config.out_dir.parent / name
+                if path.exists():
+                    script.load(path)
+        assert_same_run(script, whole, config)
+        shutil.rmtree(config.out_dir.parent)
+        done += 1
+    print(f"{len(met)} kills in {done} runs: {dict(Counter(met))}")
+
+
+def assert_terminates_with_one_line(script: Script, config: Any) -> None:
+    """SIGTERM after the first checkpoint, which then can be read, ends the run ``config`` with one line."""
+    process, last = start(script, config), config.out_dir / "last.pth"
+    while not last.exists() and process.is_alive():
+        time.sleep(0.05)
+    process.terminate()
+    process.join()
+    lines = lines_of(config)
+    assert process.exitcode == TERMINATED, lines
+    assert lines[-1].endswith(FAREWELL)
+    assert not any("Traceback" in line or "Error" in line for line in lines)
+    assert not list(config.out_dir.parent.rglob("*.partial"))
+    assert script.load(last)["epoch"] >= 1
+
+
+def assert_same_run(script: Script, one: Any, other: Any, pictures: bool = True) -> None:
+    """Weights, optimizer, choices, log, scores and pictures of two runs are the same to the last bit."""
+    places = [config.out_dir.parent for config in (one, other)]
+    for name in script.checkpoints:
+        assert_same_state(*(script.load(place / name) for place in places), where=name)
+    assert (one.out_dir / "metrics.jsonl").read_bytes() == (other.out_dir / "metrics.jsonl").read_bytes()
+    assert_same_state(*(json.loads((place / script.report).read_text()) for place in places), where=script.report)
+    if pictures:
+        drawn = [{path.name: path.read_bytes() for path in config.images_dir.iterdir()} for config in (one, other)]
+        assert len(drawn[0]) == script.pictures and drawn[0].keys() == drawn[1].keys()
+        assert [name for name, content in drawn[0].items() if content != drawn[1][name]] == []
+    assert not list(other.out_dir.parent.rglob("*.partial"))
+
+
+def assert_same_state(one: Any, other: Any, where: str) -> None:
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one.keys() - {"config", "provenance"}:  # the folders, and what was committed meanwhile
+            assert_same_state(one[name], other[name], f"{where}[{name!r}]")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same_state(*pair, f"{where}[{index}]")
+    else:
+        assert one == other, where
