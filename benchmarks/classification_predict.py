@@ -1,21 +1,17 @@
-"""What prediction costs over what it cannot do without.
+"""What prediction costs over what it cannot do without, and whether its memory grows with the number of files.
 
     python benchmarks/classification_predict.py
 
 1. One image as a whole process against `python -c "import torch, torchvision"`, alternating.
 2. A folder of JPEG files of the size that Kaggle's have, against the slower of only decoding them (all cores) and only
    computing on squares in memory (same network and precision), alternating in one process, start-up left out.
+3. The most memory of a process that predicts ten times as many files, against one that predicts some.
 
 Prints median ratios with their range. Files and an untrained model are generated; --folder measures real files.
 """
 
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from PIL import Image
 
+from benchmarks import generated, prediction
+from benchmarks.alternating import spread
+from benchmarks.own_process import run_alone
 from cxr import cli, pixels, runtime
-from cxr.decoded import cores
-from pytorch_classification import predict_classification as prediction
+from pytorch_classification import predict_classification as script
 from pytorch_classification.model import Classifier, build
-
-SCRIPT = Path(prediction.__file__)
 
 
 @dataclass(frozen=True)
@@ -41,79 +36,50 @@ class BenchConfig:
     files: int = cli.flag(500, help="files in the generated folder")
     folder: Path | None = cli.flag(None, help="measure these files instead")
     size: int = cli.flag(112, help="side in pixels of the square the network sees")
+    memory_files: int = cli.flag(1000, help="files of the smaller of the predictions whose memory is compared; 0: none")
 
 
-def write_files(folder: Path, count: int) -> None:
-    """Smooth grey JPEGs of 1,000 to 2,000 pixels, 40 different ones under ``count`` names."""
-    generator = np.random.default_rng(0)
-    for index in range(min(count, 40)):
-        width, height = generator.integers(1000, 2000), generator.integers(700, 1500)
-        coarse = generator.integers(0, 256, (height // 16, width // 16), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{index}.jpeg")
-    for index in range(40, count):
-        (folder / f"{index}.jpeg").write_bytes((folder / f"{index % 40}.jpeg").read_bytes())
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """Wall time of ``action``."""
-    begun = time.perf_counter()
-    action()
-    return time.perf_counter() - begun
-
-
-def whole_process(image: Path, model: Path, rounds: int) -> list[float]:
-    """Time of a prediction over time of the imports, in each round."""
-    imports = [sys.executable, "-c", "import torch, torchvision"]
-    predict = [sys.executable, str(SCRIPT), "--image", str(image), "--model", str(model), "--no-grad-cam"]
-    ratios: list[float] = []
-    for _ in range(rounds):
-        base = seconds(lambda: subprocess.run(imports, check=True))
-        ratios.append(seconds(lambda: subprocess.run(predict, check=True, capture_output=True)) / base)
-    return ratios
-
-
-def folder_share(paths: list[Path], classifier: Classifier, rounds: int, run: runtime.Runtime) -> list[float]:
-    """Time of the slower of decoding and computing over time of the prediction, in each round."""
-    size = classifier.store_size
-    squares = np.stack([pixels.read_square(path, size)[0] for path in paths[:32]])
-    config = prediction.PredictConfig(image=("",))
-
-    def decode() -> None:
-        with ThreadPoolExecutor(cores()) as pool:
-            for _ in pool.map(lambda path: pixels.read_square(path, size), paths):
-                pass
-
-    def compute() -> None:
-        for _ in range(0, len(paths), len(squares)):
-            classifier.probabilities(squares, run)
-
-    shares: list[float] = []
-    for round_number in range(rounds + 1):
-        decoding, computing = seconds(decode), seconds(compute)
-        predicting = seconds(lambda: prediction.predict(classifier, paths, config, False, run))
-        if round_number:  # the first warms up
-            shares.append(max(decoding, computing) / predicting)
-            rates = [len(paths) / taken for taken in (decoding, computing, predicting)]
-            print("images/s: decoding {:.0f}, computing {:.0f}, predicting {:.0f}".format(*rates))
-    return shares
+def measure_memory(paths: list[Path], few: int, model: Path, place: Path) -> None:
+    """Print the most memory of a prediction on ``few`` files and on ten times as many."""
+    peaks: list[float] = []
+    for count in (few, 10 * few):
+        images = prediction.repeated(paths, count, place / str(count))
+        arguments = ["--image", str(images), "--model", str(model), "--output-dir", str(place / "predictions")]
+        peaks.append(run_alone(prediction.peak_of, script.main, [*arguments, "--device", "cpu"]))
+    print(f"most memory: {few} files {peaks[0]:.0f} MiB, {10 * few} files {peaks[1]:.0f} MiB")
+    print(spread("memory of ten times as many files / memory", [peaks[1] / peaks[0]]))
 
 
 def main() -> None:
     """Measure and print."""
     config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as name, runtime.start("cpu", "fp32", seed=0) as run:
-        folder = config.folder or Path(name) / "files"
+        place = Path(name)
         if config.folder is None:
-            folder.mkdir()
-            write_files(folder, config.files)
-        paths = pixels.find_images([str(folder)])
-        model = build("none").to(memory_format=torch.channels_last).eval()
-        classifier = Classifier(model, config.size, config.size + config.size // 8, True, 1.0, 0.5)
-        classifier.save(Path(name) / "model.pth")
-        ratios = whole_process(paths[0], Path(name) / "model.pth", config.rounds)
-        shares = folder_share(paths, classifier, config.rounds, run)
-    for title, values in (("one image / imports", ratios), ("share of the slower part", shares)):
-        print(f"{title}: median {statistics.median(values):.2f}, range {min(values):.2f} to {max(values):.2f}")
+            paths = [place / f"{number}.jpeg" for number in range(config.files)]
+            generated.write_jpegs(paths)
+        else:
+            paths = pixels.find_images([str(config.folder)])
+        network = build("none").to(memory_format=torch.channels_last).eval()
+        classifier = Classifier(network, config.size, config.size + config.size // 8, True, 1.0, 0.5)
+        model = place / "model.pth"
+        classifier.save(model)
+        command = [sys.executable, str(Path(script.__file__)), "--image", str(paths[0]), "--model", str(model)]
+        print(prediction.whole_process([*command, "--no-grad-cam"], config.rounds))
+
+        squares = np.stack([pixels.read_square(path, classifier.store_size)[0] for path in paths[:32]])
+        settings = script.PredictConfig(image=("",))
+
+        def compute() -> None:
+            for first in range(0, len(paths), len(squares)):
+                classifier.probabilities(squares[: len(paths) - first], run)
+
+        def predict() -> None:
+            script.predict(classifier, paths, settings, False, run)
+
+        print(prediction.folder(paths, classifier.store_size, compute, predict, config.rounds))
+        if config.memory_files:
+            measure_memory(paths, config.memory_files, model, place)
 
 
 if __name__ == "__main__":
