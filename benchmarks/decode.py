@@ -1,0 +1,152 @@
+"""Images per second from files to grey squares, against what plain Pillow and plain pydicom give.
+
+    python benchmarks/decode.py --images chest_xray/train --dicoms dataset_det/stage_2_train_images
+
+Alternates, over several rounds in one process and on the same files: read_square on all cores; decode, which also
+hashes the files and writes the store; Pillow or pydicom with a resize from the whole picture, on one core and on all;
+Pillow's draft mode; and simplejpeg, torchcodec and pylibjpeg where they are installed. Prints median ratios with their
+range, and how far in grey levels the squares of read_square are from those of the whole pictures.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks import generated
+from benchmarks.alternating import alternate, rates, speedups, spread
+from cxr import cli, decoded, pixels
+
+Reader = Callable[[Path, int], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is read, and how often."""
+
+    rounds: int = cli.flag(5, help="measurements of each kind, alternating")
+    files: int = cli.flag(80, help="files of each kind that are read")
+    images: Path | None = cli.flag(None, help="folder of JPEG files; without it they are generated")
+    dicoms: Path | None = cli.flag(None, help="folder of DICOM files; without it they are generated")
+    size: int = cli.flag(256, help="side in pixels of the squares")
+
+
+def ours(path: Path, size: int) -> NDArray[np.uint8]:
+    """The project's square."""
+    return pixels.read_square(path, size)[0]
+
+
+def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """With the antialiasing of torchvision's Resize and of read_square, the cheapest there is."""
+    return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def with_pillow(path: Path, size: int) -> NDArray[np.uint8]:
+    """The whole picture, then the square."""
+    with Image.open(path) as image:
+        return squash(image, size)
+
+
+def with_draft(path: Path, size: int) -> NDArray[np.uint8]:
+    """Shrunk by the decoder to no less than twice the square, as Pillow's own thumbnail does."""
+    with Image.open(path) as image:
+        image.draft("L", (2 * size, 2 * size))
+        return squash(image, size)
+
+
+def with_simplejpeg(path: Path, size: int) -> NDArray[np.uint8]:
+    """Shrunk by libjpeg-turbo in the same way."""
+    import simplejpeg
+
+    grey = simplejpeg.decode_jpeg(path.read_bytes(), "GRAY", min_height=2 * size, min_width=2 * size)
+    return squash(Image.fromarray(grey[..., 0]), size)
+
+
+def with_torchcodec(path: Path, size: int) -> NDArray[np.uint8]:
+    """The whole picture; torchcodec shrinks nothing."""
+    from torchcodec.decoders import decode_jpeg
+
+    return squash(Image.fromarray(decode_jpeg(path, mode="GRAY")[0].numpy()), size)
+
+
+def with_pydicom(path: Path, size: int, plugin: str = "") -> NDArray[np.uint8]:
+    """The stored values as they are, no window and no polarity, then the square."""
+    from pydicom.pixels.utils import pixel_array
+
+    return squash(Image.fromarray(pixel_array(path, decoding_plugin=plugin)), size)
+
+
+def with_pylibjpeg(path: Path, size: int) -> NDArray[np.uint8]:
+    """The same by another decoder."""
+    return with_pydicom(path, size, "pylibjpeg")
+
+
+def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: BenchConfig) -> None:
+    """Print how fast the squares of ``paths`` are made by us and by ``peers``, of which the first is the plain way."""
+    plain = next(iter(peers))
+
+    def on_all_cores(reader: Reader) -> None:
+        with ThreadPoolExecutor(decoded.cores()) as pool:
+            list(pool.map(lambda path: reader(path, config.size), paths))
+
+    def into_store() -> None:
+        with tempfile.TemporaryDirectory() as place:
+            decoded.decode(paths, config.size, Path(place), name=kind, progress=False)
+
+    actions: dict[str, Callable[[], object]] = {
+        "read_square": lambda: on_all_cores(ours),
+        "store": into_store,
+        f"{plain} on one core": lambda: [peers[plain](path, config.size) for path in paths],
+        **{name: lambda reader=reader: on_all_cores(reader) for name, reader in peers.items()},
+    }
+    taken = alternate(actions, config.rounds)
+    print(f"{kind}, {len(paths)} files to {config.size} px on {decoded.cores()} cores")
+    print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
+    for mine in ("read_square", "store"):
+        for other in list(actions)[2:]:
+            print(spread(f"{kind}: speed of {mine} / {other}", speedups(taken, mine, other)))
+    pairs = ((ours(path, config.size).astype(np.int16), peers[plain](path, config.size)) for path in paths)
+    apart = [float(np.abs(mine - whole).mean()) for mine, whole in pairs]
+    print(spread(f"{kind}: grey levels between read_square and {plain}, mean of a picture", apart))
+
+
+def main() -> None:
+    """Measure JPEG, then DICOM."""
+    config = cli.parse(BenchConfig)
+    jpeg: dict[str, Reader] = {"Pillow": with_pillow, "Pillow draft": with_draft}
+    dicom: dict[str, Reader] = {"pydicom": with_pydicom}
+    for name, peers, reader in (
+        ("simplejpeg", jpeg, with_simplejpeg),
+        ("torchcodec", jpeg, with_torchcodec),
+        ("pylibjpeg", dicom, with_pylibjpeg),
+    ):
+        if find_spec(name):
+            peers[name] = reader
+        else:
+            print(f"{name} is not installed and left out")
+    with tempfile.TemporaryDirectory() as place:
+        names = range(config.files)
+        jpegs, dicoms = ([Path(place) / f"{name}{suffix}" for name in names] for suffix in (".jpeg", ".dcm"))
+        if config.images is None:
+            generated.write_jpegs(jpegs)
+        else:
+            jpegs = pixels.find_images([str(config.images)])[: config.files]
+        if config.dicoms is None:
+            generated.write_dicoms(dicoms)
+        else:
+            dicoms = pixels.find_images([str(config.dicoms)])[: config.files]
+        measure("JPEG", jpegs, jpeg, config)
+        measure("DICOM", dicoms, dicom, config)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
