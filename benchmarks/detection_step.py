@@ -1,0 +1,147 @@
+"""What a step of detection training costs beyond the bare network, and beside torchvision's own loop.
+
+    python benchmarks/detection_step.py
+
+Alternates, over several rounds in one process and on the same generated squares and boxes: steps of train_detection
+(batch, augmentation, weight average, logging and all); the same network's bare forward, backward and optimizer step on
+tensors already in memory; torchvision's reference way (its whole FasterRCNN on a ResNet-18 pyramid with its own
+defaults, float32, mirror image, SGD). Prints medians and ranges of the ratios; data preparation is timed alone as well.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FasterRCNN
+
+from cxr import cli, runtime
+from pytorch_detection import train_detection as training
+from pytorch_detection.model import GreyFasterRCNN, Target, construct
+from pytorch_detection.rsna_dataset import CLASSES, Exam, RsnaDetectionDataset
+from pytorch_detection.training_data import Data, augmented, batch_of, labelled
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Size of the measurement."""
+
+    rounds: int = cli.flag(5, help="measurements of each kind, alternating")
+    steps: int = cli.flag(4, help="steps in a measurement")
+    size: int = cli.flag(512, help="side in pixels of the square the network sees")
+    batch_size: int = cli.flag(8, help="images per step")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+def generated(count: int, size: int) -> Data:
+    """Noise in the form of a decoded data set; every second exam has one or two boxes of the usual sizes."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, size, size), dtype=np.uint8)
+    exams: list[Exam] = []
+    for index in range(count):
+        corners = random.uniform(0, 0.6, (index % 2 * (1 + index % 4 // 3), 2)) * size
+        sides = random.uniform((0.12, 0.18), (0.3, 0.4), corners.shape) * size
+        rows = np.concatenate([corners, corners + sides], axis=1).tolist()
+        boxes = tuple((left, top, right, bottom) for left, top, right, bottom in rows)
+        finding = CLASSES[2 if boxes else 0]
+        exams.append(Exam(str(index), Path(f"{index}.dcm"), boxes, finding, str(index), None, None, None))
+    store = RsnaDetectionDataset(images, np.full((count, 2), size, np.int32), exams)
+    return Data(exams, store, [""] * count, np.arange(count), np.arange(0), np.arange(0))
+
+
+def torchvision_step(size: int, device: torch.device) -> Callable[[Tensor, list[Target]], None]:
+    """One step as torchvision's reference training does it, on grey squares repeated to three channels."""
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
+    )
+    model = FasterRCNN(backbone, num_classes=2, min_size=size, max_size=size).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+
+    def step(stored: Tensor, targets: list[Target]) -> None:
+        images = [(image / 255).flip(1).expand(3, -1, -1).contiguous() for image in stored]
+        loss = torch.stack(list(model(images, targets).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def bare_step(
+    learner: training.Learner[GreyFasterRCNN],
+    settings: training.TrainConfig,
+    images: Tensor,
+    targets: list[Target],
+    run: runtime.Runtime,
+) -> None:
+    """Forward, backward and optimizer step on tensors that are already where they are needed."""
+    with run.autocast():
+        losses = learner.model(images, targets)
+    learner.optimizer.zero_grad(set_to_none=True)
+    training.total_loss(losses, settings).backward()
+    learner.optimizer.step()
+
+
+def main() -> None:
+    """Measure and print."""
+    config = cli.parse(BenchConfig)
+    settings = training.TrainConfig(
+        size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 4, negatives_per_positive=None
+    )
+    with runtime.start(config.device, "auto", seed=0) as run:
+        data = generated(config.steps * config.batch_size, config.size)
+        architecture = training.Architecture(settings.backbone, config.size, frozen=False, image_head=True)
+        learner = training.make_learner(settings, construct(architecture), config.steps, run)
+        learner.model.train()
+        generator = runtime.seed_epoch(0, 0, run)
+        stored, targets = batch_of(data, np.arange(config.batch_size), run)
+        images, boxes = augmented(stored, [one["boxes"] for one in targets], generator, False)
+        images, ready = images.contiguous(memory_format=torch.channels_last), labelled(boxes)
+        of_torchvision = torchvision_step(config.size, run.device)
+
+        def whole(number: int) -> None:
+            training.train_one_epoch(learner, data, settings, number, run)
+
+        def bare(_: int) -> None:
+            for _ in range(config.steps):
+                bare_step(learner, settings, images, ready, run)
+
+        def preparation(_: int) -> None:
+            for _ in range(config.steps):
+                batch, truths = batch_of(data, np.arange(config.batch_size), run)
+                augmented(batch, [one["boxes"] for one in truths], generator, False)
+
+        def reference(_: int) -> None:
+            for _ in range(config.steps):
+                of_torchvision(stored, targets)
+
+        kinds = (bare, whole, preparation, reference)
+        seconds: dict[str, list[float]] = {kind.__name__: [] for kind in kinds}
+        for number in range(config.rounds + 1):
+            for kind in kinds:
+                begun = time.perf_counter()
+                kind(number)
+                if run.device.type == "cuda":
+                    torch.cuda.synchronize()
+                if number:  # the first warms up
+                    seconds[kind.__name__].append((time.perf_counter() - begun) / config.steps)
+    print(f"seconds a step: {', '.join(f'{name} {statistics.median(took):.3f}' for name, took in seconds.items())}")
+    for title, above, below in (
+        ("speed of the whole step / bare step", "bare", "whole"),
+        ("speed of the whole step / torchvision's", "reference", "whole"),
+        ("data preparation / whole step", "preparation", "whole"),
+    ):
+        ratios = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+        print(f"{title}: median {statistics.median(ratios):.3f}, range {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
