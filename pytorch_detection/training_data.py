@@ -81,8 +81,8 @@ def augmented(
 ) -> tuple[Tensor, list[Tensor]]:
     """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and boxes to match.
 
-    Position, size and shape vary as chests do, tone as exposures do. ``calm`` leaves the mirror image and a little
-    shift: the last epochs settle on images as they are.
+    Position, size and shape vary as chests do, tone as exposures do, and half of the images show lungs of two patients.
+    ``calm`` leaves the mirror image and a little shift: the last epochs settle on images as they are.
     """
     count, device = len(stored), stored.device
     curves = augment.plain_curves(count, device)
@@ -101,7 +101,10 @@ def augmented(
         flip=0.5,
     )
     size = stored.shape[-1]
-    return augment.warp(images, matrices, size), augment.move_boxes(boxes, matrices, size, least_kept=0.4)
+    images, moved = augment.warp(images, matrices, size), augment.move_boxes(boxes, matrices, size, least_kept=0.4)
+    if calm:
+        return images, moved
+    return augment.join_halves(images, moved, generator, share=0.5, least_kept=0.4)
 
 
 def epoch_order(data: Data, config: "TrainConfig", epoch: int) -> NDArray[np.int64]:

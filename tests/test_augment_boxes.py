@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cxr.augment import move_boxes, random_affine, warp
+from cxr.augment import join_halves, move_boxes, random_affine, warp
 
 PLAIN = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
 
@@ -101,3 +101,50 @@ def test_boxes_stay_on_what_they_bound(turned):
         rows, columns = image.any(1).nonzero(), image.any(0).nonzero()
         seen = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
         assert (some - seen).abs().max() < 2  # a pixel for the drawing and one for the warping
+
+
+class TestJoinHalves:
+    SIZE = 100
+
+    def joined(self, boxes, share=1.0, least_kept=0.4, seed=0):
+        images = torch.arange(1, len(boxes) + 1).float()[:, None, None, None].expand(-1, 1, self.SIZE, self.SIZE)
+        boxes = [torch.tensor(some, dtype=torch.float32).reshape(-1, 4) for some in boxes]
+        return join_halves(images, boxes, torch.Generator().manual_seed(seed), share=share, least_kept=least_kept)
+
+    def test_each_half_brings_the_boxes_that_lie_in_it(self):
+        left, right = [5, 10, 40, 60], [60, 20, 95, 80]
+        images, boxes = self.joined([[[number, *left[1:]], right] for number in range(8)])
+        assert len({tuple(some[0].tolist()) for some in boxes}) == 8  # every image keeps a left half: its own
+        for number, (image, some) in enumerate(zip(images, boxes, strict=True)):
+            assert some.tolist() == [[number, *left[1:]], right]
+            assert (image[0, :, :40] == number + 1).all()
+            assert len(image[0, :, 60:].unique()) == 1
+        assert images[:, 0, 0, -1].sort().values.tolist() == list(range(1, 9))  # each right half is used once
+        assert images[:, 0, 0, -1].tolist() != list(range(1, 9))
+
+    def test_boxes_come_from_where_the_pixels_come_from(self):
+        images, boxes = self.joined([[], [[60, 20, 95, 80]], [], [[60, 30, 95, 80]]])
+        for image, some in zip(images, boxes, strict=True):
+            source = int(image[0, 0, -1]) - 1
+            assert some.tolist() == {1: [[60, 20, 95, 80]], 3: [[60, 30, 95, 80]]}.get(source, [])
+
+    def test_a_box_across_the_seam_is_cut_in_two(self):
+        first, second = self.joined([[[40, 0, 60, 9]]])[1][0].tolist()  # the only image joins with itself
+        assert 46 <= first[2] <= 54
+        assert first == [40, 0, first[2], 9] and second == [first[2], 0, 60, 9]
+
+    def test_what_keeps_too_little_of_its_width_is_dropped(self):
+        ((left, top, seam, bottom),) = self.joined([[[20, 0, 60, 9]]])[1][0].tolist()
+        assert (left, top, bottom) == (20, 0, 9) and 46 <= seam <= 54
+
+    def test_without_a_share_nothing_changes(self):
+        images, boxes = self.joined([[[5, 10, 40, 60]], []], share=0.0)
+        assert [len(some) for some in boxes] == [1, 0] and images[:, 0, 0, -1].tolist() == [1, 2]
+
+    def test_the_seam_is_soft_and_half_of_the_images_are_joined(self):
+        images, _ = self.joined([[]] * 400, share=0.5)
+        whole = (images[:, 0, 0, :] == images[:, 0, 0, :1]).all(dim=1)
+        assert 0.4 < whole.float().mean() < 0.6
+        steps = images[:, 0, 0, :].diff(dim=1).abs()
+        jump = (images[:, 0, 0, -1] - images[:, 0, 0, 0]).abs()
+        assert (steps.amax(dim=1) <= 0.26 * jump + 1e-3).all()
