@@ -19,6 +19,9 @@ import torch
 
 FORMAT = 1
 
+# A full disk, a used-up share of it, and a file larger than the file system (4 GiB on FAT) or the user's limit allows.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 _PARTIAL = re.compile(r".+\.(\d{1,9})\.partial", re.DOTALL)
 
 _LEAVES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
@@ -28,9 +31,14 @@ _PICKLE_MAGIC = b"\x80\2"  # protocol 2, the only one that torch writes
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object itself, keys of its storages
 # The structure of a checkpoint without the tensors: 45 KB for a ResNet-18 with its optimizer. 1 MB takes a second.
 _MAX_PICKLE_BYTES = 2**21
+# The largest that training writes here, a ResNet-50 detector with its average, optimizer and best weights, has 0.9 GB.
+_MAX_FILE_BYTES = 3 * 2**29
+# What a pickle holds once it may name again and again: 30 lists of two, each the next, are a thousand million values.
+_MAX_VALUES, _MAX_DEPTH = 2**18, 50
 # All that tensors and plain values ask for. torch allows more: 40 bytes of pickle, bytearray(10**10), fill the memory.
 _GLOBALS = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch (?!Untyped|Typed)\w+Storage"
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|"
+    r"torch (?!Untyped|Typed|Complex|Q)\w+Storage"
 )
 
 
@@ -39,9 +47,10 @@ def save(path: Path, *, task: str, **state: Any) -> None:
 
     Raises:
         TypeError: a value that ``read`` would refuse later, named by its key.
-        ValueError: a tensor that it would refuse (sparse, quantised), or a structure that is too large.
+        ValueError: a tensor that it would refuse (sparse, complex, expanded), or a structure that is too large.
         OSError: the file cannot be written; the old one is as it was.
     """
+    _require_bounded(state)
     _require_plain(state, "state")
 
     def write(file: BinaryIO) -> None:
@@ -86,7 +95,9 @@ def read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # how torch stores tensors is no news to a user
             _require_harmless(file)
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        _require_bounded(found)
+        return found
     except PermissionError:
         raise
     except Exception as error:  # a damaged file makes torch and zipfile raise nearly anything
@@ -126,15 +137,20 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise OSError(f"cannot write {path.absolute()}: {_reason(error, path, content.getbuffer().nbytes)}") from error
+        raise not_written(path, content.getbuffer().nbytes, error) from error
 
 
-def _reason(error: OSError, path: Path, needed: int) -> str:
+def not_written(path: Path, needed: int, error: OSError) -> OSError:
+    """What to raise when ``error`` kept ``needed`` bytes from ``path``: names the file, and the space if that lacks."""
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         free = shutil.disk_usage(path.parent).free
-        reason += f"; {needed / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free"
-    return reason
+        reason += f"; {_amount(needed)} are needed, {_amount(free)} are free"
+    return OSError(f"cannot write {path.absolute()}: {reason}")
+
+
+def _amount(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 @cache
@@ -160,10 +176,13 @@ def _is_running(process: int) -> bool:
 def _require_harmless(file: BinaryIO) -> None:
     """Refuse what torch would read only to run out of memory: compressed members, and calls that allocate."""
     magic = file.read(4)
+    size = file.seek(0, os.SEEK_END)
     file.seek(0)
+    if size > _MAX_FILE_BYTES:
+        raise ValueError(f"it has {size / 2**20:.0f} MiB; no checkpoint here takes more than {_MAX_FILE_BYTES >> 20}")
     if magic == _ZIP_MAGIC:
         with zipfile.ZipFile(file) as archive:
-            for pickled in _pickles(archive, file.seek(0, os.SEEK_END)):
+            for pickled in _pickles(archive, size):
                 _require_known_globals(io.BytesIO(pickled))
     elif magic.startswith(_PICKLE_MAGIC):
         for _ in range(_LEGACY_PICKLES):
@@ -192,6 +211,26 @@ def _require_known_globals(pickled: BinaryIO) -> None:
             raise ValueError(f"it asks for {name}, which tensors and plain values do not need")
         if (position or 0) > _MAX_PICKLE_BYTES:
             raise ValueError(f"its structure without the tensors takes over {_MAX_PICKLE_BYTES // 2**20} MiB")
+
+
+def _require_bounded(value: object) -> None:
+    """Refuse what takes next to nothing in a file and no end of memory or time in the reader's hands."""
+    waiting = [(value, 0)]
+    for _ in range(_MAX_VALUES):
+        if not waiting:
+            return
+        item, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"its values lie in one another more than {_MAX_DEPTH} deep")
+        if isinstance(item, torch.Tensor):
+            if item.layout == torch.strided and item.nbytes > item.untyped_storage().nbytes():
+                raise ValueError(f"a tensor of {item.nbytes} bytes repeats {item.untyped_storage().nbytes()} bytes")
+        elif isinstance(item, dict):
+            inside = cast(dict[object, object], item)
+            waiting += [(part, depth + 1) for pair in inside.items() for part in pair]
+        elif isinstance(item, (list, tuple)):
+            waiting += [(part, depth + 1) for part in cast(list[object], item)]
+    raise ValueError(f"it holds more than {_MAX_VALUES} values, or few of them over and over")
 
 
 def _require_plain(value: object, where: str) -> None:

@@ -22,6 +22,8 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
+_LONGEST_MESSAGE = 2000  # characters; what a hostile file holds may be quoted in one
+
 ConfigType = TypeVar("ConfigType")
 
 
@@ -108,7 +110,9 @@ def run(main: Callable[[], int | None]) -> int:
         _flush_or_discard()
         return EXIT_BROKEN_PIPE
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {one_line(error) or type(error).__name__}", file=sys.stderr)
+        message = one_line(error) or type(error).__name__
+        cut = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+        print(f"error: {cut}", file=sys.stderr)
         _flush_or_discard()
         return EXIT_USER_ERROR
     except KeyboardInterrupt:

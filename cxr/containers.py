@@ -13,6 +13,9 @@ MAX_PIXELS = 80_000_000
 MIN_SIDE = 16
 # A progressive JPEG has about 10 scans. Each costs time by the picture's size, however few bytes it has.
 MAX_SCAN_PIXELS = 20 * MAX_PIXELS
+# Segments of a JPEG, chunks of a PNG, values of a TIFF field. The largest pictures have some 20,000 of the latter two;
+# each costs a microsecond and 40 bytes, however few it takes in the file.
+MAX_PARTS = 100_000
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -47,15 +50,15 @@ def jpeg_header(data: bytes) -> Header:
     """The frame header of a JPEG (also lossless and JPEG-LS), and the stream less its comments and APPn segments.
 
     Raises:
-        ValueError: no JPEG, no frame header, no scan, more scans than ``MAX_SCAN_PIXELS`` allow, or too few bytes for
-            its size.
+        ValueError: no JPEG, no frame header, no scan, more segments than ``MAX_PARTS`` or scans than
+            ``MAX_SCAN_PIXELS`` allow, or too few bytes for its size.
     """
     if data[:2] != JPEG_MAGIC[:2]:
         raise ValueError(f"compressed data that begin with {data[:4]!r} are not JPEG")
     kept, position, orientation, components = [data[:2]], 2, 1, b""
     height = width = depth = 0
     huffman_dct = lossless = False
-    while True:
+    for _ in range(MAX_PARTS):
         position = data.find(b"\xff", position)
         marker = data[position + 1] if 0 <= position < len(data) - 3 else 0xD9
         if marker == 0xD9:
@@ -78,6 +81,8 @@ def jpeg_header(data: bytes) -> Header:
         if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
             kept.append(segment)
         position = max(end, position + 2)
+    else:
+        raise ValueError(f"a JPEG of more than {MAX_PARTS} segments")
     if not components:
         raise ValueError("a JPEG without a frame header")
     if (scans := data.count(b"\xff\xda", position)) * width * height > MAX_SCAN_PIXELS:
@@ -93,10 +98,12 @@ def png_header(data: bytes) -> Header:
     """The header of a PNG, and the stream of those chunks that hold the picture.
 
     Raises:
-        ValueError: no header chunk, or an animation.
+        ValueError: no header chunk, an animation, or more chunks than ``MAX_PARTS``.
     """
     kept, position, orientation, ihdr = [PNG_MAGIC], 8, 1, b""
-    while position + 8 <= len(data):
+    for _ in range(MAX_PARTS):
+        if position + 8 > len(data):
+            break
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if kind == b"acTL":
@@ -111,6 +118,8 @@ def png_header(data: bytes) -> Header:
         if kind == b"IEND":
             break
         position = end
+    else:
+        raise ValueError(f"a PNG of more than {MAX_PARTS} chunks")
     if len(ihdr) != 13:
         raise ValueError("a PNG without a header chunk")
     width, height, depth = struct.unpack(">IIB", ihdr[:9])
@@ -140,6 +149,8 @@ def tiff_header(data: bytes) -> Header:
         size = _TIFF_TYPE_BYTES.get(kind, 1) * count
         if size > 4 and struct.unpack(order + "I", value)[0] + size > len(data):
             raise ValueError(f"a TIFF whose field {tag} lies beyond the end of the file")
+        if count > MAX_PARTS:
+            raise ValueError(f"a TIFF whose field {tag} has {count} values")
         if tag in _TIFF_SINGLE and (count != 1 or kind not in (3, 4)):
             raise ValueError(f"a TIFF whose field {tag} has {count} values of type {kind}; expected one integer")
     check_size(numbers.get(_WIDTH, 0), numbers.get(_HEIGHT, 0))

@@ -16,7 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import pixels
+from cxr import checkpoints, pixels
 
 # The modules between a file and its square; a change in any of them rebuilds the store.
 _DECODING_CODE = (
@@ -24,6 +24,7 @@ _DECODING_CODE = (
     "pixels.py",
     "containers.py",
     "raster.py",
+    "room.py",
     "greyscale.py",
     "dicom.py",
     "dicom_elements.py",
@@ -64,7 +65,8 @@ def decode(
         name: what the images are, in the file name and on the progress bar; one store is kept for a name and size.
 
     Raises:
-        ValueError: no paths, or files that cannot be read (all of them are tried first), unless ``skip_bad``.
+        ValueError: no paths, a file that changes meanwhile, or files that cannot be read (all of them are tried first),
+            unless ``skip_bad``.
         FileNotFoundError: a file that has gone since it was listed.
         OSError: the store cannot be written.
     """
@@ -99,12 +101,17 @@ def _key(paths: Sequence[Path], size: int) -> str:
     for name in _DECODERS:
         digest.update(f"{name} {_version(name)}\n".encode())
     for path in paths:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path.absolute()}: was there when the images were listed, is no longer") from None
-        digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{path.resolve()}|{_stamp(path)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _stamp(path: Path) -> str:
+    """Changes with the file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path.absolute()}: was there when the images were listed, is no longer") from None
+    return f"{status.st_size}|{status.st_mtime_ns}"
 
 
 def _version(package: str) -> str:
@@ -117,8 +124,7 @@ def _version(package: str) -> str:
 def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
     partial = store.with_suffix(".npy.partial")  # one builder at a time: the lock is held
     try:
-        records = np.lib.format.open_memmap(partial, "w+", _record(size), (len(paths),))
-        _reserve(partial)
+        records = _create(partial, size, len(paths))
         _fill(records, paths, size, title, progress)
         records.flush()
         del records  # Windows renames no file that is mapped
@@ -130,12 +136,16 @@ def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: 
 
 def _fill(records: NDArray[np.void], paths: Sequence[Path], size: int, title: str, progress: bool) -> None:
     def fill(index: int) -> None:
+        path = paths[index]
+        before = _stamp(path)
         try:
-            image, (height, width) = pixels.read_square(paths[index], size)
+            image, (height, width) = pixels.read_square(path, size)
         except pixels.UnreadableImage:
             return  # the height stays 0, which says so
         # Not before the picture: only now it is known that this is a file, and no larger than a radiograph.
-        records[index]["sha256"] = hashlib.sha256(paths[index].read_bytes()).hexdigest().encode()
+        records[index]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest().encode()
+        if _stamp(path) != before:
+            raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
         records[index]["image"] = image
         records[index]["height"], records[index]["width"] = height, width
 
@@ -154,26 +164,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _create(file: Path, size: int, count: int) -> NDArray[np.void]:
+    """Room for ``count`` records in a new file.
+
+    Raises:
+        OSError: the file cannot be made, or not as large; names it and what it needs.
+    """
+    try:
+        records = np.lib.format.open_memmap(file, "w+", _record(size), (count,))
+        _reserve(file)
+    except OSError as error:
+        raise checkpoints.not_written(file, count * _record(size).itemsize, error) from error
+    return records
+
+
 def _reserve(file: Path) -> None:
     """Take the disk space of a file of holes now: a disk that is full when a hole is filled kills the process (SIGBUS).
 
     Raises:
         OSError: there is not as much.
     """
-    needed, free = file.stat().st_size, shutil.disk_usage(file.parent).free
-    try:
-        if free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if hasattr(os, "posix_fallocate"):
-            with file.open("r+b") as opened:
+    needed = file.stat().st_size
+    if shutil.disk_usage(file.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            try:
                 os.posix_fallocate(opened.fileno(), 0, needed)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a file system that reserves nothing
-            return
-        raise OSError(
-            f"the decoded images need {needed / 2**20:.0f} MiB in {file.parent.absolute()}, "
-            f"where {free / 2**20:.0f} MiB are free: {error.strerror}"
-        ) from error
+            except OSError as error:
+                if error.errno in checkpoints.FULL:
+                    raise
+                # else a file system that reserves nothing
 
 
 def _remove_stale(folder: Path, stem: str) -> None:

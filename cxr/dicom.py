@@ -11,6 +11,7 @@ from cxr import containers, raster
 from cxr.dicom_elements import Element, Elements, Tag, read_elements
 from cxr.dicom_frame import Layout, read_frame
 from cxr.greyscale import GreyScale, Lut, Window, look_up
+from cxr.room import ROOM
 
 # Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
 MAX_INFLATED_BYTES = 2 * containers.MAX_PIXELS + 2**20
@@ -41,8 +42,13 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
     layout = _layout(elements)
     size = (layout.width, layout.height)
     containers.check_size(*size)
+    with ROOM.take(layout.width * layout.height):
+        return raster.Picture(_grey(elements, pixel_data, layout, syntax, at_least), size)
+
+
+def _grey(elements: Elements, pixel_data: Element, layout: Layout, syntax: str, at_least: int | None) -> Image.Image:
     if layout.samples == 3:
-        return raster.Picture(_luma(read_frame(pixel_data, layout, syntax, elements.order, at_least)), size)
+        return _luma(read_frame(pixel_data, layout, syntax, elements.order, at_least))
     palette = layout.photometric == "PALETTE COLOR"
     table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
     # A table that bends must see the pixels before they are averaged; one that is straight may come after.
@@ -51,7 +57,7 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
     values = read_frame(pixel_data, layout, syntax, elements.order, at_least if straight else None)
     if not unchanged or values.dtype != np.uint8:
         values = look_up(table, values & (len(table) - 1))
-    return raster.Picture(Image.fromarray(values), size)
+    return Image.fromarray(values)
 
 
 def _require_one_frame(elements: Elements) -> Element:

@@ -114,11 +114,11 @@ class Elements:
         return value
 
     def integers(self, tag: Tag) -> tuple[int, ...]:
-        """Its values (VR US or SS) as unsigned 16-bit numbers; empty if it is absent."""
+        """Its first values (VR US or SS), at most four, as unsigned 16-bit numbers; empty if it is absent."""
         element = self._found.get(tag)
         if element is None:
             return ()
-        count = len(element.value) // 2
+        count = min(len(element.value) // 2, 4)  # no element that is asked for has more, but a hostile one may
         return struct.unpack(f"{self.order}{count}H", element.value[: 2 * count])
 
     def integer(self, tag: Tag, default: int) -> int:

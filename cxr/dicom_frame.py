@@ -1,6 +1,7 @@
 """The pixel data of a DICOM file -> stored values: native, RLE, JPEG, and what pydicom finds a codec for."""
 
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ _PACKAGES = {
 }
 # pydicom's names for its codecs, the best first. gdcm comes last: its C++ may abort the process where others raise.
 _CODECS = ("pillow", "pyjpegls", "pylibjpeg", "gdcm")
+_MAX_FRAGMENTS = 100_000
+_ROWS_AT_ONCE = 256  # even, see _paired
 
 
 class Layout(NamedTuple):
@@ -58,8 +61,8 @@ def read_frame(pixel_data: Element, layout: Layout, syntax: str, order: str, at_
     """The one frame.
 
     Returns:
-        The stored values, uint8 or uint16 [H, W], whose ``layout.stored`` low bits count; of colour RGB, uint8
-        [H, W, 3], or its luma [H, W]. JPEG may come shrunk, see ``raster.decode`` for ``at_least``.
+        The stored values, uint8 or uint16 [H, W], whose ``layout.stored`` low bits count; of colour the luma, uint8
+        [H, W], or from some codecs RGB, uint8 [H, W, 3]. JPEG may come shrunk, see ``raster.decode`` for ``at_least``.
 
     Raises:
         ValueError: pixel data that do not fit the header, a transfer syntax that is no still picture's or whose codec
@@ -91,7 +94,7 @@ def _native(pixel_data: Element, layout: Layout, order: str) -> NDArray[Any]:
     expected, value = layout.native_bytes, pixel_data.value
     if order == ">" and layout.allocated == 8 and pixel_data.vr == b"OW":  # words of two pixels (PS3.5 Annex D)
         value = memoryview(np.frombuffer(value, "u2", len(value) // 2).byteswap().tobytes())
-    if len(value) < expected or any(value[expected:]):
+    if len(value) < expected or np.frombuffer(value, np.uint8)[expected:].any():
         raise ValueError(
             f"{len(value)} bytes of pixel data; expected {expected} for {layout.width} x {layout.height} pixels of "
             f"{layout.samples} x {layout.allocated} bits"
@@ -102,20 +105,34 @@ def _native(pixel_data: Element, layout: Layout, order: str) -> NDArray[Any]:
     values = np.frombuffer(value, np.uint8, expected)
     if layout.samples == 1:
         return values.reshape(height, width) >> layout.shift
-    if layout.photometric == "YBR_FULL_422":  # Y Y Cb Cr (PS3.3 C.7.6.3.1.2)
-        luma, chroma = np.split(values.reshape(-1, 4), 2, axis=1)
-        triples = np.stack([luma, *(chroma[:, [channel]].repeat(2, axis=1) for channel in (0, 1))], axis=-1)
-        return _rgb(triples.reshape(height, width, 3), layout)
+    if layout.photometric == "YBR_FULL_422":
+        shared = values.reshape(height, 2 * width)
+        return _luma(lambda rows: _paired(shared[rows]), layout)
     if layout.planar:
-        return _rgb(np.moveaxis(values.reshape(3, height, width), 0, -1), layout)
-    return _rgb(values.reshape(height, width, 3), layout)
+        planes = values.reshape(3, height, width)
+        return _luma(lambda rows: np.moveaxis(planes[:, rows], 0, -1), layout)
+    colours = values.reshape(height, width, 3)
+    return _luma(lambda rows: colours[rows], layout)
 
 
-def _rgb(values: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """Colour [H, W, 3] as RGB. YBR_FULL is the YCbCr of JPEG (PS3.3 C.7.6.3.1.2)."""
-    if layout.photometric == "RGB":
-        return values
-    return np.asarray(Image.frombytes("YCbCr", (layout.width, layout.height), values.tobytes()).convert("RGB"))
+def _paired(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """YBR_FULL_422, whose every two pixels are Y Y Cb Cr (PS3.3 C.7.6.3.1.2), with three values for each pixel."""
+    luma, chroma = np.split(rows.reshape(-1, 4), 2, axis=1)
+    return np.stack([luma, *(chroma[:, [channel]].repeat(2, axis=1) for channel in (0, 1))], axis=-1)
+
+
+def _luma(colours: Callable[[slice], NDArray[np.uint8]], layout: Layout) -> NDArray[np.uint8]:
+    """Uint8 [H, W] of what ``colours`` gives for some rows, in strips: whole pictures would be copied five times.
+
+    YBR_FULL is the YCbCr of JPEG (PS3.3 C.7.6.3.1.2); by way of RGB, as dcmtk and pydicom do.
+    """
+    luma = np.empty((layout.height, layout.width), np.uint8)
+    mode = "RGB" if layout.photometric == "RGB" else "YCbCr"
+    for row in range(0, layout.height, _ROWS_AT_ONCE):
+        strip = luma[row : row + _ROWS_AT_ONCE]
+        content = colours(slice(row, row + len(strip))).tobytes()
+        strip[:] = np.asarray(Image.frombytes(mode, strip.shape[::-1], content).convert("RGB").convert("L"))
+    return luma
 
 
 def _join_fragments(value: memoryview) -> bytes:
@@ -126,6 +143,8 @@ def _join_fragments(value: memoryview) -> bytes:
         end = position + 8 + int.from_bytes(value[position + 4 : position + 8], "little")
         if end > len(value):
             raise ValueError(f"compressed pixel data end after {len(value)} bytes; expected {end}")
+        if len(fragments) > _MAX_FRAGMENTS:
+            raise ValueError(f"compressed pixel data in more than {_MAX_FRAGMENTS} fragments")
         fragments.append(value[position + 8 : end])
         position = end
     if len(fragments) < 2:
@@ -149,7 +168,8 @@ def _rle(frame: bytes, layout: Layout) -> NDArray[Any]:
     ]
     shape = (layout.height, layout.width)
     if layout.samples == 3:
-        return _rgb(np.stack(planes, axis=-1).reshape(*shape, 3), layout)
+        colours = [plane.reshape(shape) for plane in planes]
+        return _luma(lambda rows: np.stack([colour[rows] for colour in colours], axis=-1), layout)
     values = planes[0] if count == 1 else planes[0].astype(np.uint16) << 8 | planes[1]
     return values.reshape(shape) >> layout.shift
 

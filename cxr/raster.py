@@ -9,6 +9,7 @@ from PIL import Image, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin, T
 
 from cxr.containers import JPEG_MAGIC, PNG_MAGIC, Header, check_size, jpeg_header, png_header, tiff_header
 from cxr.greyscale import full_range, look_up
+from cxr.room import ROOM
 
 # EXIF orientation -> what turns the stored picture upright (EXIF 2.3, tag 274; as in PIL.ImageOps.exif_transpose).
 _UPRIGHT = {
@@ -62,7 +63,9 @@ def decode(data: bytes, at_least: int | None) -> Picture | None:
         if data.startswith(magic):
             header = read_header(data)
             check_size(header.width, header.height)
-            image = _grey(plugin(BytesIO(header.stream)), header, at_least)
+            shrinks = magic == JPEG_MAGIC and at_least is not None
+            with ROOM.take(header.width * header.height // (4 if shrinks else 1)):
+                image = _grey(plugin(BytesIO(header.stream)), header, at_least)
             return Picture(image, (header.width, header.height), _UPRIGHT.get(header.orientation))
     return None
 

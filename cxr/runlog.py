@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cxr.checkpoints import write_atomically
+from cxr.checkpoints import not_written, write_atomically
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def append(path: Path, record: dict[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        raise OSError(f"cannot add to {path.absolute()}: {error.strerror or error}") from error
+        raise not_written(path, len(line), error) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:

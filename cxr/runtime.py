@@ -176,16 +176,20 @@ def only_run_in(folder: Path, runtime: Runtime) -> Generator[None]:
 
     Raises:
         ValueError: another run is writing there.
+        OSError: nothing can be written there.
     """
     if not runtime.is_main:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "run.lock", timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise ValueError(f"another run is writing to {folder}; wait for it or give another --out-dir") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot write to {folder.absolute()}: {reason}; give another --out-dir") from error
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A file system that is full at once."""
+"""File systems that are full at once, and files that may not grow."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+limits_files = pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of a file")
 
 
 @contextmanager
@@ -21,3 +23,16 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file that this process writes may be larger than ``size`` bytes."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -258,3 +258,11 @@ def test_output_that_does_not_fit_on_the_disk_is_one_line(tmp_path):
 def test_what_was_printed_before_a_mistake_is_not_lost(tmp_path):
     found = finished(tmp_path, "print('epoch 1')\nraise ValueError('wrong')")
     assert found.stdout == "epoch 1\n"
+
+
+def test_a_long_message_is_cut(capsys):
+    def fail():
+        raise ValueError("x" * 10**5)
+
+    assert cli.run(fail) == 2
+    assert capsys.readouterr().err == f"error: {'x' * 2000}...\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_disk import small_disk
+from small_disk import largest_file, limits_files, small_disk
 
 from cxr import decoded, pixels
 
@@ -291,6 +291,21 @@ def test_a_file_that_goes_during_decoding_is_named_and_no_store_is_left(paths, m
     assert stored(paths) == ["train-16px.lock"]
 
 
+def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(paths, monkeypatch):
+    read_square = pixels.read_square
+
+    def change(path, size):
+        square = read_square(path, size)
+        if path == paths[2]:
+            path.write_bytes(paths[1].read_bytes())
+        return square
+
+    monkeypatch.setattr(pixels, "read_square", change)
+    with pytest.raises(ValueError, match=r"5\.png: changed while it was read; start again when it is complete"):
+        decode(paths)
+    assert stored(paths) == ["train-16px.lock"]
+
+
 # ------------------------------------------------------------------------------------------- interrupted, full, shared
 
 
@@ -383,11 +398,24 @@ def test_a_disk_too_small_is_told_before_anything_is_decoded(paths, reads, monke
         else:
             usage = shutil.disk_usage(disk)
             monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**40))
-        with pytest.raises(OSError, match=r"the decoded images need 6 MiB in .*disk, where \d+ MiB are free: No space"):
+        with pytest.raises(
+            OSError, match=r"cannot write .*disk.*\.npy\.\w+: No space .*; 6\.0 MiB are needed, .* are free"
+        ):
             decoded.decode(paths, 1024, disk, name="train", progress=False)
         assert reads == []
         assert [path.name for path in disk.iterdir()] == ["train-1024px.lock"]
         assert decoded.decode(paths, 64, disk, name="train", progress=False).readable.all()
+
+
+@limits_files
+def test_a_store_larger_than_a_file_may_be_is_told(paths, reads):
+    """As on a FAT file system, where 4 GiB are the most."""
+    with (
+        largest_file(2**20),
+        pytest.raises(OSError, match=r"cannot write .*: File too large; 6\.0 MiB are needed, .* are free"),
+    ):
+        decode(paths, 1024)
+    assert (reads, stored(paths)) == ([], ["train-1024px.lock"])
 
 
 def test_the_old_store_makes_room_for_the_new_one(paths):

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from cxr import containers, pixels
 from cxr.pixels import SUFFIXES, UnreadableImage, find_images, is_dicom, read_grey, read_square
+from cxr.room import Room
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
@@ -592,3 +593,75 @@ def test_real_jpegs_equal_a_full_decode_within_one_grey_level():
         square, size = read_square(path, 224)
         assert size == (whole.height, whole.width)
         assert np.abs(square.astype(float) - expected).mean() < 1
+
+
+class TestManySmallParts:
+    """Files whose lists cost the reader far more than the file: refused before they are walked through."""
+
+    def test_segments_of_a_jpeg(self, monkeypatch):
+        monkeypatch.setattr(containers, "MAX_PARTS", 50)
+        file = io.BytesIO()
+        Image.new("L", (64, 64)).save(file, "JPEG")
+        whole = file.getvalue()
+        assert containers.jpeg_header(whole).width == 64
+        with pytest.raises(ValueError, match=r"^a JPEG of more than 50 segments$"):
+            containers.jpeg_header(whole[:2] + b"\xff\xfe\0\2" * 60 + whole[2:])
+
+    def test_chunks_of_a_png(self, monkeypatch):
+        monkeypatch.setattr(containers, "MAX_PARTS", 50)
+        file = io.BytesIO()
+        Image.new("L", (64, 64)).save(file, "PNG")
+        whole = file.getvalue()
+        assert containers.png_header(whole).width == 64
+        chunk = struct.pack(">I4sI", 0, b"tEXt", zlib.crc32(b"tEXt"))
+        with pytest.raises(ValueError, match=r"^a PNG of more than 50 chunks$"):
+            containers.png_header(whole[:33] + chunk * 60 + whole[33:])
+
+    def test_values_of_a_tiff_field(self, monkeypatch):
+        file = io.BytesIO()
+        Image.new("L", (64, 64)).save(file, "TIFF")
+        assert containers.tiff_header(file.getvalue()).width == 64
+        monkeypatch.setattr(containers, "MAX_PARTS", 0)
+        with pytest.raises(ValueError, match=r"^a TIFF whose field \d+ has 1 values$"):
+            containers.tiff_header(file.getvalue())
+
+
+class TestRoom:
+    def test_what_does_not_fit_beside_others_waits(self):
+        room, order = Room(10), []
+        entered, leave = threading.Event(), threading.Event()
+
+        def first():
+            with room.take(7):
+                entered.set()
+                leave.wait(10)
+                order.append("first")
+
+        def second():
+            with room.take(4):
+                order.append("second")
+
+        with ThreadPoolExecutor(2) as threads:
+            waiting = [threads.submit(first)]
+            assert entered.wait(10)
+            waiting.append(threads.submit(second))
+            with room.take(3):  # fits beside the first
+                order.append("beside")
+            leave.set()
+            for one in waiting:
+                one.result(10)
+        assert order == ["beside", "first", "second"]
+
+    def test_what_is_larger_than_the_room_has_it_alone(self):
+        room = Room(10)
+        with ThreadPoolExecutor(1) as threads, room.take(11):
+            waiting = threads.submit(room.take(1).__enter__)
+            assert not waiting.done()
+        assert waiting.result(10) is None
+
+    def test_an_error_gives_the_room_back(self):
+        room = Room(10)
+        with pytest.raises(ZeroDivisionError), room.take(10):
+            _ = 1 / 0
+        with room.take(10):
+            pass

@@ -108,7 +108,9 @@ def test_a_log_saved_by_an_editor_of_windows_is_read(tmp_path):
 def test_a_full_disk_is_told_with_the_file_and_what_stands_there_stays_readable(tmp_path):
     with small_disk(tmp_path, 64) as disk:
         path = written(disk / "metrics.jsonl", 1, 2)
-        with pytest.raises(OSError, match=r"cannot add to .*metrics\.jsonl: No space left on device") as caught:
+        with pytest.raises(
+            OSError, match=r"cannot write .*metrics\.jsonl: No space left on device; 1\.0 MiB are needed"
+        ) as caught:
             runlog.append(path, {"epoch": 3, "text": "x" * 2**20})
         assert str(path) in str(caught.value)
         assert epochs_in(path) == [1, 2]
@@ -116,5 +118,5 @@ def test_a_full_disk_is_told_with_the_file_and_what_stands_there_stays_readable(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot add to .*metrics\.jsonl"):
+    with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl"):
         runlog.append(tmp_path / "file" / "metrics.jsonl", {"epoch": 1})
