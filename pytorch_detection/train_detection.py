@@ -226,8 +226,9 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
         scores = validate(learner, data, config, run)
         record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
-        improved = scores["val_ap50"] >= best  # while nothing is found yet, the later epoch
-        best = max(best, scores["val_ap50"])
+        # COCO's AP: AP50 on few exams leaps by chance. While nothing is found yet, the later epoch.
+        improved = scores["val_ap"] >= best
+        best = max(best, scores["val_ap"])
         if run.is_main:
             runlog.append(log, record)
             common = {**about, "architecture": asdict(model.architecture), "epoch": epoch + 1, "best": best}

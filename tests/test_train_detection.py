@@ -230,7 +230,7 @@ def test_a_training_learns_and_says_so(finished):
     for record in records:
         assert {f"{part}_{name}" for part in ("train", "val") for name in ("loss", *LOSS_PARTS)} <= set(record)
     kept = checkpoints.load(finished.config.out_dir / "best_weights.pth", task=TASK)["epoch"]
-    assert records[kept - 1]["val_ap50"] == max(record["val_ap50"] for record in records)
+    assert records[kept - 1]["val_ap"] == max(record["val_ap"] for record in records)
     assert f"the weights of epoch {kept} are kept" in finished.printed
 
 
