@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -164,7 +165,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _create(file: Path, size: int, count: int) -> NDArray[np.void]:
+def _create(file: Path, size: int, count: int) -> "np.memmap[Any, np.dtype[np.void]]":
     """Room for ``count`` records in a new file.
 
     Raises:
