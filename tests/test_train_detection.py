@@ -12,7 +12,7 @@ import torch
 from killing import ROOT, flags
 from tiny_detection import exam_id, few_samples, settings, write_rsna
 
-from cxr import checkpoints, runlog, runtime
+from cxr import augment, checkpoints, runlog, runtime
 from pytorch_detection import train_detection
 from pytorch_detection.detector import Detector, find_boxes
 from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
@@ -137,7 +137,8 @@ def test_a_batch_holds_the_squares_and_boxes_of_its_exams(data, processor):
 
 
 @pytest.mark.parametrize("calm", [False, True])
-def test_boxes_follow_their_opacities_through_augmentation(calm):
+def test_boxes_follow_their_opacities_through_augmentation(calm, monkeypatch):
+    monkeypatch.setattr(augment, "join_halves", lambda images, boxes, *_, **__: (images, boxes))
     box = torch.tensor([[16.0, 20, 36, 44]])
     stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
     stored[:, 20:44, 16:36] = 200
@@ -151,6 +152,14 @@ def test_boxes_follow_their_opacities_through_augmentation(calm):
     moves = torch.cat(boxes).std(0)
     assert (moves < 12).all() and (moves > 0.5).all() if calm else (moves > 2).all()
     assert (images.amax((1, 2, 3)).std() < 0.02) == calm  # tone is left alone at the end
+
+
+@pytest.mark.parametrize("calm", [False, True])
+def test_lungs_of_two_patients_are_shown_until_the_last_epochs(calm):
+    stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
+    left = [torch.tensor([[10.0, 20, 25, 44]])] * 32
+    _, boxes = augmented(stored, left, torch.Generator().manual_seed(0), calm)
+    assert ({len(some) for some in boxes} == {1}) == calm
 
 
 def test_augmentation_hangs_on_its_generator_alone():
