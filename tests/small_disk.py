@@ -25,6 +25,11 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def remount(disk: Path, options: str) -> None:
+    """Change a ``small_disk``: ``ro``, or another ``size=``."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """No file that this process writes may be larger than ``size`` bytes."""

@@ -505,11 +505,3 @@ def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(chest_xra
     config = settings(chest_xray, tmp_path, batch_size=25)
     with pytest.raises(ValueError, match="--batch-size 25 cannot be divided among 2 processes"):
         training.fit(config, runtime.Runtime(processor.device, False, 0, 2))
-
-
-def test_a_second_run_in_the_same_folder_is_refused(chest_xray, tmp_path, command, processor):
-    config = settings(chest_xray, tmp_path)
-    with runtime.only_run_in(config.out_dir, processor):
-        ended = command(training.main, *flags(config))
-    assert ended.code == 2 and ended.out == "" and not config.model_file.exists()
-    assert ended.err == f"error: another run is writing to {config.out_dir}; wait for it or give another --out-dir\n"

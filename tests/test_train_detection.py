@@ -13,10 +13,11 @@ from killing import ROOT, flags
 from tiny_detection import exam_id, few_samples, settings, write_rsna
 
 from cxr import augment, checkpoints, runlog, runtime
+from pytorch_classification.model import Classifier
 from pytorch_detection import train_detection
 from pytorch_detection.detector import Detector, find_boxes
 from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
-from pytorch_detection.report import format_report, telling_cases
+from pytorch_detection.report import format_report, opinions, telling_cases
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
     TrainConfig,
@@ -268,6 +269,13 @@ def test_the_report_tells_of_held_out_exams_alone(finished, data):
     table = format_report(result)
     assert table in finished.printed
     assert "RSNA score" in table and "with the classifier" in table and "view AP" in table
+
+
+def test_a_file_that_changed_before_the_classifier_sees_it_is_named(finished, data, folder, processor):
+    classifier = Classifier.load(finished.classifier, processor)
+    other = replace(data, hashes=["0" * 64] * len(data.hashes))
+    with pytest.raises(ValueError, match=r"exam\d+\.dcm: changed since the run began"):
+        opinions(classifier, other, data.held_out, "held_out", replace(finished.config, out_dir=folder), processor)
 
 
 def test_the_pictures_are_drawn(finished):

@@ -1,0 +1,100 @@
+"""Both trainings where the disk is full or read-only, data goes, or the folder is another run's."""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+from killing import flags
+from small_disk import remount, small_disk
+
+from cxr import runtime
+
+
+def last_line(text):
+    return text.replace("\r", "\n").splitlines()[-1]
+
+
+def at_epoch(script, number, monkeypatch, do):
+    """Call ``do`` when the epoch of that number is about to begin."""
+    train_one_epoch = script.module.train_one_epoch
+
+    def hooked(learner, data, config, epoch, run):
+        if epoch + 1 == number:
+            do(config)
+        return train_one_epoch(learner, data, config, epoch, run)
+
+    monkeypatch.setattr(script.module, "train_one_epoch", hooked)
+
+
+def test_a_disk_that_fills_up_costs_one_epoch(script, data, folder, without_pictures, monkeypatch, command):
+    """The last good checkpoint survives, the message names the file and the space; with room again the run goes on."""
+    with small_disk(folder, 2**21) as disk:
+        config = script.settings(data, disk)
+
+        def fill(config):
+            used = sum(path.stat().st_size for path in disk.rglob("*"))
+            remount(disk, f"size={used // 2**10 + 4 * 2**10}k")
+
+        with monkeypatch.context() as patched, script.within():
+            at_epoch(script, 2, patched, fill)
+            ended = command(script.module.main, *flags(config))
+        assert ended.code == 2
+        line = last_line(ended.err)
+        assert line.startswith(f"error: cannot write {config.out_dir}"), line
+        assert ".pth: No space left on device; " in line and line.endswith(" MiB are free"), line
+        assert script.load(config.out_dir / "last.pth")["epoch"] == 1 and not list(disk.rglob("*.partial"))
+        remount(disk, "size=2g")
+        script.train(replace(config, resume=True))
+        assert (disk / script.report).exists()
+
+
+def test_a_folder_that_is_read_only_is_named_before_anything_is_read(script, folder, command):
+    with small_disk(folder, 64) as disk:
+        remount(disk, "ro")
+        config = script.settings(folder / "no data", disk)
+        ended = command(script.module.main, *flags(config))
+        expected = f"error: cannot write to {config.out_dir}: Read-only file system; give another --out-dir\n"
+        assert (ended.code, ended.out, ended.err) == (2, "", expected)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(script, data, folder, command, processor):
+    config = script.settings(data, folder)
+    with runtime.only_run_in(config.out_dir, processor):
+        ended = command(script.module.main, *flags(config))
+    expected = f"error: another run is writing to {config.out_dir}; wait for it or give another --out-dir\n"
+    assert (ended.code, ended.out, ended.err) == (2, "", expected)
+    assert [path.name for path in config.out_dir.iterdir()] == ["run.lock"]
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_a_new_run_says_when_it_replaces_one_that_had_no_report(script, data, folder, monkeypatch, reported):
+    config = script.settings(data, folder)
+    old = [folder / name for name in script.checkpoints[:2]] + [folder / script.report] * reported
+    for path in old:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("old")
+
+    def stop(_config):
+        raise KeyboardInterrupt
+
+    at_epoch(script, 1, monkeypatch, stop)
+    told = pytest.warns(
+        UserWarning, match=r"^the run in .*, which has no .*_report\.json yet, is replaced by this new one"
+    )
+    with nullcontext() if reported else told, pytest.raises(KeyboardInterrupt):
+        script.train(config)
+    assert not any(path.exists() for path in old)
+
+
+def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(script, data, folder, monkeypatch, command):
+    """Training reads what was decoded once; the folder is named where the end of a run needs it."""
+    mine = shutil.copytree(data, folder / "data")
+    config = script.settings(mine, folder)
+    at_epoch(script, 2, monkeypatch, lambda config: shutil.rmtree(config.data_dir))
+    with script.within():
+        ended = command(script.module.main, *flags(config))
+    assert ended.code == 0, ended.err
+    assert script.load(config.out_dir / "last.pth")["epoch"] == config.epochs
+    missed = f"no folder {mine / 'test'}, so there is no test report"
+    assert (folder / script.report).exists() != (missed in ended.out)
