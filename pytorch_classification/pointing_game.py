@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import cli, pixels, reading, runtime
+from cxr import cli, pixels, reading, runtime, tables
 from pytorch_classification.model import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,20 +46,17 @@ def read_boxes(table: Path) -> dict[str, NDArray[np.float64]]:
     """Boxes float64 [N, 4] as x, y, width, height by image: a resolved path, or a file name without ending.
 
     Raises:
-        FileNotFoundError, ValueError: no such table, or a column is missing.
+        FileNotFoundError, ValueError: no such table, or one that is refused by column, reason and lines.
     """
-    import pandas as pd
-
-    frame = pd.read_csv(table)
-    key = next((name for name in ("path", "patientId") if name in frame), None)
-    missing = [name for name in ("x", "y", "width", "height") if name not in frame]
-    if key is None or missing:
-        raise ValueError(f"{table}: expected the columns path or patientId, and x, y, width, height")
+    sides = ("x", "y", "width", "height")
+    rows = tables.as_numbers(table, tables.read_table(table, ("path", "patientId"), sides), sides)
+    key = rows.columns[0]
+    rows = rows[rows[list(sides)].notna().any(axis=1)]
+    tables.refuse(table, rows[list(sides)].isna().any(axis=1), "x, y, width or height is missing")
+    tables.refuse(table, rows[key].str.contains("\0", regex=False), f"{key} holds a NUL")
     found: dict[str, list[list[float]]] = defaultdict(list)
-    for name, *box in frame[[key, "x", "y", "width", "height"]].dropna().itertuples(index=False):
-        found[str((table.parent / name).resolve()) if key == "path" else str(name)].append(
-            [float(side) for side in box]
-        )
+    for name, *box in rows.itertuples(index=False):
+        found[str((table.parent / name).resolve()) if key == "path" else name].append(box)
     return {name: np.array(boxes) for name, boxes in found.items()}
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
+from cxr.tables import Table, as_numbers, read_table, refuse
+
 Box: TypeAlias = tuple[float, float, float, float]
 
 OPACITY = 1  # the label of a box; 0 is the background of torchvision's detectors
@@ -279,21 +280,16 @@ def collate(items: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, 
 
 def _read_labels(path: Path) -> Table:
     """The checked rows of the label table; the index is the line in the file."""
-    import pandas as pd
-
-    table = _read_table(path, ["patientId", "x", "y", "width", "height", "Target"])
-    for column in table.columns[1:]:
-        numbers = cast(Any, pd.to_numeric(table[column], errors="coerce"))
-        _refuse(path, table[column].notna() & ~np.isfinite(numbers), f"{column} is not a number")
-        table = table.assign(**{column: numbers})
+    columns = ("x", "y", "width", "height", "Target")
+    table = as_numbers(path, read_table(path, ["patientId"], columns), columns)
     box, positive = table[["x", "y", "width", "height"]], table["Target"] == 1
-    _refuse(path, ~table["Target"].isin([0, 1]), "Target is neither 0 nor 1")
-    _refuse(path, positive & box.isna().any(axis=1), "Target is 1 but x, y, width or height is missing")
-    _refuse(path, positive & (box[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
-    _refuse(path, ~positive & box.notna().any(axis=1), "Target is 0 but there is a box")
-    _refuse(path, table.duplicated(), "the row stands there before")
+    refuse(path, ~table["Target"].isin([0, 1]), "Target is neither 0 nor 1")
+    refuse(path, positive & box.isna().any(axis=1), "Target is 1 but x, y, width or height is missing")
+    refuse(path, positive & (box[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
+    refuse(path, ~positive & box.notna().any(axis=1), "Target is 0 but there is a box")
+    refuse(path, table.duplicated(), "the row stands there before")
     with_box = set(table["patientId"][positive])
-    _refuse(path, ~positive & table["patientId"].isin(with_box), "Target is 0 but another row has a box for this exam")
+    refuse(path, ~positive & table["patientId"].isin(with_box), "Target is 0 but another row has a box for this exam")
     return table
 
 
@@ -304,7 +300,7 @@ def _boxes(path: Path, labels: Table, headers: dict[str, Header]) -> dict[str, l
     x2, y2 = x1 + rows["width"], y1 + rows["height"]
     sizes = [headers[exam_id].size or (np.inf, np.inf) for exam_id in rows["patientId"]]
     height, width = np.array(sizes, dtype=np.float64).reshape(-1, 2).T
-    _refuse(path, (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height), "the box reaches outside the image")
+    refuse(path, (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height), "the box reaches outside the image")
     boxes: dict[str, list[Box]] = defaultdict(list)
     for exam_id, *box in zip(rows["patientId"], *(side.tolist() for side in (x1, y1, x2, y2)), strict=True):
         boxes[exam_id].append(cast(Box, tuple(box)))
@@ -317,12 +313,12 @@ def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> d
     findings = {exam_id: opacity if exam_id in with_box else UNCLASSIFIED for exam_id in exam_ids}
     if not path.is_file():
         return findings
-    table = _read_table(path, ["patientId", "class"]).drop_duplicates()  # one row a box
-    _refuse(path, ~table["class"].isin(CLASSES), f"class is none of {', '.join(CLASSES)}")
-    _refuse(path, table.duplicated("patientId"), "the exam has another class before")
+    table = read_table(path, ["patientId"], ["class"]).drop_duplicates()  # one row a box
+    refuse(path, ~table["class"].isin(CLASSES), f"class is none of {', '.join(CLASSES)}")
+    refuse(path, table.duplicated("patientId"), "the exam has another class before")
     table = table[table["patientId"].isin(exam_ids)]
     wrong = (table["class"] == opacity) != table["patientId"].isin(with_box)
-    _refuse(path, wrong, f"class is {opacity} without a box in {LABELS}, or another class with one")
+    refuse(path, wrong, f"class is {opacity} without a box in {LABELS}, or another class with one")
     return {**findings, **dict(zip(table["patientId"], table["class"], strict=True))}
 
 
@@ -338,7 +334,7 @@ def _read_patients(path: Path, exam_ids: Sequence[str]) -> dict[str, str]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         names = {str(entry["subset_img_id"]): str(entry["img_id"]) for entry in entries}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a list of subset_img_id and img_id, found {error!r}") from error
     found = {exam_id: _NIH_NAME.fullmatch(names[exam_id]) for exam_id in exam_ids if exam_id in names}
     if not found:
@@ -387,38 +383,6 @@ def _require_one_size(folder: Path, sizes: dict[str, tuple[int, int] | None]) ->
             for (height, width), exam_id in sorted(first.items(), key=lambda item: -numbers[item[0]])[:_LINES_SHOWN]
         ]
         raise ValueError(f"{folder}: expected images of one size, found {', '.join(shown)}")
-
-
-def _read_table(path: Path, columns: Sequence[str]) -> Table:
-    """These columns as text, without empty rows; the index is the line in the file."""
-    import pandas as pd
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path.resolve()}")
-    try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skip_blank_lines=False, skipinitialspace=True)
-    except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
-        raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ValueError(f"{path}: rows have more values than the header has columns")
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
-    table.index += 2  # the header is line 1
-    table = cast(Table, table[list(columns)].dropna(how="all"))
-    if table.empty:
-        raise ValueError(f"{path}: no rows under the header")
-    _refuse(path, table[columns[0]].isna(), f"no {columns[0]}")
-    return table
-
-
-def _refuse(path: Path, bad: Any, why: str) -> None:
-    """Raise, naming the lines, where the pandas.Series ``bad`` is True."""
-    lines: list[int] = bad.index[bad].tolist()
-    if lines:
-        shown = ", ".join(map(str, lines[:_LINES_SHOWN]))
-        more = f" and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
-        raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {shown}{more})")
 
 
 def _text(element: Any) -> str:

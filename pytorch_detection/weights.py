@@ -106,7 +106,10 @@ def _as_trained(state: State, backbone: Backbone) -> State:
     """
     if backbone != "resnet50" or not any(name.startswith(_BODY) for name in state):
         return state
-    return {name: value - _EPSILON if name.endswith("running_var") else value for name, value in state.items()}
+    return {
+        name: value - _EPSILON if name.endswith("running_var") and value.is_floating_point() else value
+        for name, value in state.items()
+    }
 
 
 def _load(model: GreyFasterRCNN, state: State, source: str) -> None:

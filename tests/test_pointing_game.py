@@ -51,5 +51,31 @@ def test_boxes_are_read_by_path_and_by_exam(tmp_path):
 
 def test_a_table_without_a_column_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("path,x,y,width\na,1,2,3\n")
-    with pytest.raises(ValueError, match="expected the columns path or patientId, and x, y, width, height"):
+    with pytest.raises(ValueError, match="no column height; found path, x, y, width"):
         read_boxes(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,2,3,4\n", r"x, y, width or height is missing \(line 2\)"),
+        ("\0,1,2,3,4\n", r"path holds a NUL \(line 2\)"),
+        ("a,1,2,3,4,5\n", "rows have more values than the header has columns"),
+        (",1,2,3,4\n", r"no path \(line 2\)"),
+        ("a,1,2,3,4\nb,1,2,3,\n", r"x, y, width or height is missing \(line 3\)"),
+        (f"a,1,2,3,{'9' * 400}\n", r"height is not a number \(line 2\)"),
+        ("a,1,two,3,4\n", r"y is not a number \(line 2\)"),
+        ('"a,1,2,3,4\n', "not a table of comma-separated values"),
+        ("é,1,2,3,4\n", "not a table of comma-separated values"),
+    ],
+)
+def test_rows_that_are_no_boxes_are_refused_by_their_line(tmp_path, content, message):
+    table = tmp_path / "a.csv"
+    table.write_text("path,x,y,width,height\n" + content, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"a\.csv: .*{message}"):
+        read_boxes(table)
+
+
+def test_a_file_may_be_named_by_a_number(tmp_path):
+    (tmp_path / "a.csv").write_text("path,x,y,width,height\n007,1,2,3,4\n")
+    assert list(read_boxes(tmp_path / "a.csv")) == [str(tmp_path / "007")]

@@ -291,6 +291,7 @@ class TestBadTables:
         ("text", "message"),
         [
             ("{", "expected a list of subset_img_id and img_id, found JSONDecodeError"),
+            ("[" * 100_000, "found RecursionError"),
             ('{"a": "00000001_000.png"}', "expected a list of subset_img_id and img_id, found TypeError"),
             ('[{"img_id": "00000001_000.png"}]', "found KeyError"),
             ('[{"subset_img_id": "z", "img_id": "00000001_000.png"}]', "knows none of the 3 exams"),

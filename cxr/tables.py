@@ -1,0 +1,85 @@
+"""CSV tables of boxes and classes: read as text, refused by column, reason and lines."""
+
+import csv
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
+
+# The challenge's largest table has 1.7 MB and 7 columns. pandas takes time by the square of the number of columns.
+_MAX_BYTES, _MAX_COLUMNS = 2**24, 1000
+_LINES_SHOWN = 5
+
+
+def read_table(path: Path, keys: Sequence[str], columns: Sequence[str]) -> Table:
+    """The first of ``keys`` that is a column there, then ``columns``, as text; the index is the line in the file.
+
+    Rows that hold nothing are left out; what else a table holds is not looked at.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a table, a row without a key, or too large for one.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path.resolve()}")
+    _require_small(path)
+    try:
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skip_blank_lines=False, skipinitialspace=True)
+    except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
+        raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"{path}: rows have more values than the header has columns")
+    key = next((name for name in keys if name in table), " or ".join(keys))
+    missing = [column for column in (key, *columns) if column not in table]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
+    table.index += 2  # the header is line 1
+    table = cast(Table, table[[key, *columns]].dropna(how="all"))
+    if table.empty:
+        raise ValueError(f"{path}: no rows under the header")
+    refuse(path, table[key].isna(), f"no {key}")
+    return table
+
+
+def as_numbers(path: Path, table: Table, columns: Sequence[str]) -> Table:
+    """``table`` with finite numbers in these columns, NaN where there was nothing.
+
+    Raises:
+        ValueError: something there is no number.
+    """
+    import pandas as pd
+
+    for column in columns:
+        numbers = cast(Any, pd.to_numeric(table[column], errors="coerce"))
+        refuse(path, table[column].notna() & ~np.isfinite(numbers), f"{column} is not a number")
+        table = table.assign(**{column: numbers})
+    return table
+
+
+def refuse(path: Path, bad: Any, why: str) -> None:
+    """Raise ValueError, naming the lines, where the pandas.Series ``bad`` is True."""
+    lines: list[int] = bad.index[bad].tolist()
+    if lines:
+        shown = ", ".join(map(str, lines[:_LINES_SHOWN]))
+        more = f" and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
+        raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {shown}{more})")
+
+
+def _require_small(path: Path) -> None:
+    """Refuse what pandas would read for minutes: large files, and wide headers or first rows, which become an index."""
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise ValueError(f"{path}: has {size / 2**20:.0f} MiB; expected a table of at most {_MAX_BYTES >> 20} MiB")
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        try:
+            widest = max((len(row) for row in islice(csv.reader(file), 2)), default=0)
+        except csv.Error as error:
+            raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
+    if widest > _MAX_COLUMNS:
+        raise ValueError(f"{path}: has {widest} columns; expected at most {_MAX_COLUMNS}")

@@ -1,0 +1,74 @@
+"""What a table may not be is tried where tables are used: tests of the RSNA folder and of the pointing game."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from cxr import tables
+
+HEADER = "patientId,x,y\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(content, keys=("path", "patientId"), columns=("x", "y")):
+        path = tmp_path / "a.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tables.read_table(path, keys, columns)
+
+    return read
+
+
+def test_the_key_comes_first_and_rows_keep_the_number_of_their_line(read):
+    table = read("x,other,patientId,y\n1,a,007,2\n\n3,b,8,\n")
+    assert list(table.columns) == ["patientId", "x", "y"]
+    assert list(table.index) == [2, 4]
+    assert table.loc[2].tolist() == ["007", "1", "2"] and table.loc[4].isna().tolist() == [False, False, True]
+
+
+def test_the_first_key_that_is_there_counts(read):
+    assert list(read("patientId,path,x,y\na,b,1,2\n").columns) == ["path", "x", "y"]
+    with pytest.raises(ValueError, match=r"a\.csv: no column path or patientId, y; found z, x"):
+        read("z,x\n1,2\n")
+
+
+def test_a_row_without_its_key_is_refused(read):
+    with pytest.raises(ValueError, match=r"a\.csv: no patientId \(line 3\)"):
+        read(HEADER + "a,1,2\n,3,4\n")
+
+
+def test_numbers_are_finite_or_absent(read, tmp_path):
+    table = tables.as_numbers(tmp_path / "a.csv", read(HEADER + "a,1e3,\nb,-0.5,2\n"), ["x", "y"])
+    assert table["x"].tolist() == [1000, -0.5] and table["y"].isna().tolist() == [True, False]
+    for odd in ("one", "inf", "1e999", "1j", "True", "9" * 5000):
+        with pytest.raises(ValueError, match=r"a\.csv: y is not a number \(line 2\)"):
+            tables.as_numbers(tmp_path / "a.csv", read(f"{HEADER}a,1,{odd}\n"), ["x", "y"])
+
+
+@pytest.mark.parametrize("row", ["header", "first row"])
+def test_a_wide_table_is_refused_before_it_takes_minutes(read, row):
+    wide = "a" + ",a" * 300_000 + "\n"
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"a\.csv: has 300001 columns; expected at most 1000"):
+        read(wide if row == "header" else HEADER + wide)
+    assert time.process_time() - started < 5
+
+
+def test_a_quote_that_never_ends_is_refused(read):
+    with pytest.raises(ValueError, match="not a table of comma-separated values: field larger than field limit"):
+        read(HEADER + '"' + "a" * 2_000_000)
+
+
+def test_a_large_file_is_refused_unread(read, tmp_path):
+    with (tmp_path / "b.csv").open("wb") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(ValueError, match=r"b\.csv: has 16 MiB; expected a table of at most 16 MiB"):
+        tables.read_table(tmp_path / "b.csv", ["path"], [])
+
+
+def test_a_missing_table_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "a.csv"))):
+        tables.read_table(Path("a.csv"), ["path"], [])
