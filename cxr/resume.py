@@ -39,8 +39,14 @@ def require_same_run(
             divides the batches.
 
     Raises:
-        ValueError: names each setting that differs, with both values, or the first files that do.
+        ValueError: names each setting that differs, with both values, or the first files that do; or the checkpoint is
+            of a version that did not keep what is compared.
     """
+    if not {"config", "processes", "epoch"} <= saved.keys() or not isinstance(saved.get("data"), torch.Tensor):
+        raise ValueError(
+            f"--resume: the run in {out_dir} was begun by another version, or its checkpoint is not of a training; "
+            "train anew without --resume"
+        )
     settings, current = saved["config"], now["config"]
     differing = [
         f"--{name.replace('_', '-')} was {settings.get(name)}, is {value}"

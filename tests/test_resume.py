@@ -179,6 +179,17 @@ def test_resuming_on_other_images_is_refused(script, data, whole, folder, comman
     assert line.endswith(changed.name)
 
 
+@pytest.mark.parametrize("changes", [{"processes": None}, {"data": "of an earlier form"}])
+def test_resuming_a_run_of_another_version_ends_in_one_line(script, data, whole, folder, command, changes):
+    config = script.settings(data, folder, resume=True)
+    config.out_dir.mkdir()
+    state = script.load(whole.config.out_dir / "last.pth") | changes
+    kept = {name: value for name, value in state.items() if value is not None and name not in ("format", "task")}
+    checkpoints.save(config.out_dir / "last.pth", task=state["task"], **kept)
+    ended = command(script.module.main, *flags(config))
+    assert ended.code == 2 and "was begun by another version" in ended.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
