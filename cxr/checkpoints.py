@@ -35,6 +35,7 @@ _MAX_PICKLE_BYTES = 2**21
 _MAX_FILE_BYTES = 3 * 2**29
 # What a pickle holds once it may name again and again: 30 lists of two, each the next, are a thousand million values.
 _MAX_VALUES, _MAX_DEPTH = 2**18, 50
+_LONGEST_QUOTE = 300
 # All that tensors and plain values ask for. torch allows more: 40 bytes of pickle, bytearray(10**10), fill the memory.
 _GLOBALS = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|"
@@ -102,6 +103,12 @@ def read(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged file makes torch and zipfile raise nearly anything
         raise ValueError(f"{path}: not a usable checkpoint: {_torch_reason(error)}") from error
+
+
+def quoted(value: object) -> str:
+    """What a file holds, for a message: one line that is not long, whatever it is."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
 
 
 def _torch_reason(error: Exception) -> str:

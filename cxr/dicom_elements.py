@@ -153,8 +153,18 @@ def looks_like_dicom(head: bytes) -> bool:
     return head[0] != 0 and head[following : following + 2] in (b"\2\0", b"\x08\0", b"\x10\0")
 
 
-def read_elements(data: bytes, max_inflated_bytes: int) -> tuple[Elements, str]:
-    """The data set of a file and its transfer syntax UID (empty where the file meta information is missing).
+def transfer_syntax(data: bytes) -> str:
+    """The UID that the file ``data`` names; empty where the file meta information is missing."""
+    return Elements(_meta(data)[0], "<").text(Tag.TransferSyntaxUID)
+
+
+def _meta(data: bytes) -> tuple[dict[int, Element], int]:
+    """The file meta information, and where the data set begins."""
+    return _walk(memoryview(data), 132 if data[128:132] == b"DICM" else 0, True, "<", last=0x0002FFFF)
+
+
+def read_elements(data: bytes, syntax: str, max_inflated_bytes: int) -> Elements:
+    """The data set of the file ``data``, whose ``transfer_syntax`` is ``syntax``.
 
     Whether the value representations are explicit and which byte comes first is told by the first element: writers
     who get the transfer syntax wrong are common enough.
@@ -163,10 +173,7 @@ def read_elements(data: bytes, max_inflated_bytes: int) -> tuple[Elements, str]:
         ValueError: a deflated data set of more than ``max_inflated_bytes``, or more than ``MAX_ELEMENTS`` elements.
         zlib.error: a deflated data set that is damaged.
     """
-    view = memoryview(data)
-    start = 132 if data[128:132] == b"DICM" else 0
-    meta, start = _walk(view, start, True, "<", last=0x0002FFFF)
-    syntax = Elements(meta, "<").text(Tag.TransferSyntaxUID)
+    view, (_, start) = memoryview(data), _meta(data)
     if syntax == DEFLATED:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         view, start = memoryview(inflater.decompress(view[start:], max_inflated_bytes)), 0
@@ -174,7 +181,7 @@ def read_elements(data: bytes, max_inflated_bytes: int) -> tuple[Elements, str]:
             raise ValueError(f"inflates to more than {max_inflated_bytes / 2**20:.0f} MiB")
     order = ">" if bytes(view[start : start + 2]) in (b"\0\2", b"\0\x08") else "<"  # the first group's number
     found, _ = _walk(view, start, _explicit(view, start), order, last=Tag.PixelData)
-    return Elements(found, order), syntax
+    return Elements(found, order)
 
 
 def _explicit(view: memoryview, position: int) -> bool:

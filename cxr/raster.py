@@ -1,6 +1,9 @@
 """JPEG, PNG and TIFF files -> one grey picture, by Pillow, from the bare stream of ``cxr.containers``."""
 
+import ctypes
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -47,6 +50,22 @@ class Picture:
         """Of the whole picture, in pixels."""
         width, height = self.size
         return (width, height) if self.transpose in _UPRIGHT_SIDEWAYS else (height, width)
+
+
+def _silence_pillow() -> None:
+    """What Pillow and its libtiff print of damage, line by line to stderr; here damage is one exception."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any, Python prints warnings and errors
+    with suppress(OSError, AttributeError):  # a Pillow that keeps libtiff's functions to itself, as on Windows
+        library = ctypes.CDLL(Image.core.__file__)
+        for set_handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
+_silence_pillow()
+# Pillow's own 16 MiB come from malloc, which keeps them for the thread: with many threads memory would only grow. What
+# is larger than 32 MiB is mapped, and given back at once.
+Image.core.set_block_size(2**26)
 
 
 def decode(data: bytes, at_least: int | None) -> Picture | None:

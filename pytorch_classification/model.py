@@ -245,7 +245,7 @@ def _settings(found: Any, path: Path) -> dict[str, Any]:
         and 0 <= found["threshold"] <= 1
     )
     if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {found}")
+        raise ValueError(f"{path}: prediction settings that no training writes: {checkpoints.quoted(found)}")
     return found
 
 

@@ -257,7 +257,7 @@ def _settings(found: Any, path: Path) -> dict[str, Any]:
         for rule in rules
     )
     if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {found}")
+        raise ValueError(f"{path}: prediction settings that no training writes: {checkpoints.quoted(found)}")
     return found | {name: Rule(**found[name]) for name in ("rule", "combined") if found[name] is not None}
 
 

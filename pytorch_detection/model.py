@@ -19,6 +19,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from cxr.checkpoints import quoted
 from pytorch_classification.model import standardized
 
 TASK = "detection"
@@ -61,7 +62,7 @@ class Architecture:
             or found["backbone"] not in get_args(Backbone)
             or not SMALLEST_SIZE <= found["size"] <= LARGEST_SIZE
         ):
-            raise ValueError(f"{path}: expected an architecture with {', '.join(kinds)}, found {found}")
+            raise ValueError(f"{path}: expected an architecture with {', '.join(kinds)}, found {quoted(found)}")
         return cls(**found)
 
 

@@ -335,7 +335,8 @@ def _read_patients(path: Path, exam_ids: Sequence[str]) -> dict[str, str]:
         entries = json.loads(path.read_text(encoding="utf-8"))
         names = {str(entry["subset_img_id"]): str(entry["img_id"]) for entry in entries}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a list of subset_img_id and img_id, found {error!r}") from error
+        what = f"{type(error).__name__} ({error})"
+        raise ValueError(f"{path}: expected a list of subset_img_id and img_id, found {what}") from error
     found = {exam_id: _NIH_NAME.fullmatch(names[exam_id]) for exam_id in exam_ids if exam_id in names}
     if not found:
         raise ValueError(f"{path}: knows none of the {len(exam_ids)} exams; is it the mapping of this data set?")

@@ -1,0 +1,391 @@
+"""Damaged and hostile files through everything that a prediction reads: answered or refused in one line, and soon.
+
+Each case hangs on its kind and number alone, which are in its file's name.
+"""
+
+import io
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import mutations
+import numpy as np
+import pytest
+import tiny_detection
+import torch
+from bombs import BOMBS, LARGE
+
+from cxr import checkpoints, pixels, reading
+from cxr.cli import one_line
+from cxr.decoded import cores
+from pytorch_classification import model as classification
+from pytorch_classification.model import Classifier
+from pytorch_classification.pointing_game import read_boxes
+from pytorch_detection import weights
+from pytorch_detection.detector import Detector, Rule, file_hash
+from pytorch_detection.model import Architecture, construct
+from pytorch_detection.predict_detection import boxes_in
+from pytorch_detection.rsna_dataset import CLASS_INFO, LABELS, MAPPING, read_exams
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 10
+MEBIBYTES = 2048
+OF_TORCH = 512  # MiB that a prediction has taken before it reads a file
+
+# The long form has so many times as many cases.
+cases = pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
+quick_cases = pytest.mark.parametrize("times", [1, pytest.param(100, marks=pytest.mark.slow)])
+
+
+def memory(process: object = "self", field: str = "VmRSS") -> int:
+    """MiB; ``VmHWM`` is the most there has been. 0 where the system does not tell."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) // 1024
+    return 0
+
+
+@contextmanager
+def within_bounds():
+    """Fails if memory grew beyond what a prediction may take; gives a function to call after each case."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest mark
+    before, last = memory(), time.monotonic()
+
+    def check(name: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        assert now - last < SECONDS, name
+        last = now
+
+    yield check
+    assert memory(field="VmHWM") - before < MEBIBYTES - OF_TORCH
+
+
+def refusal(error: Exception, path: Path) -> str:
+    """What the command line would show, which names the file."""
+    line = one_line(error)
+    assert str(path) in line and is_one_line(line), line
+    return line
+
+
+def is_one_line(text: str) -> bool:
+    return bool(text) and text.isprintable() and len(text) < 1000
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+PICTURES = {"jpeg": (mutations.jpegs, 50), "png": (mutations.pngs, 50), "tiff": (mutations.tiffs, 50), "dicom": (mutations.dicoms, 90)}  # fmt: skip
+
+
+@quick_cases
+@pytest.mark.parametrize("kind", PICTURES)
+def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path, kind, times, monkeypatch, capfd):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # what is logged is printed, as in a process of its own
+    make, count = PICTURES[kind]
+    paths = []
+    for number, content in enumerate(mutations.damaged(make(), count * times, kind)):
+        paths.append(tmp_path / f"{kind}-{number}")
+        paths[-1].write_bytes(content)
+    refused = 0
+    with within_bounds() as check, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for batch in reading.read_ahead(paths, 36, 8):
+            check(batch[0].path)
+            for read in batch:
+                if read.image is None:
+                    refused += 1
+                    assert is_one_line(read.error) and read.error.startswith(str(read.path)), read
+                    continue
+                assert read.image.shape == (36, 36) and read.image.dtype == np.uint8
+                # What a picture of the answer is drawn from; it would take the other answers with it.
+                assert pixels.read_grey(read.path).shape == (read.height, read.width), read.path
+    assert warned == [] and capfd.readouterr().err == ""
+    assert 0.2 * len(paths) < refused < len(paths)  # damage that is always seen, or never, tries nothing
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_soon(tmp_path, name):
+    make, reason = BOMBS[name]
+    path = tmp_path / "bomb"
+    path.write_bytes(make())
+    assert path.stat().st_size < 30 * 2**20
+    with within_bounds() as check:
+        with pytest.raises(pixels.UnreadableImage, match=reason):
+            pixels.read_square(path, 36)
+        check(name)
+
+
+@pytest.mark.slow
+def test_a_folder_of_pictures_as_large_as_they_may_be_leaves_memory_free(tmp_path, monkeypatch):
+    for number in range(2):
+        for name, make in LARGE.items():
+            (tmp_path / f"{name} {number}").write_bytes(make())
+    monkeypatch.setattr(reading, "cores", lambda: 16)
+    with within_bounds():
+        (batch,) = reading.read_ahead(sorted(tmp_path.iterdir()), 36, 32)
+    assert [read.error for read in batch] == [""] * 2 * len(LARGE)
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def thin(state: dict) -> bytes:
+    """A checkpoint of ``state`` whose tensors share the bytes of the largest, so that it is small."""
+    largest = max(tensor.numel() for tensor in state["model"].values())
+    shared = torch.zeros(largest, dtype=torch.uint8)
+    views = {name: shared[: tensor.numel()].view(tensor.shape) for name, tensor in state["model"].items()}
+    return saved({**state, "model": views})
+
+
+def saved(state: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Files of a classifier and of a detector that was trained with it; both have learnt nothing."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny_detection.write_classifier(folder / "classification.pth")
+    torch.manual_seed(0)
+    network = construct(Architecture("resnet18", 64, False, True))
+    rules = Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05)
+    Detector(network, False, *rules, file_hash(folder / "classification.pth")).save(folder / "detection.pth")
+    return folder
+
+
+def ask_classifier(path, run):
+    return Classifier.load(path, run).probabilities(np.zeros((1, 36, 36), np.uint8), run)
+
+
+def ask_detector(path, run):
+    found = Detector.load(path, run)
+    read = reading.Read(path, np.zeros((found.size, found.size), np.uint8), 50, 50, "")
+    return boxes_in(found, None, [(read, read)], run)
+
+
+ASK = {"classification": ask_classifier, "detection": ask_detector}
+START = {
+    "classification": lambda path: classification.build(str(path)),
+    "detection": lambda path: weights.build(str(path), "resnet18", 64, image_head=True),
+}
+
+
+def try_checkpoint(path, content, ways, check):
+    """How many of ``ways`` refuse it."""
+    path.write_bytes(content)
+    refused = 0
+    for way in ways:
+        try:
+            way(path)
+        except (ValueError, OSError) as error:
+            refusal(error, path)
+            refused += 1
+        check(path)
+    path.unlink()
+    return refused
+
+
+@cases
+@pytest.mark.parametrize("task", ASK)
+def test_damaged_checkpoints_are_read_or_refused_in_one_line(tmp_path, models, processor, task, times, capfd):
+    samples = mutations.checkpoints(thin(checkpoints.load(models / f"{task}.pth", task=task)))
+    ways = (lambda path: ASK[task](path, processor), START[task])
+    with within_bounds() as check:
+        refused = sum(
+            try_checkpoint(tmp_path / f"{task}-{number}.pth", content, ways, check)
+            for number, content in enumerate(mutations.damaged(samples, 12 * times, task))
+        )
+    assert capfd.readouterr().err == ""
+    assert 0.2 < refused / (2 * 12 * times) <= 1
+
+
+ODD = (
+    None, True, -1, 0, 3, 2**70, -0.0, 1e308, 5e-324, float("nan"), float("inf"), "", "x\n\x1b[31m", "y" * 10**5,
+    [], {}, [[[]]], {"a": {"b": 1}}, (1, 2), torch.zeros(0), torch.zeros(2, 2), torch.tensor(float("nan")),
+    torch.ones(3, dtype=torch.bool), torch.full((64, 1, 7, 7), 1e38), torch.zeros(64, 3, 7, 7, dtype=torch.bool),
+)  # fmt: skip
+
+
+def odd(state: dict, chance: random.Random) -> dict:
+    """``state`` with something strange at a place chosen at random."""
+    key = chance.choice(list(state))
+    inner = state[key]
+    if isinstance(inner, dict) and inner and chance.random() < 0.85:
+        return {**state, key: odd(inner, chance)}
+    rest = {name: value for name, value in state.items() if name != key}
+    return chance.choice((rest, {**rest, f"{key}.x": inner}, {**state, 7: inner}, *[{**state, key: chance.choice(ODD)}] * 7))  # fmt: skip
+
+
+@cases
+@pytest.mark.parametrize("task", ASK)
+def test_checkpoints_of_odd_values_are_read_or_refused_in_one_line(tmp_path, models, processor, task, times, capfd):
+    state = torch.load(io.BytesIO(thin(checkpoints.load(models / f"{task}.pth", task=task))), weights_only=True)
+    ways = (lambda path: ASK[task](path, processor), START[task])
+    with within_bounds() as check, np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for number in range(8 * times):
+            content = saved(odd(state, random.Random(f"{task} {number}")))
+            try_checkpoint(tmp_path / f"{task}-odd-{number}.pth", content, ways, check)
+    assert capfd.readouterr().err == ""
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+@cases
+@pytest.mark.parametrize("name", [LABELS, CLASS_INFO, MAPPING])
+def test_a_damaged_part_of_the_challenge_is_read_or_refused_in_one_line(tmp_path, name, times):
+    folder = tiny_detection.write_rsna(tmp_path / "dataset_det", 6)
+    path, refused = folder / name, 0
+    with within_bounds() as check:
+        for number, content in enumerate(mutations.damaged(mutations.tables(path.read_bytes()), 20 * times, name)):
+            path.write_bytes(content)
+            try:
+                assert len(read_exams(folder, progress=False)) == 6
+            except (ValueError, OSError) as error:
+                refusal(error, folder)
+                refused += 1
+            check(number)
+    assert refused > 5 * times
+
+
+@cases
+@pytest.mark.parametrize("key", ["path", "patientId"])
+def test_a_damaged_table_of_boxes_is_read_or_refused_in_one_line(tmp_path, key, times):
+    path, refused = tmp_path / "boxes.csv", 0
+    good = f"{key},x,y,width,height\n" + "".join(f"test/흉부 {n}.jpeg,{n},2.5,30,4e1\n" for n in range(9))
+    samples = mutations.tables(good.encode())
+    with within_bounds() as check:
+        for number, content in enumerate(mutations.damaged(samples, 20 * times, key)):
+            path.write_bytes(content)
+            try:
+                boxes = read_boxes(path)
+                assert all(found.shape[1:] == (4,) and np.isfinite(found).all() for found in boxes.values())
+            except (ValueError, OSError) as error:
+                refusal(error, path)
+                refused += 1
+            check(number)
+    assert refused > 5 * times
+
+
+# ----------------------------------------------------------------------------------------------------- whole processes
+
+SCRIPTS = {
+    "classification": "pytorch_classification/predict_classification.py",
+    "detection": "pytorch_detection/predict_detection.py",
+}
+
+
+def watched(command: list, limit: float) -> tuple[int | None, str, str, int]:
+    """Exit code (None: it took longer than ``limit`` seconds), stdout, stderr, and the most memory in MiB."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CXR_TRACEBACK")}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    process = subprocess.Popen(
+        [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    highest, end = 0, time.monotonic() + limit
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(process.communicate)
+        while not told.done() and time.monotonic() < end:
+            highest = max(highest, memory(process.pid, "VmHWM"))
+            time.sleep(0.02)
+        late = not told.done()
+        process.kill()
+        out, err = told.result()
+    return None if late else process.returncode, out, err, highest
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory, models):
+    """Arguments of predictions, fifty for each task."""
+    folder = tmp_path_factory.mktemp("hostile")
+    found = []
+    for task in SCRIPTS:
+        files = []
+        for kind, (make, _) in PICTURES.items():
+            for number, content in enumerate(mutations.damaged(make(), 8, f"{task} {kind}")):
+                files.append(folder / f"{task}-{kind}-{number}")
+                files[-1].write_bytes(content)
+        for number, make in enumerate([*(make for make, _ in list(BOMBS.values())[:3]), *list(LARGE.values())[:3]]):
+            files.append(folder / f"{task}-bomb-{number}")
+            files[-1].write_bytes(make())
+        found += [(task, ["--image", file]) for file in files]
+        for number in range(4):
+            many = folder / f"{task}-folder-{number}"
+            many.mkdir()
+            for kind, (make, _) in PICTURES.items():
+                for index, content in enumerate(mutations.damaged(make(), 8, f"{task} {number} {kind}")):
+                    (many / f"{kind}-{index}.png").write_bytes(content)
+            found.append((task, ["--image", many, *["--json"] * (number % 2)]))
+        good = folder / f"{task}.png"
+        good.write_bytes(mutations.pngs()[0].inner)
+        state = checkpoints.load(models / f"{task}.pth", task=task)
+        samples = mutations.checkpoints(thin(state))
+        contents = list(mutations.damaged(samples, 4, f"{task} process"))
+        contents += [saved(odd(state, random.Random(f"{task} process {number}"))) for number in range(4)]
+        for number, content in enumerate(contents):
+            path = folder / f"{task}-{number}.pth"
+            path.write_bytes(content)
+            flag = "--classifier" if task == "detection" and number % 4 == 3 else "--model"
+            found.append((task, ["--image", good, flag, path]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_whole_processes_answer_or_refuse_hostile_files(hostile, models, tmp_path):
+    assert len(hostile) == 100
+    good = tmp_path / "good.png"
+    good.write_bytes(mutations.pngs()[0].inner)
+
+    def run(number, task, arguments, limit=600.0):
+        out_dir = tmp_path / f"out-{number}"
+        chosen = [] if "--model" in arguments else ["--model", models / f"{task}.pth"]
+        command = [
+            sys.executable,
+            ROOT / SCRIPTS[task],
+            *arguments,
+            *chosen,
+            "--output-dir",
+            out_dir,
+            "--device",
+            "cpu",
+        ]
+        return (out_dir, *watched(command, limit))
+
+    started = time.monotonic()
+    for task in SCRIPTS:
+        assert run("good", task, ["--image", good])[1] == 0
+    usual = time.monotonic() - started  # of two that run one after the other
+    with ThreadPoolExecutor(cores()) as pool:
+        waiting = [pool.submit(run, number, *case, limit=SECONDS + 2 * usual) for number, case in enumerate(hostile)]
+    codes = []
+    for (task, arguments), ended in zip(hostile, waiting, strict=True):
+        out_dir, code, out, err, highest = ended.result()
+        told = f"{task} {arguments}: {code}\n{out}\n{err}\n{highest} MiB"
+        codes.append(code)
+        lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "image/s" not in line]
+        assert code in (0, 1, 2) and "Traceback" not in err + out and 0 < highest <= MEBIBYTES, told
+        assert code != 1 or arguments[1].is_dir(), told
+        if code == 2:
+            assert out == "" and len(lines) == 1 and lines[0].startswith("error: "), told
+            assert is_one_line(lines[0]), told
+        else:
+            assert lines == [] and out, told
+        if code == 1:
+            assert len((out_dir / "predictions.csv").read_text(encoding="utf-8").splitlines()) > 32, told
+            if "--json" in arguments:
+                assert len(json.loads(out)["images"]) == 32, told
+    assert codes.count(2) > 20 and codes.count(0) > 5 and codes.count(1) >= 4, codes
