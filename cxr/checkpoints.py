@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from cxr.cli import shortened
+
 FORMAT = 1
 
 # A full disk, a used-up share of it, and a file larger than the file system (4 GiB on FAT) or the user's limit allows.
@@ -107,8 +109,7 @@ def read(path: Path) -> Any:
 
 def quoted(value: object) -> str:
     """What a file holds, for a message: one line that is not long, whatever it is."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+    return shortened(" ".join(repr(value).split()), _LONGEST_QUOTE)
 
 
 def _torch_reason(error: Exception) -> str:

@@ -79,6 +79,17 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
+def shortened(text: str, longest: int) -> str:
+    """``text``, cut with three dots after ``longest`` characters."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def first_of(items: Sequence[object], shown: int = 5) -> str:
+    """The first few of ``items``, and how many more there are: all of them would scroll the reason away."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
 def printable(text: str) -> str:
     """``text`` with every character that steers a terminal, hides or turns others round written as its escape."""
     return "".join(
@@ -111,8 +122,7 @@ def run(main: Callable[[], int | None]) -> int:
         return EXIT_BROKEN_PIPE
     except (ValueError, OSError, FloatingPointError) as error:
         message = one_line(error) or type(error).__name__
-        cut = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
-        print(f"error: {cut}", file=sys.stderr)
+        print(f"error: {shortened(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         _flush_or_discard()
         return EXIT_USER_ERROR
     except KeyboardInterrupt:

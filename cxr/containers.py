@@ -13,8 +13,8 @@ MAX_PIXELS = 80_000_000
 MIN_SIDE = 16
 # A progressive JPEG has about 10 scans. Each costs time by the picture's size, however few bytes it has.
 MAX_SCAN_PIXELS = 20 * MAX_PIXELS
-# Segments of a JPEG, chunks of a PNG, values of a TIFF field. The largest pictures have some 20,000 of the latter two;
-# each costs a microsecond and 40 bytes, however few it takes in the file.
+# Segments of a JPEG, chunks of a PNG, values of a TIFF field, fragments in a DICOM file. The largest PNG and TIFF have
+# some 20,000; each costs a microsecond and 40 bytes, however few it takes in the file.
 MAX_PARTS = 100_000
 
 JPEG_MAGIC = b"\xff\xd8\xff"

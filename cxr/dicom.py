@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr import containers, raster
-from cxr.dicom_elements import DEFLATED, Element, Elements, Tag, read_elements, transfer_syntax
+from cxr.dicom_elements import DEFLATED, Element, Elements, Tag, read_elements, read_head
 from cxr.dicom_frame import Layout, read_frame
 from cxr.greyscale import GreyScale, Lut, Window, look_up
 from cxr.room import ROOM
@@ -37,10 +37,10 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
     Raises:
         ValueError: not one radiograph, or one that needs a codec to be installed, in words.
     """
-    syntax = transfer_syntax(data)
+    syntax, start = read_head(data)
     inflates = syntax == DEFLATED  # to what size nobody knows before
     with ROOM.take(containers.MAX_PIXELS if inflates else 0):
-        elements = read_elements(data, syntax, MAX_INFLATED_BYTES)
+        elements = read_elements(data, syntax, start, MAX_INFLATED_BYTES)
         pixel_data = _require_one_frame(elements)
         layout = _layout(elements)
         size = (layout.width, layout.height)

@@ -153,18 +153,14 @@ def looks_like_dicom(head: bytes) -> bool:
     return head[0] != 0 and head[following : following + 2] in (b"\2\0", b"\x08\0", b"\x10\0")
 
 
-def transfer_syntax(data: bytes) -> str:
-    """The UID that the file ``data`` names; empty where the file meta information is missing."""
-    return Elements(_meta(data)[0], "<").text(Tag.TransferSyntaxUID)
+def read_head(data: bytes) -> tuple[str, int]:
+    """The transfer syntax UID of a file (empty where the file meta information is missing), and where that ends."""
+    meta, end = _walk(memoryview(data), 132 if data[128:132] == b"DICM" else 0, True, "<", last=0x0002FFFF)
+    return Elements(meta, "<").text(Tag.TransferSyntaxUID), end
 
 
-def _meta(data: bytes) -> tuple[dict[int, Element], int]:
-    """The file meta information, and where the data set begins."""
-    return _walk(memoryview(data), 132 if data[128:132] == b"DICM" else 0, True, "<", last=0x0002FFFF)
-
-
-def read_elements(data: bytes, syntax: str, max_inflated_bytes: int) -> Elements:
-    """The data set of the file ``data``, whose ``transfer_syntax`` is ``syntax``.
+def read_elements(data: bytes, syntax: str, start: int, max_inflated_bytes: int) -> Elements:
+    """The data set of the file ``data``; ``syntax`` and ``start`` as ``read_head`` gives them.
 
     Whether the value representations are explicit and which byte comes first is told by the first element: writers
     who get the transfer syntax wrong are common enough.
@@ -173,7 +169,7 @@ def read_elements(data: bytes, syntax: str, max_inflated_bytes: int) -> Elements
         ValueError: a deflated data set of more than ``max_inflated_bytes``, or more than ``MAX_ELEMENTS`` elements.
         zlib.error: a deflated data set that is damaged.
     """
-    view, (_, start) = memoryview(data), _meta(data)
+    view = memoryview(data)
     if syntax == DEFLATED:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         view, start = memoryview(inflater.decompress(view[start:], max_inflated_bytes)), 0

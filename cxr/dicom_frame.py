@@ -27,7 +27,6 @@ _PACKAGES = {
 }
 # pydicom's names for its codecs, the best first. gdcm comes last: its C++ may abort the process where others raise.
 _CODECS = ("pillow", "pyjpegls", "pylibjpeg", "gdcm")
-_MAX_FRAGMENTS = 100_000
 _ROWS_AT_ONCE = 256  # even, see _paired
 
 
@@ -143,8 +142,8 @@ def _join_fragments(value: memoryview) -> bytes:
         end = position + 8 + int.from_bytes(value[position + 4 : position + 8], "little")
         if end > len(value):
             raise ValueError(f"compressed pixel data end after {len(value)} bytes; expected {end}")
-        if len(fragments) > _MAX_FRAGMENTS:
-            raise ValueError(f"compressed pixel data in more than {_MAX_FRAGMENTS} fragments")
+        if len(fragments) > containers.MAX_PARTS:
+            raise ValueError(f"compressed pixel data in more than {containers.MAX_PARTS} fragments")
         fragments.append(value[position + 8 : end])
         position = end
     if len(fragments) < 2:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SHOWN = 5  # files named in an error; more would scroll the reason away
+from cxr.cli import first_of
 
 
 def listed(facts: Mapping[str, str]) -> Tensor:
@@ -70,12 +70,7 @@ def _changes(before: dict[str, str], now: dict[str, str]) -> str:
         "new": [name for name in now if name not in before],
         "changed": [name for name in now if name in before and now[name] != before[name]],
     }
-    return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return "; ".join(f"{kind}: {first_of(names)}" for kind, names in kinds.items() if names)
 
 
 def make_way(out_dir: Path, names: Sequence[str], report: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from cxr.cli import first_of
+
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
 
 # The challenge's largest table has 1.7 MB and 7 columns. pandas takes time by the square of the number of columns.
 _MAX_BYTES, _MAX_COLUMNS = 2**24, 1000
-_LINES_SHOWN = 5
 
 
 def read_table(path: Path, keys: Sequence[str], columns: Sequence[str]) -> Table:
@@ -66,9 +67,7 @@ def refuse(path: Path, bad: Any, why: str) -> None:
     """Raise ValueError, naming the lines, where the pandas.Series ``bad`` is True."""
     lines: list[int] = bad.index[bad].tolist()
     if lines:
-        shown = ", ".join(map(str, lines[:_LINES_SHOWN]))
-        more = f" and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
-        raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {shown}{more})")
+        raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {first_of(lines)})")
 
 
 def _require_small(path: Path) -> None:
