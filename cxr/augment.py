@@ -224,15 +224,17 @@ def join_halves(
     right = torch.where(joined, ((position - _per_image(seam)) / (0.04 * size) + 0.5).clamp(0, 1), 0)
     partner = torch.randperm(count, generator=generator, device=generator.device)
     together: list[Tensor] = []
-    for index, own in enumerate(boxes):
-        if not joined[index]:
+    for own, other, is_joined, edge in zip(
+        boxes, partner.tolist(), joined.flatten().tolist(), seam.tolist(), strict=True
+    ):
+        if not is_joined:
             together.append(own)
             continue
-        left_half, right_half = own.clone(), boxes[int(partner[index])].clone()
-        left_half[:, 2].clamp_(max=seam[index])
-        right_half[:, 0].clamp_(min=seam[index])
-        halves = ((left_half, own), (right_half, boxes[int(partner[index])]))
-        kept = [part[_widths(part) >= least_kept * _widths(whole)] for part, whole in halves]
+        wholes = own, boxes[other]
+        halves = [whole.clone() for whole in wholes]
+        halves[0][:, 2].clamp_(max=edge)
+        halves[1][:, 0].clamp_(min=edge)
+        kept = [half[_widths(half) >= least_kept * _widths(whole)] for half, whole in zip(halves, wholes, strict=True)]
         together.append(torch.cat(kept))
     return images * (1 - right) + images[partner] * right, together
 
