@@ -40,6 +40,6 @@ demo: .venv/installed
 		--image $(SAMPLE)/dataset_det/stage_2_train_images/$$(grep -m 1 ',1$$' $(SAMPLE)/dataset_det/stage_2_train_labels.csv | cut -d, -f1).dcm
 	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"
 
-# What the speed figures of README rest on, in the short form of each; checkpoint/benchmarks.json keeps them.
+# Every benchmark in its short form; checkpoint/benchmarks.json keeps what they print.
 bench: .venv/installed
 	$(VENV)/python benchmarks/run_all.py

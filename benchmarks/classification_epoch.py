@@ -7,9 +7,8 @@ forward, backward and optimizer step on one batch already in memory (same networ
 median ratio with its range; 1 would mean that augmentation, weight average and logging cost nothing.
 """
 
-import statistics
+import itertools
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
@@ -69,20 +69,14 @@ def main() -> None:
         data = generated(settings, config.steps * config.batch_size)
         learner = training.make_learner(settings, config.steps, run)
         learner.model.train()
-        ratios: list[float] = []
-        for round_number in range(config.rounds + 1):
-            begun = time.perf_counter()
-            bare_epoch(learner, config, run)
-            between = time.perf_counter()
-            training.train_one_epoch(learner, data, settings, round_number, run)
-            ended = time.perf_counter()
-            if round_number:  # the first warms up
-                ratios.append((between - begun) / (ended - between))
-                images = config.steps * config.batch_size
-                print(
-                    f"bare {images / (between - begun):.0f} images/s, epoch {images / (ended - between):.0f} images/s"
-                )
-    print(f"epoch / bare: median {statistics.median(ratios):.3f}, range {min(ratios):.3f} to {max(ratios):.3f}")
+        numbers = itertools.count()
+        epochs = {
+            "bare": lambda: bare_epoch(learner, config, run),
+            "epoch": lambda: training.train_one_epoch(learner, data, settings, next(numbers), run),
+        }
+        taken = alternate(epochs, config.rounds)
+    print(f"images/s: {rates(taken, dict.fromkeys(taken, config.steps * config.batch_size))}")
+    print(spread("epoch / bare", speedups(taken, "epoch", "bare")))
 
 
 if __name__ == "__main__":

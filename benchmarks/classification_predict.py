@@ -55,11 +55,7 @@ def main() -> None:
     config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as name, runtime.start("cpu", "fp32", seed=0) as run:
         place = Path(name)
-        if config.folder is None:
-            paths = [place / f"{number}.jpeg" for number in range(config.files)]
-            generated.write_jpegs(paths)
-        else:
-            paths = pixels.find_images([str(config.folder)])
+        paths = generated.files(config.folder, place, ".jpeg", generated.write_jpegs, config.files)
         network = build("none").to(memory_format=torch.channels_last).eval()
         classifier = Classifier(network, config.size, config.size + config.size // 8, True, 1.0, 0.5)
         model = place / "model.pth"

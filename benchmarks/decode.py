@@ -134,18 +134,12 @@ def main() -> None:
         else:
             print(f"{name} is not installed and left out")
     with tempfile.TemporaryDirectory() as place:
-        names = range(config.files)
-        jpegs, dicoms = ([Path(place) / f"{name}{suffix}" for name in names] for suffix in (".jpeg", ".dcm"))
-        if config.images is None:
-            generated.write_jpegs(jpegs)
-        else:
-            jpegs = pixels.find_images([str(config.images)])[: config.files]
-        if config.dicoms is None:
-            generated.write_dicoms(dicoms)
-        else:
-            dicoms = pixels.find_images([str(config.dicoms)])[: config.files]
-        measure("JPEG", jpegs, jpeg, config)
-        measure("DICOM", dicoms, dicom, config)
+        for kind, folder, suffix, write, peers in (
+            ("JPEG", config.images, ".jpeg", generated.write_jpegs, jpeg),
+            ("DICOM", config.dicoms, ".dcm", generated.write_dicoms, dicom),
+        ):
+            paths = generated.files(folder, Path(place), suffix, write, config.files)
+            measure(kind, paths[: config.files], peers, config)
 
 
 if __name__ == "__main__":

@@ -42,11 +42,7 @@ def main() -> None:
     config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as name, runtime.start("cpu", "fp32", seed=0) as run:
         place = Path(name)
-        if config.folder is None:
-            paths = [place / f"{number}.dcm" for number in range(config.files)]
-            generated.write_dicoms(paths)
-        else:
-            paths = pixels.find_images([str(config.folder)])[: config.files]
+        paths = generated.files(config.folder, place, ".dcm", generated.write_dicoms, config.files)[: config.files]
         model = config.model or place / "model.pth"
         if config.model is None:
             network = construct(Architecture("resnet18", config.size, frozen=False, image_head=True))

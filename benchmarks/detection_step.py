@@ -8,9 +8,8 @@ tensors already in memory; torchvision's reference way (its whole FasterRCNN on 
 defaults, float32, mirror image, SGD). Prints medians and ranges of the ratios; data preparation is timed alone as well.
 """
 
-import statistics
+import itertools
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 
+from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
 from pytorch_detection import train_detection as training
 from pytorch_detection.model import GreyFasterRCNN, Target, construct
@@ -107,40 +107,35 @@ def main() -> None:
         images, ready = images.contiguous(memory_format=torch.channels_last), labelled(boxes)
         of_torchvision = torchvision_step(config.size, run.device)
 
-        def whole(number: int) -> None:
-            training.train_one_epoch(learner, data, settings, number, run)
+        numbers = itertools.count()
 
-        def bare(_: int) -> None:
-            for _ in range(config.steps):
-                bare_step(learner, settings, images, ready, run)
-
-        def preparation(_: int) -> None:
-            for _ in range(config.steps):
-                batch, truths = batch_of(data, np.arange(config.batch_size), run)
-                augmented(batch, [one["boxes"] for one in truths], generator, False)
-
-        def reference(_: int) -> None:
-            for _ in range(config.steps):
-                of_torchvision(stored, targets)
-
-        kinds = (bare, whole, preparation, reference)
-        seconds: dict[str, list[float]] = {kind.__name__: [] for kind in kinds}
-        for number in range(config.rounds + 1):
-            for kind in kinds:
-                begun = time.perf_counter()
-                kind(number)
+        def repeated(step: Callable[[], object], times: int = config.steps) -> Callable[[], None]:
+            def action() -> None:
+                for _ in range(times):
+                    step()
                 if run.device.type == "cuda":
                     torch.cuda.synchronize()
-                if number:  # the first warms up
-                    seconds[kind.__name__].append((time.perf_counter() - begun) / config.steps)
-    print(f"seconds a step: {', '.join(f'{name} {statistics.median(took):.3f}' for name, took in seconds.items())}")
-    for title, above, below in (
-        ("speed of the whole step / bare step", "bare", "whole"),
-        ("speed of the whole step / torchvision's", "reference", "whole"),
-        ("data preparation / whole step", "preparation", "whole"),
+
+            return action
+
+        def preparation() -> None:
+            batch, truths = batch_of(data, np.arange(config.batch_size), run)
+            augmented(batch, [one["boxes"] for one in truths], generator, False)
+
+        actions = {
+            "bare": repeated(lambda: bare_step(learner, settings, images, ready, run)),
+            "whole": repeated(lambda: training.train_one_epoch(learner, data, settings, next(numbers), run), 1),
+            "preparation": repeated(preparation),
+            "torchvision": repeated(lambda: of_torchvision(stored, targets)),
+        }
+        taken = alternate(actions, config.rounds)
+    print(f"images/s: {rates(taken, dict.fromkeys(taken, config.steps * config.batch_size))}")
+    for title, fast, slow in (
+        ("speed of the whole step / bare step", "whole", "bare"),
+        ("speed of the whole step / torchvision's", "whole", "torchvision"),
+        ("data preparation / whole step", "whole", "preparation"),
     ):
-        ratios = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
-        print(f"{title}: median {statistics.median(ratios):.3f}, range {min(ratios):.3f} to {max(ratios):.3f}")
+        print(spread(title, speedups(taken, fast, slow)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Files in the forms and sizes of the real data sets, to measure on where those are not at hand."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr import pixels
 from make_sample_data import write_dicom
 from pytorch_classification.data_load import CLASSES
 
@@ -46,6 +47,17 @@ def write_dicoms(paths: Sequence[Path]) -> None:
         write_dicom(path, str(number), smooth(1024, 1024, 24, number), _HEADER)
         contents.append(path.read_bytes())
     _write_in_turn(paths, contents)
+
+
+def files(
+    folder: Path | None, place: Path, suffix: str, write: Callable[[Sequence[Path]], None], count: int
+) -> list[Path]:
+    """The pictures in ``folder``; without one, ``count`` that ``write`` makes in ``place``."""
+    if folder is not None:
+        return pixels.find_images([str(folder)])
+    paths = [place / f"{number}{suffix}" for number in range(count)]
+    write(paths)
+    return paths
 
 
 def write_chest_xray(folder: Path, count: int) -> Path:
