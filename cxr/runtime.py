@@ -61,7 +61,7 @@ def start(device: Device, precision: Precision, seed: int) -> Generator[Runtime]
     if precision == "bf16" and not native:
         raise ValueError(f"--precision bf16: {chosen} has no bfloat16 arithmetic of its own; use fp32 or auto")
     _seed_everything(seed)
-    bf16 = native and precision != "fp32"
+    bf16 = precision == "bf16" or (precision == "auto" and gains_by_bf16(chosen))
     if "WORLD_SIZE" not in os.environ:
         yield Runtime(chosen, bf16)
         return
@@ -93,10 +93,21 @@ def has_native_bf16(device: torch.device) -> bool:
     """Whether ``device`` multiplies bfloat16 in hardware; emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return False
+    return device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16", "bf16")
+
+
+def gains_by_bf16(device: torch.device) -> bool:
+    """Whether networks train faster in bfloat16 than in float32 on ``device``.
+
+    Not on a CPU that has its vector instructions (AVX512_BF16) but no matrix unit (AMX): a step of ResNet-18, 32 images
+    of 112 pixels on one core, took 1.09 s in bfloat16 there and .77 s in float32.
+    """
+    return has_native_bf16(device) and (device.type != "cpu" or _cpu_has("amx_bf16", "bf16"))
+
+
+def _cpu_has(*capabilities: str) -> bool:
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in capabilities)
 
 
 def _seed_everything(seed: int) -> None:

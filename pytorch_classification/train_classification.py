@@ -62,7 +62,7 @@ class TrainConfig:
     flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
     seed: int = cli.flag(0, help="decides the split, the start and every random draw")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device does so natively")
+    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device is faster in it")
     compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")

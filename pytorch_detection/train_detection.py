@@ -69,7 +69,7 @@ class TrainConfig:
     classifier: Path | None = cli.flag(None, help="choose also how boxes are cut when this model multiplies scores")
     seed: int = cli.flag(0, help="decides the split, the start and every random draw")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device does so natively")
+    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device is faster in it")
     compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")

@@ -85,13 +85,20 @@ def test_each_process_takes_its_own_gpu_and_one_too_many_is_refused(monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "native"),
-    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True), ({"avx2": True}, False)],
+    ("capabilities", "native", "gains"),
+    [
+        ({"avx512_bf16": True}, True, False),
+        ({"avx512_bf16": True, "amx_bf16": True}, True, True),
+        ({"bf16": True}, True, True),
+        ({"avx2": True}, False, False),
+    ],
 )
-def test_bf16_is_taken_where_the_cpu_has_it_and_refused_where_it_has_not(monkeypatch, capabilities, native):
+def test_bf16_is_taken_where_the_cpu_gains_by_it_and_refused_where_it_has_none(
+    monkeypatch, capabilities, native, gains
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     with runtime.start("cpu", "auto", seed=0) as run:
-        assert run.bf16 is native
+        assert run.bf16 is gains
     with runtime.start("cpu", "fp32", seed=0) as run:
         assert run.bf16 is False
     if native:
