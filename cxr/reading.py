@@ -62,6 +62,20 @@ def _read(path: Path, size: int) -> Read:
     return Read(path, image, height, width, "")
 
 
+def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:
+    """The whole picture, uint8 [H, W], of a file whose square was read before; None and why, if that is gone.
+
+    Keeping every whole picture until its answer is known would take memory by the batch.
+    """
+    try:
+        image = pixels.read_grey(read.path)
+    except (pixels.UnreadableImage, OSError) as error:
+        return None, one_line(error)
+    if image.shape != (read.height, read.width):
+        return None, f"{printable(str(read.path))}: changed while its answer was worked out"
+    return image, ""
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A CSV in UTF-8 with one header line, there whole or not at all; no text in it is a formula to a spreadsheet."""
     text = io.StringIO(newline="")

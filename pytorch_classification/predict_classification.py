@@ -10,7 +10,7 @@ path, probability (of PNEUMONIA, calibrated), class, error. Exit code 0: all ans
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,24 +106,34 @@ def predict(
                 probability = next(found) if read.image is not None else None
                 answer = Answer(read.path, probability, classifier.threshold, read.error, None)
                 if draw and read.image is not None:
-                    answer = draw_answer(classifier, answer, read.image, config, taken, run)
+                    answer = draw_answer(classifier, answer, read, config, taken, run)
                 answers.append(answer)
             progress.update(len(batch))
     return answers
 
 
 def draw_answer(
-    classifier: Classifier, answer: Answer, square: Any, config: PredictConfig, taken: set[str], run: runtime.Runtime
+    classifier: Classifier,
+    answer: Answer,
+    read: reading.Read,
+    config: PredictConfig,
+    taken: set[str],
+    run: runtime.Runtime,
 ) -> Answer:
-    """``answer`` with a picture beside it: the radiograph, and over it what speaks for PNEUMONIA."""
-    from dataclasses import replace
+    """``answer`` with a picture beside it: the radiograph, and over it what speaks for PNEUMONIA.
 
+    A file that is gone or another by now is answered with an error: its picture would not show what was judged.
+    """
     from cxr import plots
 
-    heatmap = classifier.explain(square[None], run)[0]
+    radiograph, error = reading.read_again(read)
+    if radiograph is None:
+        return replace(answer, probability=None, error=error)
+    assert read.image is not None
+    heatmap = classifier.explain(read.image[None], run)[0]
     picture = reading.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
     title = f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}"
-    plots.grad_cam_overlay(pixels.read_grey(answer.path), heatmap, title, picture)
+    plots.grad_cam_overlay(radiograph, heatmap, title, picture)
     return replace(answer, picture=picture)
 
 

@@ -128,7 +128,7 @@ def predict(
                     continue
                 boxes, highest = next(found)
                 answer = Answer(read.path, boxes, highest, "", None)
-                answers.append(draw_answer(answer, config, taken) if config.pictures else answer)
+                answers.append(draw_answer(answer, read, config, taken) if config.pictures else answer)
             progress.update(len(batch))
     return answers
 
@@ -164,16 +164,22 @@ def rule_of(detector: Detector, classifier: Classifier | None) -> Rule:
     return detector.combined
 
 
-def draw_answer(answer: Answer, config: PredictConfig, taken: set[str]) -> Answer:
-    """``answer`` with a picture beside it: the radiograph and its boxes."""
+def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken: set[str]) -> Answer:
+    """``answer`` with a picture beside it: the radiograph and its boxes.
+
+    A file that is gone or another by now is answered with an error: its picture would not show what was judged.
+    """
     from cxr import plots
 
+    radiograph, error = reading.read_again(read)
+    if radiograph is None:
+        return Answer(answer.path, [], None, error, None)
     picture = reading.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
     count = len(answer.boxes)
     title = f"{answer.path.name}: {count or 'no'} {'opacity' if count < 2 else 'opacities'}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
     scores = [box.score for box in answer.boxes]
-    plots.detection_overlay(pixels.read_grey(answer.path), corners, scores, picture, title=title)
+    plots.detection_overlay(radiograph, corners, scores, picture, title=title)
     return replace(answer, picture=picture)
 
 

@@ -238,6 +238,43 @@ def test_a_bad_file_alone_ends_in_one_line(predict, mixed, tmp_path, name, flag)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def going(film, tmp_path, monkeypatch):
+    """A folder of which three files are gone, damaged or of another size once their answers are known."""
+    folder = tmp_path / "going"
+    folder.mkdir()
+    for name in ("a", "b", "c", "d"):
+        shutil.copy(film, folder / f"{name}.jpeg")
+    probabilities = Classifier.probabilities
+
+    def then_go(self, squares, run):
+        found = probabilities(self, squares, run)
+        (folder / "a.jpeg").unlink()
+        (folder / "b.jpeg").write_bytes(b"only a text")
+        Image.new("L", (99, 99)).save(folder / "c.jpeg")
+        return found
+
+    monkeypatch.setattr(Classifier, "probabilities", then_go)
+    return folder
+
+
+def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(predict, going, tmp_path):
+    ended = predict(going, "--grad-cam")
+    rows = table(tmp_path)
+    assert ended.code == 1 and "4 files: 0 NORMAL, 1 PNEUMONIA" in ended.out and "3 not readable" in ended.out
+    assert [(row["class"], row["probability"]) for row in rows[:3]] == [("", "")] * 3
+    assert rows[0]["error"] == f"{going / 'a.jpeg'}: no such file"
+    assert rows[1]["error"].startswith(f"{going / 'b.jpeg'}: neither JPEG")
+    assert rows[2]["error"] == f"{going / 'c.jpeg'}: changed while its answer was worked out"
+    assert rows[3]["class"] == "PNEUMONIA" and written(tmp_path) == ["d_grad_cam.png", "predictions.csv"]
+
+
+def test_a_single_file_that_goes_before_its_picture_is_drawn_ends_in_one_line(predict, going, tmp_path):
+    ended = predict(going / "a.jpeg")
+    assert (ended.code, ended.out, ended.err) == (2, "", f"error: {going / 'a.jpeg'}: no such file\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, film):
     monkeypatch.chdir(tmp_path)
     for arguments in (["none.jpeg"], [film, "none.jpeg"], ["no*.jpeg"]):

@@ -183,6 +183,35 @@ def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, p
         np.testing.assert_allclose([float(row["score"]) for row in mine], values[kept][order], atol=1e-5)
 
 
+def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
+    model, images, tmp_path, command, monkeypatch
+):
+    """Three of four are gone, damaged or of another size once their answers are known."""
+    paths = [Path(shutil.copy(images[1], tmp_path / f"{name}.dcm")) for name in "abcd"]
+    find = Detector.find
+
+    def then_go(self, squares, run):
+        found = find(self, squares, run)
+        paths[0].unlink()
+        paths[1].write_bytes(b"only a text")
+        Image.new("L", (99, 99)).save(paths[2], "PNG")
+        return found
+
+    monkeypatch.setattr(Detector, "find", then_go)
+    words = ("--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
+    ended = command(main, "--image", *paths, *words)
+    assert ended.code == 1 and ended.out.startswith("4 files: 1 with opacity") and "3 not readable" in ended.out
+    first, second, third, *rest = table(tmp_path / "out" / "predictions.csv")
+    assert first["error"] == f"{paths[0]}: no such file" and second["error"].startswith(f"{paths[1]}: neither JPEG")
+    assert third["error"] == f"{paths[2]}: changed while its answer was worked out"
+    assert not any(row["score"] for row in (first, second, third))
+    assert rest and all(row["path"] == str(paths[3]) and row["score"] and not row["error"] for row in rest)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["d_boxes.png", "predictions.csv"]
+    shutil.copy(images[1], paths[0])
+    ended = command(main, "--image", paths[0], *words)
+    assert (ended.code, ended.out, ended.err) == (2, "", f"error: {paths[0]}: no such file\n")
+
+
 def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, command):
     bad = tmp_path / "bad.dcm"
     bad.write_bytes(b"not an image")
