@@ -6,10 +6,11 @@ is also said by a line style, a mark or a word. Text stays readable where a READ
 """
 
 import io
+import textwrap
 import unicodedata
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DPI = 160
 WIDTH = 9.0  # inches; 1440 pixels, which a README shows at 800 with 11 pt as about 12 pixels
+OVERLAY_WIDTH, OVERLAY_TALLEST = 6.0, 4.5  # inches at most; a README shows two such pictures side by side
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#666666"
 _LETTERS_PER_INCH = 11  # of a title; file names of wide letters still fit
@@ -324,10 +326,12 @@ def grad_cam_overlay(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]
         ValueError: an array is not as described.
     """
     shown = _thumbnail(image, 1024)
-    with _picture(path, (WIDTH, WIDTH / 2 * _tallness(image) + 1.2), layout="compressed") as figure:
+    text = _wrapped(title, OVERLAY_WIDTH)
+    size = (OVERLAY_WIDTH, OVERLAY_WIDTH / 2 * _tallness(image) + 1.1 + 0.2 * text.count("\n"))
+    with _picture(path, size, layout="compressed", finer=1.5) as figure:
         (axes,) = _gallery(figure, 1, 1, 1)
         axes.imshow(_beside(shown, heatmap))
-        axes.set_title(_fit(title, WIDTH))
+        axes.set_title(text)
         _heat_bar(figure, [axes])
 
 
@@ -366,8 +370,9 @@ def _heat_bar(figure: "Figure", panels: Sequence["Axes"]) -> None:
     heat = np.linspace(0, 1, 256)
     opacity = _opacity(heat)[:, None]
     colours = ListedColormap((1 - opacity) * 0.5 + opacity * matplotlib.colormaps["inferno"](heat)[:, :3])
-    label = "evidence for PNEUMONIA in the region, relative to the strongest in its image (Grad-CAM)"
-    bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), location="bottom", shrink=0.7, aspect=50)
+    label = "Grad-CAM: what speaks for PNEUMONIA (1: most in this image)"
+    place: dict[str, Any] = {"location": "bottom", "shrink": 0.7, "aspect": 50, "panchor": False}
+    bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), **place)
     bar.set_label(label)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
@@ -437,11 +442,13 @@ def detection_overlay(
         ValueError: an array is not as described.
     """
     tall = _tallness(image)
-    size = (min(7.0, max(3.5, 7.0 / tall)), min(7.0, 7.0 * tall))
-    with _picture(path, (size[0], size[1] + 0.4), layout="compressed") as figure:
+    width, height = min(OVERLAY_TALLEST, max(2.5, OVERLAY_TALLEST / tall)), OVERLAY_TALLEST * min(tall, 1)
+    text = _wrapped(title, width)
+    size = (width, height + 0.4 + 0.2 * text.count("\n"))
+    with _picture(path, size, layout="compressed", finer=1.6) as figure:
         (axes,) = _gallery(figure, 1, 1, 1)
         shown, scale = _shown(axes, image, 1120)
-        axes.set_title(_fit(title, size[0]))
+        axes.set_title(text)
         found, values = _scored_boxes(boxes, scores)
         for box, value in sorted(zip(found * scale, values, strict=True), key=lambda item: item[1]):
             _draw_box(axes, box, "predicted", f"{value:.2f}", shown)
@@ -596,8 +603,12 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: Pa
 
 
 @contextmanager
-def _picture(path: Path, size: tuple[float, float], layout: Any = "constrained") -> "Generator[Figure, None, None]":
+def _picture(
+    path: Path, size: tuple[float, float], layout: Any = "constrained", finer: float = 1.0
+) -> "Generator[Figure, None, None]":
     """An empty figure of ``size`` inches (width, height); it becomes the file ``path`` when the block ends well.
+
+    It has ``DPI`` times ``finer`` pixels an inch.
 
     The user's own matplotlib settings are set aside while it is drawn: the same data gives the same bytes.
     """
@@ -628,7 +639,7 @@ def _picture(path: Path, size: tuple[float, float], layout: Any = "constrained")
                 "text.parse_math": False,  # a dollar sign in a file name is a dollar sign
             }
         )
-        figure = Figure(figsize=size, dpi=DPI, layout=layout)
+        figure = Figure(figsize=size, dpi=DPI * finer, layout=layout)
         yield figure
         content = io.BytesIO()
         figure.savefig(content, format="png", metadata={"Software": None})
@@ -671,6 +682,17 @@ def _fit(text: str, inches: float) -> str:
     return "\n".join(_shortened(line, int(inches * _LETTERS_PER_INCH)) for line in _drawable(text).split("\n"))
 
 
+def _wrapped(text: str, inches: float) -> str:
+    """As ``_fit``, but a line that is too long is first broken between words, into parts about alike."""
+    widest = int(inches * _LETTERS_PER_INCH)
+    parts: list[str] = []
+    for line in text.split("\n"):
+        wrapped = partial(textwrap.wrap, line, break_long_words=False, break_on_hyphens=False)
+        fewest = len(wrapped(widest))
+        parts += next(found for width in range(1, widest + 1) if len(found := wrapped(width)) <= fewest)
+    return _fit("\n".join(parts), inches)
+
+
 def _shortened(line: str, width: int) -> str:
     widths = [2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line]
     if sum(widths) <= width:
@@ -684,7 +706,7 @@ def _gallery(figure: "Figure", rows: int, columns: int, count: int) -> list["Axe
     """Panels for ``count`` images, without ticks or frame."""
     panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], anchor="N")  # titles of a row stand level over images of unequal height
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
     for axes in panels[count:]:

@@ -37,6 +37,7 @@ RECORDS = [
 TRUE, FOUND, FALSE = [10, 20, 40, 60], [12, 22, 42, 62], [50, 5, 75, 30]
 
 # What is drawn, and its size in inches.
+# Name -> a call with the path alone, and the size of the picture in units of plots.DPI pixels.
 DRAWN = {
     "loss curves": (lambda path: plots.loss_curves(RECORDS, path, best_epoch=2, scores={"val_auc": "ROC AUC"}), (9, 4.4)),
     "loss curves with parts": (
@@ -57,16 +58,16 @@ DRAWN = {
         lambda path: plots.grad_cam_grid([IMAGE] * 3, [HEAT] * 3, ["a\nb"] * 3, path, correct=[True, False, True]),
         (9, 7.275),
     ),
-    "Grad-CAM overlay": (lambda path: plots.grad_cam_overlay(IMAGE, HEAT, "a.png", path), (9, 6.825)),
-    "Grad-CAM overlay of one pixel": (lambda path: plots.grad_cam_overlay(IMAGE[:1, :1], HEAT, "a.png", path), (9, 5.7)),
-    "Grad-CAM overlay of a strip": (lambda path: plots.grad_cam_overlay(np.zeros((3000, 2), np.uint8), HEAT, "a.png", path), (9, 12.45)),
+    "Grad-CAM overlay": (lambda path: plots.grad_cam_overlay(IMAGE, HEAT, "a.png", path), (9, 7.275)),
+    "Grad-CAM overlay of one pixel": (lambda path: plots.grad_cam_overlay(IMAGE[:1, :1], HEAT, "a.png", path), (9, 6.15)),
+    "Grad-CAM overlay of a strip": (lambda path: plots.grad_cam_overlay(np.zeros((3000, 2), np.uint8), HEAT, "a.png", path), (9, 12.9)),
     "detection grid": (
         lambda path: plots.detection_grid([IMAGE] * 2, [[TRUE], []], [[FOUND, FALSE], []], [[0.9, 0.4], []], ["a", "b"], path),
         (9, 6.275),
     ),
-    "detection overlay": (lambda path: plots.detection_overlay(IMAGE, [FOUND], [0.9], path, title="a.dcm"), (5.6, 7.4)),
-    "detection overlay with no box": (lambda path: plots.detection_overlay(IMAGE.T.copy(), np.zeros((0, 4)), [], path), (7, 6)),
-    "detection overlay of a strip": (lambda path: plots.detection_overlay(np.zeros((1, 2000), np.uint8), [[0, 0, 9, 1]], [0.5], path), (7, 2.5)),
+    "detection overlay": (lambda path: plots.detection_overlay(IMAGE, [FOUND], [0.9], path, title="a.dcm"), (5.76, 7.825)),
+    "detection overlay with no box": (lambda path: plots.detection_overlay(IMAGE.T.copy(), np.zeros((0, 4)), [], path), (7.2, 6.4)),
+    "detection overlay of a strip": (lambda path: plots.detection_overlay(np.zeros((1, 2000), np.uint8), [[0, 0, 9, 1]], [0.5], path), (7.2, 2.8)),
     "FROC": (lambda path: plots.froc([0, 0.5, 3], [0.1, 0.4, 0.8], path, points={0.125: 0.1, 1: 0.4, 8: 0.8}), (6.4, 4.6)),
     "FROC of nothing": (lambda path: plots.froc([], [], path), (6.4, 4.6)),
     "precision and recall": (lambda path: plots.precision_recall({"IoU .5": ([0, 0.5], [1, 0.5])}, path), (6, 6)),
@@ -128,6 +129,7 @@ def test_a_readme_shows_a_picture_at_nearly_half_its_pixels(monkeypatch, tmp_pat
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (1024, 736)
     assert 800 * 11 / (72 * plots.WIDTH) >= 12  # pixels of the 11 pt font where the widest picture is shown 800 wide
+    assert 470 * 11 / (72 * plots.OVERLAY_WIDTH) >= 11.5  # and a picture of one image beside another
 
 
 def test_the_same_data_gives_the_same_bytes_whatever_the_users_settings(tmp_path):
@@ -226,6 +228,15 @@ def test_a_long_line_keeps_both_ends_and_fits(line, width):
         head, tail = shown.split("…")
         assert width - 3 <= columns(shown) <= width
         assert line.startswith(head) and line.endswith(tail)
+
+
+def test_a_long_title_is_broken_between_words_into_parts_alike():
+    title = "person146_bacteria_3.jpeg: PNEUMONIA, probability of PNEUMONIA 0.991"
+    assert plots._wrapped(title, 9) == title
+    assert plots._wrapped(title, 6) == "person146_bacteria_3.jpeg: PNEUMONIA,\nprobability of PNEUMONIA 0.991"
+    assert plots._wrapped("a\nb", 6) == "a\nb"
+    assert plots._wrapped("", 6) == ""
+    assert plots._wrapped(f"{'a' * 80}: NORMAL", 6) == f"{'a' * 33}…{'a' * 31}:\nNORMAL"
 
 
 # --- curves of a run -------------------------------------------------------------------------------------------------
