@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr import checkpoints, metrics, pixels
+from cxr import checkpoints, metrics, pixels, reading
 from pytorch_classification import predict_classification as prediction
 from pytorch_classification.model import TASK, Classifier
 from pytorch_classification.predict_classification import Answer
@@ -144,6 +144,18 @@ def test_a_file_has_the_same_answer_alone_among_many_and_in_any_order(predict, t
         assert all(abs(probability - folder[path]) < 1e-4 for path, probability in other.items())
     assert globbed.keys() == folder.keys()
     assert list(answers(film, film)) == [str(film)]  # named twice, answered once
+
+
+def test_neither_the_size_of_a_batch_nor_the_number_of_readers_moves_an_answer(predict, held_out, monkeypatch):
+    def answers():
+        images = json.loads(predict(held_out, "--json", "--no-grad-cam").out)["images"]
+        return np.array([image["probability"] for image in images])
+
+    usual = answers()
+    for cores, batch in ((1, 32), (7, 32), (2, 5)):
+        monkeypatch.setattr(reading, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(prediction, "_BATCH", batch)
+        assert len(usual) == 24 and np.abs(answers() - usual).max() < 1e-4
 
 
 def test_a_glob_that_matches_one_file_is_still_many(predict, film, tmp_path):
@@ -396,7 +408,9 @@ def test_odd_file_names_reach_table_and_pictures_harmlessly(predict, film, tmp_p
     assert ended.code == 0 and len(rows) == len(ODD) and all(row["class"] == "PNEUMONIA" for row in rows)
     assert not any(row["path"][0] in "=+-@" or "\n" in row["path"] for row in rows)
     assert [row["path"] for row in rows[:3]] == ["a b.jpeg", "흉부.jpeg", "./=cmd().jpeg"]
-    assert len(written(tmp_path)) == len(ODD) + 1
+    assert len(written(tmp_path)) == len(ODD) + 1 and all(name.isprintable() for name in written(tmp_path))
+    found = json.loads(predict(*(f"./{name}" for name in ODD), "--json", "--no-grad-cam").out)["images"]
+    assert [Path(image["path"]).name for image in found] == ODD
 
 
 @pytest.mark.parametrize("name", ODD)

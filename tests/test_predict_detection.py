@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
 
-from cxr import checkpoints
+from cxr import checkpoints, pixels, reading
 from cxr.reading import Read
 from pytorch_classification.model import Classifier
 from pytorch_detection import predict_detection
@@ -212,6 +213,88 @@ def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
     assert (ended.code, ended.out, ended.err) == (2, "", f"error: {paths[0]}: no such file\n")
 
 
+@pytest.fixture
+def answers(model, tmp_path, command):
+    """Asks the script about some files: for each path the boxes [n, 5] and the highest score."""
+
+    def ask(*paths):
+        words = ("--model", model, "--output-dir", tmp_path / "out", "--no-pictures", "--json", "--device", "cpu")
+        images = json.loads(command(main, "--image", *paths, *words).out)["images"]
+        return {
+            image["path"]: (np.array([list(box.values()) for box in image["boxes"]]), image["highest_score"])
+            for image in images
+        }
+
+    return ask
+
+
+def assert_same_boxes(one, other):
+    assert len(one[0]) == len(other[0]) and other[1] == pytest.approx(one[1], abs=1e-4)
+    np.testing.assert_allclose(other[0], one[0], rtol=0, atol=1e-4)
+
+
+def test_an_image_has_the_same_boxes_alone_among_many_in_any_order_by_any_number_of_readers(
+    answers, images, monkeypatch
+):
+    together = answers(*images)
+    assert sum(len(boxes) for boxes, _ in together.values()) > 3
+    monkeypatch.setattr(reading, "cores", lambda: 7)
+    backwards = answers(*reversed(images))
+    assert list(backwards) == [str(path) for path in reversed(images)]
+    monkeypatch.setattr(reading, "cores", lambda: 1)
+    monkeypatch.setattr(predict_detection, "_BATCH", 2)
+    others = [backwards, answers(*images), answers(images[1]), answers(images[3])]
+    for path, found in (pair for other in others for pair in other.items()):
+        assert_same_boxes(together[path], found)
+
+
+def test_formats_of_the_same_pixels_have_the_same_boxes(answers, images, tmp_path):
+    grey = pixels.read_grey(images[1])
+    Image.fromarray(grey).save(tmp_path / "exam.png")
+    Image.fromarray(grey).save(tmp_path / "exam.tiff")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "exam16.png")
+    tiny_detection.write_dicom(tmp_path / "exam.dcm", 255 - grey, PhotometricInterpretation="MONOCHROME1")
+    found = answers(images[1], *sorted(tmp_path.glob("exam*")))
+    assert len(found) == 5 and len(found[str(images[1])][0])
+    for other in found.values():
+        assert_same_boxes(found[str(images[1])], other)
+
+
+ODD = ["a b.dcm", "흉부.dcm", "=cmd().dcm", "-1+1.dcm", 'quote",comma.dcm', "per%cent$x_y^2.dcm", f"{'x' * 246}.dcm"]
+if os.name == "posix":
+    ODD += ["line\nbreak.dcm", "tab\tand\x1b[31m.dcm", os.fsdecode(b"latin\xe9.dcm"), "*.dcm"]
+
+
+def test_odd_file_names_reach_tables_json_and_pictures_harmlessly(model, images, tmp_path, command, monkeypatch):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ODD:
+        shutil.copy(images[1], folder / name)
+    asked = [*ODD[:3], *(f"./{name}" for name in ODD[3:])]
+    words = ("--model", model, "--output-dir", tmp_path / "out", "--device", "cpu", "--submission", tmp_path / "s.csv")
+    ended = command(main, "--image", *asked, *words)
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert ended.code == 0 and len({row["path"] for row in rows}) == len(ODD)
+    assert not any(row["path"][0] in "=+-@" or "\n" in row["path"] or "\x1b" in row["path"] for row in rows)
+    assert list(dict.fromkeys(row["path"] for row in rows))[:3] == ["a b.dcm", "흉부.dcm", "./=cmd().dcm"]
+    drawn = [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".png"]
+    assert len(drawn) == len(ODD) and all(name.isprintable() for name in drawn)
+    submitted = [row["patientId"] for row in table(tmp_path / "s.csv")]
+    assert len(submitted) == len(ODD) and submitted[2:4] == ["'=cmd()", "'-1+1"]
+    found = json.loads(command(main, "--image", *asked, *words, "--no-pictures", "--json").out)["images"]
+    assert [Path(image["path"]).name for image in found] == ODD
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if set(name) & set("흉=\n\udce9")])
+def test_an_odd_file_name_alone(model, images, tmp_path, command, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(images[1], tmp_path / name)
+    words = ("--model", model, "--output-dir", tmp_path / "out", "--no-pictures", "--device", "cpu")
+    ended = command(main, "--image", f"./{name}", *words)
+    assert ended.code == 0 and ended.err == "" and all(": opacity of " in line for line in ended.out.splitlines())
+
+
 def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, command):
     bad = tmp_path / "bad.dcm"
     bad.write_bytes(b"not an image")
@@ -264,8 +347,6 @@ def test_a_classifier_multiplies_scores_and_has_its_own_rule(model, classifier, 
     ended = command(main, "--image", *images, "--classifier", classifier, *arguments)
     result = json.loads(ended.out)
     assert ended.code == 0 and result["threshold"] == 0.05
-    from cxr import pixels
-
     small = np.stack([pixels.read_square(path, 36)[0] for path in images])
     large = np.stack([pixels.read_square(path, 64)[0] for path in images])
     extra = Classifier.load(classifier, processor).probabilities(small, processor)
