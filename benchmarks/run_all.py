@@ -31,6 +31,7 @@ SHORT = {
     "classification_predict.py": "--rounds 3 --files 200 --memory-files 200",
     "detection_step.py": "--rounds 3 --steps 1",
     "detection_predict.py": "--rounds 3 --files 16",
+    "processes.py": "--rounds 2 --steps 5",
     "scale.py": "--exams 2000 --resamples 200",
 }
 _RATIO = re.compile(r"(.+): median (\S+), range (\S+) to (\S+)")

@@ -21,6 +21,7 @@ from benchmarks import (
     generated,
     own_process,
     prediction,
+    processes,
     rsna_sized,
     run_all,
     scale,
@@ -134,6 +135,20 @@ def test_detection_predict(command, here):
     ]
 
 
+def test_processes(command, monkeypatch):
+    taken = {1: 4.0, 2: 5.0}
+    monkeypatch.setattr(processes, "measure", lambda number, arguments: taken[number])
+    found = ratios(command(processes.main, "--rounds", 1))
+    assert found == {"speed of 2 processes / one process, on the same cores": {"median": 0.8, "low": 0.8, "high": 0.8}}
+
+
+def test_the_processes_that_are_measured_tell_the_seconds_of_an_epoch(command, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("RANK", "0")
+    ended = command(processes.main, "--steps", 1, "--size", 32, "--batch-size", 4)
+    assert ended.code == 0 and 0 < float(ended.out) < 60, ended.err
+
+
 def test_detection_step(command):
     words = ("--size", 64, "--rounds", 1, "--steps", 1, "--batch-size", 2, "--device", "cpu")
     with tiny_detection.few_samples():
@@ -210,6 +225,7 @@ def test_run_all_names_every_benchmark_and_flags_that_exist(monkeypatch):
         decode,
         detection_predict,
         detection_step,
+        processes,
         scale,
     )
     modules = {Path(module.__file__).name: module for module in scripts}
