@@ -1,0 +1,166 @@
+"""The classic leaks, looked for in both trainings; a patient on both sides is looked for where data are divided."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny_detection
+from killing import assert_same_state
+
+from cxr import checkpoints, metrics
+from pytorch_classification import train_classification
+from pytorch_classification.model import Classifier
+from pytorch_detection import report, train_detection
+from pytorch_detection.detector import Detector, choose_rule
+from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, read_exams, split
+from pytorch_detection.training_data import load_data
+
+
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory, processor):
+    """A finished training of the detector, and the exams that it was made of."""
+    finished = tiny_detection.finished()
+    return finished, load_data(replace(finished.config, out_dir=tmp_path_factory.mktemp("again")), processor)
+
+
+def other_test_images(data):
+    """Every test image is called its opposite."""
+    (data / "test" / "NORMAL").rename(data / "test" / "other")
+    (data / "test" / "PNEUMONIA").rename(data / "test" / "NORMAL")
+    (data / "test" / "other").rename(data / "test" / "PNEUMONIA")
+
+
+def other_held_out_exams(data):
+    """Every held-out exam is noise, and its boxes lie elsewhere."""
+    exams = read_exams(data, progress=False)
+    noise = np.random.default_rng(0)
+    for index in split(exams, 0).held_out:
+        path = exams[index].path
+        tiny_detection.write_dicom(
+            path, noise.integers(0, 256, (tiny_detection.HEIGHT, tiny_detection.WIDTH), np.uint8)
+        )
+        table = [line.split(",") for line in (data / LABELS).read_text().splitlines()]
+        moved = [[row[0], "1", "2", "9", "8", "1"] if row[0] == path.stem and row[5] == "1" else row for row in table]
+        assert (data / IMAGES / f"{path.stem}.dcm").exists()
+        (data / LABELS).write_text("\n".join(map(",".join, moved)) + "\n")
+
+
+OTHERS = {"classification": other_test_images, "detection": other_held_out_exams}
+
+
+def test_what_is_held_out_decides_nothing_but_the_report(script, data, folder, without_pictures, monkeypatch):
+    """Not weights nor epoch, not threshold, temperature nor box size: all are the same to the last bit."""
+    monkeypatch.setattr(report, "_RESAMPLES", 20)
+    monkeypatch.setattr(report, "_FEW_RESAMPLES", 20)
+    other = shutil.copytree(data, folder / "data")
+    OTHERS[script.name.rpartition("_")[2]](other)
+    one, two = (script.settings(*places, epochs=1) for places in ((data, folder / "1"), (other, folder / "2")))
+    script.train(one)
+    script.train(two)
+    for name in script.checkpoints:
+        states = [script.load(config.out_dir.parent / name) for config in (one, two)]
+        for state in states:
+            state.pop("data", None)  # of detection: the hashes of all exams
+        assert_same_state(*states, where=name)
+    logs, reports = (
+        [(config.out_dir.parent / name).read_text() for config in (one, two)]
+        for name in ("run/metrics.jsonl", script.report)
+    )
+    assert logs[0] == logs[1]
+    scores = [{**json.loads(text), "provenance": None, "set": None} for text in reports]
+    assert scores[0] != scores[1]
+
+
+def test_the_rule_for_boxes_is_that_of_the_validation_exams(detection, processor):
+    finished, data = detection
+    kept = Detector.load(finished.config.out_dir / "best.pth", processor)
+    found = kept.find(data.images.images, processor, data.validation)
+    extra = Classifier.load(finished.classifier, processor)
+    opinions = report.opinions(extra, data, data.validation, "again", finished.config, processor)
+    for rule, more in ((kept.rule, None), (kept.combined, opinions)):
+        expected, _ = choose_rule(found, data.truths(data.validation), more)
+        assert (rule.gate_power, rule.shrink) == (expected.gate_power, expected.shrink)
+        assert rule.threshold == pytest.approx(expected.threshold, rel=1e-4)
+
+
+def test_validation_scores_of_boxes_come_from_all_answers_at_once(detection, processor, monkeypatch):
+    finished, data = detection
+    state = checkpoints.load(finished.config.out_dir / "last.pth", task=train_detection.TASK)
+    network = train_detection.construct(train_detection.Architecture.of(state, finished.config.out_dir))
+    learner = train_detection.make_learner(finished.config, network, 4, processor)
+    learner.restore(state)
+    assert len(data.validation) >= 4
+    whole = train_detection.validate(learner, data, finished.config, processor)
+    monkeypatch.setattr(train_detection, "_BATCH", 3)
+    parts = train_detection.validate(learner, data, finished.config, processor)
+    names = [name for name in whole if "loss" not in name]  # torchvision's losses are means over the boxes of a batch
+    assert {"val_ap", "val_ap50", "val_rsna_score", "val_image_auc", "val_image_head_auc"} <= {*names}
+    for name in [*names, "val_loss_image"]:
+        assert parts[name] == pytest.approx(whole[name], abs=1e-4), name
+
+
+def test_held_out_exams_that_stand_in_training_are_left_out_and_counted(detection, folder, processor):
+    finished, data = detection
+    other = shutil.copytree(finished.data, folder / "data")
+    for known, held_out in ((data.train[0], data.held_out[0]), (data.validation[0], data.held_out[1])):
+        source, target = (other / IMAGES / data.exams[index].path.name for index in (known, held_out))
+        shutil.copy(source, target)
+    config = replace(finished.config, data_dir=other, out_dir=folder / "run")
+    with pytest.warns(UserWarning, match="^2 held-out files equal another file byte for byte, left out$"):
+        found = load_data(config, processor)
+    assert found.held_out.tolist() == data.held_out[2:].tolist()
+    assert found.train.tolist() == data.train.tolist() and found.validation.tolist() == data.validation.tolist()
+
+
+def test_no_patient_and_no_picture_is_on_two_sides_of_a_classification(trained, folder, processor):
+    config = replace(trained.config, out_dir=folder)
+    data = train_classification.load_data(config, processor)
+    assert {*data.train} | {*data.validation} == {*range(len(data.listing))}
+    for facts in (data.listing.patients, data.hashes):
+        assert not {facts[index] for index in data.train} & {facts[index] for index in data.validation}
+
+
+# ------------------------------------------------------------------------------------------------- shuffled labels
+
+
+def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, processor):
+    """Scoring looks at no more than the answers and the labels that it is given."""
+    chance = np.random.default_rng(0)
+    paths = sorted((trained.config.data_dir / "train").rglob("*.jpeg"))
+    images = np.stack([train_classification.decoded.pixels.read_square(path, 36)[0] for path in paths])
+    labels = np.array([int(path.parent.name == "PNEUMONIA") for path in paths])
+    classifier = Classifier.load(trained.config.model_file, processor)
+    probabilities = classifier.probabilities(images, processor)
+    right, wrong = (
+        metrics.evaluate_classifier(probabilities, some, [path.name for path in paths], 0.5)["scores"]["roc_auc"]
+        for some in (labels, chance.permutation(labels))
+    )
+    assert right["value"] > 0.9 and wrong["low"] < 0.5 < wrong["high"] < right["value"]
+
+    finished, data = detection
+    every = np.arange(len(data.exams))
+    found = Detector.load(finished.config.out_dir / "best.pth", processor).find(data.images.images, processor, every)
+    truths = data.truths(every)
+    shuffled = [truths[index] for index in chance.permutation(every)]
+    right, wrong = (
+        report.evaluated(found.boxes, found.gated(1.0), some, data.exams, 0.5, 200)["scores"]["image_auc"]
+        for some in (truths, shuffled)
+    )
+    assert right["value"] > 0.9 and wrong["low"] < 0.5 < wrong["high"] < right["value"]
+
+
+@pytest.mark.slow
+def test_boxes_on_the_wrong_exams_teach_nothing(folder):
+    """The counterpart of ``test_shuffled_labels_teach_nothing`` for the detector: exams have each other's boxes."""
+    data = tiny_detection.write_rsna(folder / "data", 320)
+    (data / CLASS_INFO).unlink()
+    header, *rows = [line.split(",") for line in (data / LABELS).read_text().splitlines()]
+    exams = list(dict.fromkeys(row[0] for row in rows))
+    other = dict(zip(exams, np.random.default_rng(0).permutation(exams), strict=True))
+    (data / LABELS).write_text("\n".join(map(",".join, [header, *([other[row[0]], *row[1:]] for row in rows)])) + "\n")
+    config = tiny_detection.settings(data, folder, epochs=3, calm_epochs=1)
+    tiny_detection.train(config)
+    auc = json.loads((config.out_dir / "held_out_report.json").read_text())["all"]["scores"]["image_auc"]
+    assert auc["low"] < 0.5 < auc["high"] and auc["high"] - auc["low"] < 0.7
