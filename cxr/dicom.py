@@ -104,8 +104,9 @@ def _layout(elements: Elements) -> Layout:
 
 
 def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
-    slope = elements.number(Tag.RescaleSlope)
-    intercept = elements.number(Tag.RescaleIntercept) or 0.0
+    slope, intercept = elements.number(Tag.RescaleSlope), elements.number(Tag.RescaleIntercept) or 0.0
+    if slope == 0:  # stands for no rescaling, as a window of no width for no window; dcmtk reads it so too
+        slope, intercept = 1.0, 0.0
     modality = _lut(elements.first_item(Tag.ModalityLUTSequence), layout.signed)
     voi = _lut(elements.first_item(Tag.VOILUTSequence), modality is None and (layout.signed or intercept < 0))
     return GreyScale(
@@ -135,7 +136,8 @@ def _table(item: Elements, descriptor_tag: Tag, data_tag: Tag, signed_input: boo
         first -= 2**16
     if len(data.value) in (count, count + 1) and bits <= 8:  # bytes, filled up to an even length
         entries = np.frombuffer(data.value, np.uint8, count).astype(np.uint16)
-    elif len(data.value) >= 2 * count:
+    elif len(data.value) > count + 1:  # some writers miscount; a table holds its last entry
+        count = min(count, len(data.value) // 2)
         entries = np.frombuffer(data.value, item.order + "u2", count).astype(np.uint16)
     else:
         raise ValueError(f"{data_tag.name} of {len(data.value)} bytes; expected {count} entries")

@@ -93,7 +93,8 @@ def _native(pixel_data: Element, layout: Layout, order: str) -> NDArray[Any]:
     expected, value = layout.native_bytes, pixel_data.value
     if order == ">" and layout.allocated == 8 and pixel_data.vr == b"OW":  # words of two pixels (PS3.5 Annex D)
         value = memoryview(np.frombuffer(value, "u2", len(value) // 2).byteswap().tobytes())
-    if len(value) < expected or np.frombuffer(value, np.uint8)[expected:].any():
+    padded = expected + expected % 2  # the byte that makes the length even is not always 0 (PS3.5 8.1.1)
+    if len(value) < expected or np.frombuffer(value, np.uint8)[padded:].any():
         raise ValueError(
             f"{len(value)} bytes of pixel data; expected {expected} for {layout.width} x {layout.height} pixels of "
             f"{layout.samples} x {layout.allocated} bits"

@@ -547,7 +547,7 @@ REFUSED = {
     "photometric": (lambda: _changed(PhotometricInterpretation="CMYK"), "Photometric Interpretation CMYK with 1 samples"),
     "samples": (lambda: _changed(SamplesPerPixel=3), "MONOCHROME2 with 3 samples per pixel"),
     "no photometric": (lambda: _changed(PhotometricInterpretation=None), r"Photometric Interpretation \(none\)"),
-    "rescale": (lambda: _changed(RescaleSlope="0", RescaleIntercept="5"), "leaves no range"),
+    "rescale": (lambda: _changed(RescaleSlope="1E308"), "leaves no range"),
     "function": (lambda: _changed(WindowCenter="1", WindowWidth="5", VOILUTFunction="CUBIC"), "VOI LUT Function CUBIC"),
     "shape": (lambda: _changed(PresentationLUTShape="LIN OD"), "Presentation LUT Shape LIN OD"),
     "palette": (lambda: _changed(PhotometricInterpretation="PALETTE COLOR"), "without its three plain lookup tables"),
