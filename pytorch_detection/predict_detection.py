@@ -41,11 +41,17 @@ class PredictConfig:
         ROOT / "checkpoint" / "detection" / "best.pth", help="the finished model that training wrote"
     )
     classifier: Path | None = cli.flag(None, help="multiply scores by this model's probability; train with it first")
+    threshold: float | None = cli.flag(None, help="give out boxes from this score on, not from the one training chose")
     output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
     pictures: bool = cli.flag(True, help="draw the boxes on each image")
     submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
     json: bool = cli.flag(False, help="print one JSON document instead of sentences")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"--threshold {self.threshold}: expected a score from 0 to 1")
 
 
 class Box(NamedTuple):
@@ -256,6 +262,9 @@ def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classif
             "`python pytorch_detection/train_detection.py` or name one with --model"
         )
     detector = Detector.load(config.model, run)
+    if config.threshold is not None:
+        rules = (rule and replace(rule, threshold=config.threshold) for rule in (detector.rule, detector.combined))
+        detector = replace(detector, **dict(zip(("rule", "combined"), rules, strict=True)))
     if config.classifier is None:
         return detector, None
     classifier = Classifier.load(config.classifier, run)

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import re
@@ -54,6 +55,28 @@ def model(tmp_path_factory, classifier):
 def table(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("extra", [False, True], ids=["alone", "with the classifier"])
+def test_the_threshold_of_training_can_be_set_aside(command, images, model, classifier, tmp_path, extra):
+    def boxes(*words):
+        words = (*words, "--classifier", classifier) if extra else words
+        words = ("--image", images[1], "--model", model, "--no-pictures", "--json", "--output-dir", tmp_path, *words)
+        ended = command(main, *words)
+        assert ended.code == 0, ended.err
+        return json.loads(ended.out)
+
+    usual, every = boxes(), boxes("--threshold", "0")
+    found, more = usual["images"][0]["boxes"], every["images"][0]["boxes"]
+    assert every["threshold"] == 0 and found == [box for box in more if box["score"] >= usual["threshold"]]
+    assert len(more) > 2
+    middle = more[len(more) // 2]["score"]
+    assert boxes("--threshold", repr(middle))["images"][0]["boxes"] == [b for b in more if b["score"] >= middle]
+
+
+def test_a_threshold_that_is_no_score_is_refused(command, images, model):
+    ended = command(main, "--image", images[0], "--model", model, "--threshold", "50")
+    assert ended.code == 2 and ended.err.strip().endswith("--threshold 50.0: expected a score from 0 to 1")
 
 
 class Stub:
@@ -400,6 +423,20 @@ def test_one_image_that_cannot_be_read_is_one_line_and_exit_code_2(model, tmp_pa
     ended = command(main, "--image", bad, "--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert ended.code == 2 and ended.out == "" and len(ended.err.splitlines()) == 1 and "bad.png" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_full_disk_leaves_no_half_of_a_file(model, images, tmp_path, command, monkeypatch, pictures):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    asked = ("--image", *images[:2], *["--no-pictures"] * (not pictures))
+    ended = command(main, *asked, "--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
+    line = ended.err.replace("\r", "\n").splitlines()[-1]
+    assert ended.code == 2 and ended.out == "" and line.startswith(f"error: cannot write {tmp_path / 'out'}")
+    assert "No space left on device; " in line and " are needed, " in line
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_the_default_model_is_what_training_writes():
