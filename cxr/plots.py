@@ -248,12 +248,13 @@ def reliability(
         diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
         diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         diagram.set(ylabel="share that is PNEUMONIA", title=_fit(title, 5.4))
-        diagram.legend(loc="upper left")
         edges = np.arange(metrics.CALIBRATION_BINS) / metrics.CALIBRATION_BINS
         counts.bar(edges, images, width=1 / metrics.CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
         counts.set(yscale="log", ylim=(0.7, None), xlabel="probability of PNEUMONIA", ylabel="images")
         counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         counts.yaxis.set_minor_formatter(NullFormatter())
+        # Below: bins of a good classifier stand in the upper left corner too.
+        figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
 
 
 def _bins(
