@@ -304,6 +304,16 @@ def test_both_readmes_say_the_same():
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.parametrize("name", [ENGLISH, KOREAN])
+def test_the_first_screen_gives_no_figure_of_its_own(name):
+    """Its table repeats what is told below with the command that gave it."""
+    sections = sections_of(ROOT / name)
+    below = next(index for index, section in enumerate(sections) if section.level == 2)
+    shown = {number for section in sections[:below] for row in section.tables for cell in row for number in cell}
+    assert len(shown) > 8
+    assert shown - {number for section in sections[below:] for number in numbers_of(section.prose)} == set()
+
+
 def test_readme_runs_every_script():
     run = {word for s in sections_of(ROOT / ENGLISH) for words in s.commands for word in words}
     scripts = [*ROOT.glob("*.py"), *ROOT.glob("pytorch_*/train_*.py"), *ROOT.glob("pytorch_*/predict_*.py")]
