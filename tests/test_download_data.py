@@ -12,9 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from filelock import FileLock
+from tqdm import tqdm
 
 import download_data
-from download_data import MAPPING_FILE, RSNA_IMAGES, RSNA_LABELS, main
+from cxr import published, unpacking
+from cxr.published import RSNA_IMAGES, RSNA_LABELS
+from download_data import MAPPING_FILE, main
 
 ROOT = Path(download_data.__file__).parent
 CLASS_INFO = "stage_2_detailed_class_info.csv"
@@ -25,8 +28,8 @@ DICOM = bytes(128) + b"DICM"
 @pytest.fixture
 def small_chest_xray(monkeypatch):
     """The set with two images a class, as {place: content}."""
-    counts = dict.fromkeys(download_data.CHEST_XRAY_IMAGES, 2)
-    monkeypatch.setattr(download_data, "CHEST_XRAY_IMAGES", counts)
+    counts = dict.fromkeys(published.CHEST_XRAY_IMAGES, 2)
+    monkeypatch.setattr(published, "CHEST_XRAY_IMAGES", counts)
     with_size(monkeypatch, "chest_xray", 10_000)
     return {f"{s}/{c}/{c}-{n}.jpeg": JPEG + f"{s}{c}{n}".encode() for s, c in counts for n in range(2)}
 
@@ -39,9 +42,9 @@ def small_rsna(monkeypatch):
     files[CLASS_INFO] = b"patientId,class\na,Normal\nb,Lung Opacity\nb,Lung Opacity\nc,Normal\n"
     files[MAPPING_FILE] = b'[{"subset_img_id": "a", "img_id": "00000001_000.png"}]'
     tables = {name: hashlib.sha256(files[name]).hexdigest() for name in (RSNA_LABELS, CLASS_INFO)}
-    monkeypatch.setattr(download_data, "RSNA_TABLES", tables)
-    monkeypatch.setattr(download_data, "RSNA_EXAMS", 3)
-    monkeypatch.setattr(download_data, "RSNA_ROWS", 4)
+    monkeypatch.setattr(published, "RSNA_TABLES", tables)
+    monkeypatch.setattr(published, "RSNA_EXAMS", 3)
+    monkeypatch.setattr(published, "RSNA_ROWS", 4)
     monkeypatch.setattr(download_data, "MAPPING_BYTES", len(files[MAPPING_FILE]))
     monkeypatch.setattr(download_data, "MAPPING_SHA256", hashlib.sha256(files[MAPPING_FILE]).hexdigest())
     with_size(monkeypatch, "rsna", 10_000)
@@ -95,7 +98,7 @@ def bring(dataset, target, *flags):
     ],
 )
 def test_place_of_a_chest_xray_file(path, place):
-    assert download_data.place_chest_xray(PurePosixPath(path)) == place
+    assert published.place_chest_xray(PurePosixPath(path)) == place
 
 
 @pytest.mark.parametrize(
@@ -110,15 +113,15 @@ def test_place_of_a_chest_xray_file(path, place):
     ],
 )
 def test_place_of_an_rsna_file(path, place):
-    assert download_data.place_rsna(PurePosixPath(path)) == place
+    assert published.place_rsna(PurePosixPath(path)) == place
 
 
 def test_the_numbers_of_the_published_sets():
-    counts = download_data.CHEST_XRAY_IMAGES
+    counts = published.CHEST_XRAY_IMAGES
     of_split = {split: sum(n for (s, _), n in counts.items() if s == split) for split in ("train", "val", "test")}
     assert of_split == {"train": 5216, "val": 16, "test": 624}
     assert (counts["train", "NORMAL"], counts["test", "NORMAL"]) == (1341, 234)
-    assert (download_data.RSNA_EXAMS, download_data.RSNA_ROWS) == (26684, 30227)
+    assert (published.RSNA_EXAMS, published.RSNA_ROWS) == (26684, 30227)
 
 
 @pytest.mark.data
@@ -126,16 +129,16 @@ def test_the_published_tables_have_the_recorded_checksums_and_numbers():
     tables = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data")) / "rsna_tables"
     if not tables.is_dir():
         pytest.skip(f"{tables} is not there; CXR_DATA names the folder of the real data")
-    for name, sha256 in download_data.RSNA_TABLES.items():
-        assert download_data.file_problems(tables / name, sha256) == []
-        assert (tables / name).read_bytes().count(b"\n") == download_data.RSNA_ROWS + 1
+    for name, sha256 in published.RSNA_TABLES.items():
+        assert published.file_problems(tables / name, sha256) == []
+        assert (tables / name).read_bytes().count(b"\n") == published.RSNA_ROWS + 1
     exams = {line.split(",")[0] for line in (tables / RSNA_LABELS).read_text().splitlines()[1:]}
-    assert len(exams) == download_data.RSNA_EXAMS
+    assert len(exams) == published.RSNA_EXAMS
 
 
 def test_a_zip_as_kaggle_packs_it_gives_each_image_once_and_nothing_else(tmp_path, monkeypatch, capsys):
-    counts = {split_and_class: -(-count // 20) for split_and_class, count in download_data.CHEST_XRAY_IMAGES.items()}
-    monkeypatch.setattr(download_data, "CHEST_XRAY_IMAGES", counts)
+    counts = {split_and_class: -(-count // 20) for split_and_class, count in published.CHEST_XRAY_IMAGES.items()}
+    monkeypatch.setattr(published, "CHEST_XRAY_IMAGES", counts)
     images = {
         f"{split}/{label}/{label}-{n}.jpeg": JPEG + f"{split}{label}{n}".encode()
         for (split, label), count in counts.items()
@@ -205,10 +208,10 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_partial_one(tmp_path):
                 return super().read(3)
             raise KeyboardInterrupt
 
-    member = download_data.Member("a", 6, None, lambda: Interrupted(b"abcdef"))
+    member = unpacking.Member("a", 6, None, lambda: Interrupted(b"abcdef"))
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), download_data.tqdm(disable=True) as progress:
-        download_data.write_whole(tmp_path / "a", member, progress)
+    with pytest.raises(KeyboardInterrupt), tqdm(disable=True) as progress:
+        unpacking.write_whole(tmp_path / "a", member, progress)
     assert files_below(tmp_path) == {"a": b"old"}
 
 
@@ -292,9 +295,9 @@ def test_an_entry_that_holds_more_than_it_declares_writes_no_byte_more(tmp_path,
 
 def test_a_source_that_grows_or_shrinks_is_an_error(tmp_path):
     for content, message in ((b"abcd", "more than the expected 3 bytes"), (b"ab", "2 bytes, expected 3")):
-        member = download_data.Member("source", 3, None, lambda content=content: io.BytesIO(content))
-        with pytest.raises(ValueError, match=message), download_data.tqdm(disable=True) as progress:
-            download_data.write_whole(tmp_path / "a", member, progress)
+        member = unpacking.Member("source", 3, None, lambda content=content: io.BytesIO(content))
+        with pytest.raises(ValueError, match=message), tqdm(disable=True) as progress:
+            unpacking.write_whole(tmp_path / "a", member, progress)
     assert files_below(tmp_path) == {}
 
 
@@ -331,7 +334,7 @@ def test_the_zip_of_something_else_is_named(tmp_path):
 
 def test_a_full_disk_is_noticed_before_a_byte_is_written(tmp_path, small_chest_xray, monkeypatch):
     archive = write_zip(tmp_path / "a.zip", small_chest_xray)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: types.SimpleNamespace(free=download_data.SPARE_BYTES))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: types.SimpleNamespace(free=unpacking.SPARE_BYTES))
     with pytest.raises(OSError, match=r"set: 0\.10 GB are needed, 0\.10 GB are free; make room or .*--out-dir"):
         bring("chest_xray", tmp_path / "set", "--zip", archive)
     assert files_below(tmp_path / "set") == {}
@@ -376,7 +379,7 @@ def test_verify_of_rsna_names_each_kind_of_fault(tmp_path, small_rsna, capsys):
     (target / MAPPING_FILE).unlink()
     capsys.readouterr()
     assert bring("rsna", target, "--verify") == 1
-    found, expected = hashlib.sha256(b"patientId,class\na,Normal\n").hexdigest(), download_data.RSNA_TABLES[CLASS_INFO]
+    found, expected = hashlib.sha256(b"patientId,class\na,Normal\n").hexdigest(), published.RSNA_TABLES[CLASS_INFO]
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"  {CLASS_INFO}: 1 rows with sha256 {found}, expected {expected} of 4 rows",
         f"  {RSNA_IMAGES}: 1 exams have no DICOM file, the first is b.dcm",
@@ -534,7 +537,7 @@ def test_a_cache_that_the_user_chose_is_used_and_left(tmp_path, small_chest_xray
 
 
 def test_room_for_archive_and_files_is_needed_before_the_download(tmp_path, small_chest_xray, kaggle, monkeypatch):
-    free = download_data.SPARE_BYTES + 2 * 10_000
+    free = unpacking.SPARE_BYTES + 2 * 10_000
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: types.SimpleNamespace(free=free - 1))
     with pytest.raises(OSError, match="GB are needed"):
         bring("chest_xray", tmp_path / "set")
