@@ -6,9 +6,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from pydicom import uid
 from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
 from pydicom.sequence import Sequence
 from test_dicom import (
     DCMTK,
@@ -296,3 +297,38 @@ def test_jpeg_2000_that_loses_a_little_stays_near(tmp_path):
     frame = jpeg(values, format="JPEG2000", no_jp2=True, irreversible=True, quality_mode="dB", quality_layers=[45])
     packed = compressed(dataset(values, 8), uid.JPEG2000, frame)
     assert np.abs(read_grey(save(tmp_path / "a.dcm", packed)).astype(int) - values).max() <= 6
+
+
+# --- other compression without loss ---------------------------------------------------------------------------------
+
+# The same ramp of some bits by dcmtk's dcmcjpeg and dcmcjpls.
+LOSSLESS = {
+    (uid.JPEGLosslessSV1, 8): base64.b85decode(
+        b'|JeWF01!$>Nk#wx0RR9200961|HA+a2mlZO5CH)Z0RO}Q761VO0RR910000000000000362>;pu2mt{A0RRBc>Z+=$&{b7cR)VUk'
+        b's<ahVRaKy>s;aF8RaI4JDypihK~+^%S_-PFs?b$cRaSzks;aaVRaI4>s;a831yxm5Xez3zt3g#&RbT(v'
+    ),
+    (uid.JPEGLosslessSV1, 12): base64.b85decode(
+        b'|JeWF01!$>Nk#wx0RR9200961|HA+a5C9MW5CH)Z0RO}Q761VO0RR910000000000000FE5dYc$2mt{A0RRBVAc6=Wf(W332q1+4'
+        b'K?D#%1Q0<K5J3be3J4&A2q1z8B7z7ZKu|#h5J3bGK?G1i3Ic)%Ac6=Wf(Rgr2v8IdK?D#%1Q0<45ki2Vf(Rgj2q1z8Ac8an1Q0<4'
+        b'5J3bGK?D$>C?J9eAc6=Wf(Rgm07V24K?D#%1Q0<4C<+Lmf(Rgj2q1z8AwW<;6c9lK5J3bGK?(wb2qJ<AAc6=Wf(TF)5J3b`K?D#%'
+        b'1Q0@ipn?b>iU=Tr2q1zK1q2X51Q9_55J3bG|Je'
+    ),
+    (uid.JPEGLSLossless, 12): base64.b85decode(
+        b'|JeWc01FTR5C9MX0TBTI_y7$7|Nj6I07C&306_oR00;pA00000p!^?$@OB%6@OB%9;_+CVMm{$ILI^z$Ls5vdQY9fF85I>32rv{x'
+        b'L_{=b(W6F*8YD=NdjLd<5+q2GAwq=|kwp$)=%R`!qKYV@iYX$7zsRDBD58oeqKXJ2jDJu<5QHHJLJ))_AH*RDLJ))@2tpB0+7N^x'
+        b'5fKp)5iiQ3A|fIpA|gZbiin7ai6oKVgqletl1Ul&Ni>p4B%?mcrBzi$eN|Gbs*3t5=lnqb|Je'
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("syntax", "bits"), LOSSLESS)
+def test_lossless_frames_equal_native_or_are_refused_with_what_to_install(tmp_path, syntax, bits):
+    values = ramp_of(16, bits, False)
+    native = read_grey(save(tmp_path / "a.dcm", dataset(values, bits)))
+    path = save(tmp_path / "b.dcm", compressed(dataset(values, bits), syntax, LOSSLESS[syntax, bits]))
+    by_pillow = bits == 8 and int((features.version("libjpeg_turbo") or "0").split(".")[0]) >= 3
+    if by_pillow or get_decoder(syntax).is_available:
+        assert np.array_equal(read_grey(path), native)
+    else:
+        with pytest.raises(UnreadableImage, match=r"needs a decoder that is not installed: pip install py\S+$"):
+            read_grey(path)
