@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
+from cxr.squares import Squares
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
 
@@ -34,13 +35,13 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def generated(config: training.TrainConfig, count: int) -> training.Data:
+def generated(config: training.TrainConfig, count: int, device: torch.device) -> training.Data:
     """Noise in the form of a decoded data set, half of it PNEUMONIA."""
     side = training.store_size(config.size)
     images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
     labels = np.arange(count) % 2
     listing = Listing([Path(f"{index}.png") for index in range(count)], labels, [str(index) for index in range(count)])
-    return training.Data(listing, images, labels, [""] * count, np.arange(count), np.arange(0))
+    return training.Data(listing, Squares(images, device), labels, [""] * count, np.arange(count), np.arange(0))
 
 
 def bare_epoch(learner: training.Learner[torch.nn.Module], config: BenchConfig, run: runtime.Runtime) -> None:
@@ -66,7 +67,7 @@ def main() -> None:
         weights="none", size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 2
     )
     with runtime.start(config.device, "auto", seed=0) as run:
-        data = generated(settings, config.steps * config.batch_size)
+        data = generated(settings, config.steps * config.batch_size, run.device)
         learner = training.make_learner(settings, config.steps, run)
         learner.model.train()
         numbers = itertools.count()

@@ -69,7 +69,10 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
             images = augment.warp(augment.apply_curves(stored, curves), mirror, config.size)
             boxes = augment.move_boxes([one["boxes"] for one in targets], mirror, config.size, least_kept=0.4)
             with run.autocast():
-                losses = model(images.contiguous(memory_format=torch.channels_last), labelled(boxes))
+                losses = model(
+                    images.contiguous(memory_format=torch.channels_last),
+                    labelled(boxes, torch.stack([one["abnormal"] for one in targets])),
+                )
             loss = torch.stack(list(losses.values())).sum()
             if not loss.isfinite():
                 raise FloatingPointError(f"epoch {epoch + 1}: the loss is {loss.item()}")

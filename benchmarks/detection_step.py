@@ -24,10 +24,11 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN
 
 from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
+from cxr.squares import Squares
 from pytorch_detection import train_detection as training
 from pytorch_detection.model import GreyFasterRCNN, Target, construct
 from pytorch_detection.rsna_dataset import CLASSES, Exam, RsnaDetectionDataset
-from pytorch_detection.training_data import Data, augmented, batch_of, labelled
+from pytorch_detection.training_data import Data, augmented, batch_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def generated(count: int, size: int) -> Data:
+def generated(count: int, size: int, device: torch.device) -> Data:
     """Noise in the form of a decoded data set; every second exam has one or two boxes of the usual sizes."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, size, size), dtype=np.uint8)
@@ -54,7 +55,7 @@ def generated(count: int, size: int) -> Data:
         finding = CLASSES[2 if boxes else 0]
         exams.append(Exam(str(index), Path(f"{index}.dcm"), boxes, finding, str(index), None, None, None))
     store = RsnaDetectionDataset(images, np.full((count, 2), size, np.int32), exams)
-    return Data(exams, store, [""] * count, np.arange(count), np.arange(0), np.arange(0))
+    return Data(exams, store, Squares(images, device), [""] * count, np.arange(count), np.arange(0), np.arange(0))
 
 
 def torchvision_step(size: int, device: torch.device) -> Callable[[Tensor, list[Target]], None]:
@@ -97,14 +98,14 @@ def main() -> None:
         size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 4, negatives_per_positive=None
     )
     with runtime.start(config.device, "auto", seed=0) as run:
-        data = generated(config.steps * config.batch_size, config.size)
+        data = generated(config.steps * config.batch_size, config.size, run.device)
         architecture = training.Architecture(settings.backbone, config.size, frozen=False, image_head=True)
         learner = training.make_learner(settings, construct(architecture), config.steps, run)
         learner.model.train()
         generator = runtime.seed_epoch(0, 0, run)
         stored, targets = batch_of(data, np.arange(config.batch_size), run)
-        images, boxes = augmented(stored, [one["boxes"] for one in targets], generator, False)
-        images, ready = images.contiguous(memory_format=torch.channels_last), labelled(boxes)
+        images, ready = augmented(stored, targets, generator, False)
+        images = images.contiguous(memory_format=torch.channels_last)
         of_torchvision = torchvision_step(config.size, run.device)
 
         numbers = itertools.count()
@@ -119,8 +120,7 @@ def main() -> None:
             return action
 
         def preparation() -> None:
-            batch, truths = batch_of(data, np.arange(config.batch_size), run)
-            augmented(batch, [one["boxes"] for one in truths], generator, False)
+            augmented(*batch_of(data, np.arange(config.batch_size), run), generator, False)
 
         actions = {
             "bare": repeated(lambda: bare_step(learner, settings, images, ready, run)),

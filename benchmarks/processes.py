@@ -42,7 +42,7 @@ def timed_epoch(config: BenchConfig) -> float:
     """Seconds of the second epoch; what each of the processes under measurement does."""
     settings = training.TrainConfig(weights="none", size=config.size, batch_size=config.batch_size, epochs=2)
     with runtime.start("cpu", "auto", seed=0) as run:
-        data = generated(settings, config.steps * config.batch_size)
+        data = generated(settings, config.steps * config.batch_size, run.device)
         learner = training.make_learner(settings, config.steps, run)
         for epoch in range(2):
             runtime.wait(run)

@@ -206,7 +206,7 @@ def move_boxes(boxes: Sequence[Tensor], matrices: Tensor, size: int, *, least_ke
 
 def join_halves(
     images: Tensor, boxes: Sequence[Tensor], generator: torch.Generator, *, share: float, least_kept: float
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor, list[Tensor], Tensor]:
     """Give ``share`` of the images the right half of another image of the batch, with its boxes.
 
     Chests lie alike and each lung is ill on its own, so a few hundred exams make many thousand pairs of lungs (in the
@@ -216,6 +216,9 @@ def join_halves(
         images: float32 [B, 1, S, S].
         boxes: for each image float32 [N, 4] xyxy in pixels; N may be 0.
         least_kept: a box of which less than this share of the width stays in its half is dropped.
+
+    Returns:
+        Images and boxes of the same forms, and int64 [B]: the place in the batch that each right half comes from.
     """
     count, size = len(images), images.shape[-1]
     seam = uniform(count, 0.46, 0.54, generator) * size
@@ -236,7 +239,8 @@ def join_halves(
         halves[1][:, 0].clamp_(min=edge)
         kept = [half[_widths(half) >= least_kept * _widths(whole)] for half, whole in zip(halves, wholes, strict=True)]
         together.append(torch.cat(kept))
-    return images * (1 - right) + images[partner] * right, together
+    source = torch.where(joined.flatten(), partner, torch.arange(count, device=images.device))
+    return images * (1 - right) + images[partner] * right, together, source
 
 
 def _widths(boxes: Tensor) -> Tensor:

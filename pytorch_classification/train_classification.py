@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from cxr import augment, checkpoints, cli, decoded, metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
+from cxr.squares import Squares, sent
 from pytorch_classification import data_load, report
 from pytorch_classification.model import (
     LARGEST_SIZE,
@@ -89,16 +90,21 @@ class TrainConfig:
 class Data:
     """What a run learns from and chooses by.
 
-    ``images`` is uint8 [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
+    ``squares`` are [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
     ``validation`` are indices into them, not of images that cannot be read.
     """
 
     listing: data_load.Listing
-    images: NDArray[np.uint8]
+    squares: Squares
     labels: NDArray[np.int64]
     hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """uint8 [N, S', S'], mapped from disk."""
+        return self.squares.array
 
     def facts(self, data_dir: Path) -> dict[str, str]:
         """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
@@ -137,7 +143,8 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         warnings.warn(
             f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
         )
-    return Data(listing, store.images, listing.labels, store.hashes, readable[train], readable[validation])
+    squares = Squares(store.images, run.device)
+    return Data(listing, squares, listing.labels, store.hashes, readable[train], readable[validation])
 
 
 def augmented(stored: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -205,9 +212,8 @@ def train_one_epoch(
     steps = runtime.batches(order, min(config.batch_size, len(order)), run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
-        stored = torch.from_numpy(data.images[chosen]).to(run.device)
-        labels = torch.from_numpy(data.labels[chosen]).to(run.device)
-        images = augmented(stored, config.size, generator)
+        labels = sent(data.labels[chosen], run.device)
+        images = augmented(data.squares[chosen], config.size, generator)
         with run.autocast():
             logits = learner.stepper(images.contiguous(memory_format=torch.channels_last))
         loss = weighted_loss(logits.float().squeeze(1), labels, weights)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from cxr import checkpoints, runtime
+from cxr.squares import sent
 from pytorch_detection import box_metrics
 from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, construct
 from pytorch_detection.weights import tensors
@@ -133,8 +134,7 @@ def find_boxes(
     mine = runtime.shard(indices, run)
     detections: list[Detection] = []
     for first in range(0, len(mine), _BATCH):
-        stored = torch.from_numpy(images[mine[first : first + _BATCH]]).to(run.device)
-        seen = as_input(stored)
+        seen = as_input(sent(images[mine[first : first + _BATCH]], run.device))
         with run.autocast():
             answers = model(seen)
             if flip_average:

@@ -39,7 +39,7 @@ class Architecture:
     Attributes:
         size: side in pixels of the square the network sees.
         frozen: whether the first layers stay as they were trained on photographs, and batch normalisation with them.
-        image_head: whether there is an output for the whole image.
+        image_head: whether there are outputs for the whole image.
     """
 
     backbone: Backbone
@@ -82,7 +82,7 @@ class GreyFasterRCNN(nn.Module):
         self.rpn = cast(RegionProposalNetwork, parts.rpn)
         self.roi_heads = cast(RoIHeads, parts.roi_heads)
         lateral: Any = self.backbone.fpn.inner_blocks[-1]
-        self.image_head = nn.Linear(lateral[0].in_channels, 1) if architecture.image_head else None
+        self.image_head = nn.Linear(lateral[0].in_channels, 2) if architecture.image_head else None
         for part in (self.rpn.head, self.roi_heads.box_predictor):
             part.register_forward_hook(_in_float)
 
@@ -92,7 +92,8 @@ class GreyFasterRCNN(nn.Module):
         Args:
             images: float32 [B, 1, S, S].
             targets: for each image ``boxes`` float32 [N, 4] xyxy in pixels of the square, ``labels`` int64 [N] all
-                1; N may be 0. Needed in training mode.
+                1; N may be 0. With an image head also ``abnormal`` float32 []: 0, 1, or NaN where it is not known.
+                Needed in training mode.
 
         Returns:
             A dictionary of ``LOSS_PARTS`` (``loss_image`` where there is an image head); or for each image ``boxes``
@@ -116,13 +117,10 @@ class GreyFasterRCNN(nn.Module):
             return self._losses(images, pyramid, log_odds, targets), detections
 
     def _features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Feature pyramid, and the log-odds [B] that the image shows an opacity."""
+        """Feature pyramid, and the log-odds [B, 2] that the image shows an opacity, and anything abnormal."""
         levels: dict[str, Tensor] = self.backbone.body(standardized(images))
         pyramid = {name: level.float() for name, level in self.backbone.fpn(levels).items()}
-        if self.image_head is None:
-            return pyramid, None
-        deepest = list(levels.values())[-1]
-        return pyramid, self.image_head(deepest.mean((2, 3))).float().squeeze(1)
+        return pyramid, None if self.image_head is None else answer(self.image_head, levels)
 
     def _losses(
         self, images: Tensor, pyramid: dict[str, Tensor], log_odds: Tensor | None, targets: Sequence[Target]
@@ -132,18 +130,34 @@ class GreyFasterRCNN(nn.Module):
         _, of_boxes = self.roi_heads(pyramid, proposals, squares.image_sizes, targets)
         if log_odds is None:
             return {**of_proposals, **of_boxes}
-        shown = torch.tensor([float(len(target["boxes"]) > 0) for target in targets], device=log_odds.device)
-        of_image = functional.binary_cross_entropy_with_logits(log_odds, shown)
-        return {**of_proposals, **of_boxes, "loss_image": of_image}
+        return {**of_proposals, **of_boxes, "loss_image": image_loss(log_odds, targets)}
 
     def _detections(self, images: Tensor, pyramid: dict[str, Tensor], log_odds: Tensor | None) -> list[Detection]:
         squares = _squares(images)
         proposals, _ = self.rpn(squares, pyramid)
         found, _ = self.roi_heads(pyramid, proposals, squares.image_sizes)
-        probabilities = torch.ones(len(images), device=images.device) if log_odds is None else log_odds.sigmoid()
+        probabilities = torch.ones(len(images), device=images.device) if log_odds is None else log_odds[:, 0].sigmoid()
         return [
             {**one, "image_probability": probability} for one, probability in zip(found, probabilities, strict=True)
         ]
+
+
+def answer(image_head: nn.Module, levels: dict[str, Tensor]) -> Tensor:
+    """Log-odds [B, 2] that the image shows an opacity, and anything abnormal, from a backbone's ``levels``."""
+    deepest = list(levels.values())[-1]
+    return image_head(deepest.mean((2, 3))).float()
+
+
+def image_loss(log_odds: Tensor, targets: Sequence[Target]) -> Tensor:
+    """Cross-entropy of both answers [B, 2] to an image, each a mean over the batch, added.
+
+    That a chest without opacity is abnormal in another way is worth learning: it is what opacities are mistaken for.
+    """
+    shown = torch.tensor([float(len(target["boxes"]) > 0) for target in targets], device=log_odds.device)
+    wanted = torch.stack([shown, torch.stack([target["abnormal"] for target in targets])], dim=1)
+    known = ~wanted.isnan()
+    losses = functional.binary_cross_entropy_with_logits(log_odds, wanted.nan_to_num(0), reduction="none")
+    return (losses * known).sum() / len(targets)
 
 
 def _in_float(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:

@@ -28,6 +28,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 OPACITY = 1  # the label of a box; 0 is the background of torchvision's detectors
 CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 UNCLASSIFIED = "No Lung Opacity"  # a chest without a box, of which no class is given
+_ABNORMAL = {CLASSES[0]: 0.0, CLASSES[1]: 1.0, CLASSES[2]: 1.0, UNCLASSIFIED: float("nan")}
 
 IMAGES = "stage_2_train_images"
 LABELS = "stage_2_train_labels.csv"
@@ -242,7 +243,8 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     Item:
         image: uint8 [1, S, S]; bone is white whatever the file's convention.
         target: ``boxes`` float32 [N, 4] xyxy in pixels of *this* image, ``labels`` int64 [N] all ``OPACITY``,
-            ``image_id`` int64 scalar, the index into ``exams``. N is 0 for a chest without opacity.
+            ``image_id`` int64 scalar, the index into ``exams``. N is 0 for a chest without opacity. ``abnormal``
+            float32 scalar: 0 for a Normal chest, 1 for one that is not, NaN where no class is given.
 
     Args:
         images: uint8 [number of exams, S, S], each the whole original squashed; may be mapped from disk.
@@ -261,15 +263,21 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         scale = images.shape[1] / np.maximum(np.tile(sizes[:, ::-1], 2), 1)
         flat = np.array([box for exam in exams for box in exam.boxes_xyxy], dtype=np.float64).reshape(-1, 4)
         self._boxes = torch.from_numpy((flat * np.repeat(scale, counts, axis=0)).astype(np.float32))
+        self._abnormal = torch.tensor([_ABNORMAL[exam.finding] for exam in exams], dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = torch.from_numpy(np.array(self.images[index]))[None]  # a copy: the map is read-only
+        return image, self.target(index)
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """The target of the item at ``index``, without a look at its pixels."""
         boxes = self._boxes[self._first[index] : self._first[index + 1]].clone()
         labels = torch.full((len(boxes),), OPACITY, dtype=torch.int64)
-        return image, {"boxes": boxes, "labels": labels, "image_id": torch.tensor(index)}
+        about = {"image_id": torch.tensor(index), "abnormal": self._abnormal[index].clone()}
+        return {"boxes": boxes, "labels": labels, **about}
 
 
 def collate(items: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, list[dict[str, Tensor]]]:

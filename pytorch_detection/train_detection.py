@@ -36,7 +36,7 @@ from pytorch_detection.model import (
     Losses,
     construct,
 )
-from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, labelled, load_data
+from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,9 +136,9 @@ def train_one_epoch(
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
-        images, boxes = augmented(stored, [target["boxes"] for target in targets], generator, calm)
+        images, targets = augmented(stored, targets, generator, calm)
         with run.autocast():
-            losses = learner.stepper(images.contiguous(memory_format=torch.channels_last), labelled(boxes))
+            losses = learner.stepper(images.contiguous(memory_format=torch.channels_last), targets)
         loss = total_loss(losses, config)
         values = {"loss": loss.item(), **{name: part.item() for name, part in losses.items()}}
         if not np.isfinite(values["loss"]):

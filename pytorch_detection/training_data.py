@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxr import augment, decoded, runtime
+from cxr.squares import Squares
 from pytorch_detection import rsna_dataset
 from pytorch_detection.model import Target
 
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 class Data:
     """What a run learns from, chooses by, and is judged by in the end.
 
-    ``images`` and ``hashes`` (of the content of each file) are in the order of ``exams``; ``train``, ``validation`` and
-    ``held_out`` are indices into them, of other patients each.
+    ``images``, their ``squares`` alone and ``hashes`` (of the content of each file) are in the order of ``exams``;
+    ``train``, ``validation`` and ``held_out`` are indices into them, of other patients each.
     """
 
     exams: list[rsna_dataset.Exam]
     images: rsna_dataset.RsnaDetectionDataset
+    squares: Squares
     hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -39,7 +41,7 @@ class Data:
 
     def truths(self, indices: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """True boxes [m, 4] xyxy in pixels of the stored square."""
-        return [self.images[int(index)][1]["boxes"].numpy() for index in indices]
+        return [self.images.target(int(index))["boxes"].numpy() for index in indices]
 
     def facts(self) -> dict[str, str]:
         """Content, boxes and part of each image, by the name of its file."""
@@ -73,13 +75,14 @@ def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
     fresh = np.array([store.hashes[index] not in known for index in held_out])
     if not fresh.all():
         warnings.warn(f"{(~fresh).sum()} held-out files equal another file byte for byte, left out", stacklevel=2)
-    return Data(exams, images, store.hashes, train, validation, held_out[fresh])
+    squares = Squares(store.images, run.device)
+    return Data(exams, images, squares, store.hashes, train, validation, held_out[fresh])
 
 
 def augmented(
-    stored: Tensor, boxes: Sequence[Tensor], generator: torch.Generator, calm: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and boxes to match.
+    stored: Tensor, targets: Sequence[Target], generator: torch.Generator, calm: bool
+) -> tuple[Tensor, list[Target]]:
+    """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and targets to match.
 
     Position, size and shape vary as chests do, tone as exposures do, and half of the images show lungs of two patients.
     ``calm`` leaves the mirror image and a little shift: the last epochs settle on images as they are.
@@ -101,10 +104,25 @@ def augmented(
         flip=0.5,
     )
     size = stored.shape[-1]
-    images, moved = augment.warp(images, matrices, size), augment.move_boxes(boxes, matrices, size, least_kept=0.4)
-    if calm:
-        return images, moved
-    return augment.join_halves(images, moved, generator, share=0.5, least_kept=0.4)
+    images = augment.warp(images, matrices, size)
+    boxes = augment.move_boxes([target["boxes"] for target in targets], matrices, size, least_kept=0.4)
+    abnormal = torch.stack([target["abnormal"] for target in targets])
+    if not calm:
+        images, boxes, source = augment.join_halves(images, boxes, generator, share=0.5, least_kept=0.4)
+        abnormal = of_joined(abnormal, source, boxes)
+    return images, labelled(boxes, abnormal)
+
+
+def of_joined(abnormal: Tensor, source: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    """Whether chests are abnormal, float32 [B], whose right halves come from ``source`` [B].
+
+    Two normal ones stay normal, and an opacity is abnormal; else nobody knows in which half the abnormality was.
+    """
+    shown = torch.tensor([len(some) > 0 for some in boxes], device=abnormal.device)
+    normal = (abnormal == 0) & (abnormal[source] == 0)
+    unknown = torch.full_like(abnormal, float("nan"))
+    together = torch.where(normal, 0.0, torch.where(shown, 1.0, unknown))
+    return torch.where(source == torch.arange(len(source), device=source.device), abnormal, together)
 
 
 def epoch_order(data: Data, config: "TrainConfig", epoch: int) -> NDArray[np.int64]:
@@ -120,11 +138,16 @@ def epoch_order(data: Data, config: "TrainConfig", epoch: int) -> NDArray[np.int
 
 def batch_of(data: Data, chosen: NDArray[np.int64], run: runtime.Runtime) -> tuple[Tensor, list[Target]]:
     """Stored squares uint8 [B, S, S] and their targets, on the run's device."""
-    images, targets = rsna_dataset.collate([data.images[int(index)] for index in chosen])
-    return images.squeeze(1).to(run.device), labelled([target["boxes"].to(run.device) for target in targets])
+    targets = [data.images.target(int(index)) for index in chosen]
+    abnormal = torch.stack([target["abnormal"] for target in targets]).to(run.device)
+    boxes = [target["boxes"].to(run.device) for target in targets]
+    return data.squares[chosen], labelled(boxes, abnormal)
 
 
-def labelled(boxes: Sequence[Tensor]) -> list[Target]:
-    """Targets of boxes that all are opacities."""
+def labelled(boxes: Sequence[Tensor], abnormal: Tensor) -> list[Target]:
+    """Targets of images with ``boxes`` that all are opacities; ``abnormal`` float32 [B]."""
     ones = (torch.full((len(some),), rsna_dataset.OPACITY, device=some.device) for some in boxes)
-    return [{"boxes": some, "labels": labels} for some, labels in zip(boxes, ones, strict=True)]
+    return [
+        {"boxes": some, "labels": labels, "abnormal": one}
+        for some, labels, one in zip(boxes, ones, abnormal, strict=True)
+    ]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchvision import models
 from torchvision.models import detection
@@ -143,5 +144,6 @@ def _as_body(state: State, image_head: bool) -> State:
     last = {name: value for name, value in state.items() if name.startswith(("fc.", "classifier."))}
     body = {_BODY + name.removeprefix("features."): value for name, value in state.items() if name not in last}
     if image_head and "fc.weight" in last and last["fc.weight"].shape[0] == 1:
-        body |= {name.replace("fc.", "image_head."): value for name, value in last.items()}
+        # Pneumonia is the nearest thing to both of its questions.
+        body |= {name.replace("fc.", "image_head."): torch.cat([value, value]) for name, value in last.items()}
     return body

@@ -109,7 +109,11 @@ class TestJoinHalves:
     def joined(self, boxes, share=1.0, least_kept=0.4, seed=0):
         images = torch.arange(1, len(boxes) + 1).float()[:, None, None, None].expand(-1, 1, self.SIZE, self.SIZE)
         boxes = [torch.tensor(some, dtype=torch.float32).reshape(-1, 4) for some in boxes]
-        return join_halves(images, boxes, torch.Generator().manual_seed(seed), share=share, least_kept=least_kept)
+        images, boxes, source = join_halves(
+            images, boxes, torch.Generator().manual_seed(seed), share=share, least_kept=least_kept
+        )
+        assert images[:, 0, 0, -1].tolist() == (source + 1).tolist()
+        return images, boxes
 
     def test_each_half_brings_the_boxes_that_lie_in_it(self):
         left, right = [5, 10, 40, 60], [60, 20, 95, 80]

@@ -51,7 +51,8 @@ def images():
 def targets(*numbers):
     """One target for each argument, a list of boxes."""
     boxes = [torch.tensor(some, dtype=torch.float32).reshape(-1, 4) for some in numbers]
-    return [{"boxes": some, "labels": torch.ones(len(some), dtype=torch.int64)} for some in boxes]
+    unknown = torch.tensor(torch.nan)
+    return [{"boxes": some, "labels": torch.ones(len(some), dtype=torch.int64), "abnormal": unknown} for some in boxes]
 
 
 TWO_OF_THREE = targets([[5, 5, 30, 50]], [], [[5, 5, 30, 50], [34, 10, 60, 44]])
@@ -88,13 +89,22 @@ def test_images_without_any_box_have_losses_too(images):
     assert [name for name, p in made.named_parameters() if p.grad is None] == []
 
 
-def test_the_image_loss_is_the_cross_entropy_of_having_any_box(images):
+def test_the_image_loss_is_the_cross_entropy_of_having_any_box_and_of_being_abnormal(images):
     made = construct(SMALL)
+    half = [
+        {**target, "abnormal": torch.tensor(value)}
+        for target, value in zip(TWO_OF_THREE, (1, 0, torch.nan), strict=True)
+    ]
     with torch.no_grad():
         made.image_head.weight.zero_()
-        made.image_head.bias.fill_(np.log(4))  # probability .8
-        loss = made(images, TWO_OF_THREE)["loss_image"].item()
-    assert loss == pytest.approx(-(np.log(0.8) + np.log(0.2) + np.log(0.8)) / 3)
+        made.image_head.bias.copy_(torch.tensor([np.log(4), np.log(9)]))  # probabilities .8 and .9
+        alone = made(images, TWO_OF_THREE)["loss_image"].item()
+        both = made(images, half)["loss_image"].item()
+    assert alone == pytest.approx(-(np.log(0.8) + np.log(0.2) + np.log(0.8)) / 3)
+    assert both - alone == pytest.approx(
+        -(np.log(0.9) + np.log(0.1)) / 3
+    )  # divided by all three: a mean over the batch
+    assert made.eval()(images)[0]["image_probability"].item() == pytest.approx(0.8)
 
 
 def test_without_an_image_head_there_is_no_image_loss_and_the_image_says_nothing(images):
@@ -248,8 +258,10 @@ def test_a_classifier_of_ours_gives_backbone_and_image_head(tmp_path, processor)
     found = made.state_dict()
     assert not made.architecture.frozen
     for name, value in given.items():
-        where = name.replace("fc.", "image_head.") if name.startswith("fc.") else f"backbone.body.{name}"
-        assert torch.equal(found[where], value), name
+        if name.startswith("fc."):
+            assert torch.equal(found[name.replace("fc.", "image_head.")], torch.cat([value, value])), name
+        else:
+            assert torch.equal(found[f"backbone.body.{name}"], value), name
     assert build(str(tmp_path / "classifier.pth"), "resnet18", SIZE, image_head=False).image_head is None
 
 

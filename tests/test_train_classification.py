@@ -15,6 +15,7 @@ from tiny_classification import chest, settings, train, write_chest_xray
 from torch import nn
 
 from cxr import checkpoints, metrics, runlog, runtime
+from cxr.squares import Squares
 from pytorch_classification import model, report
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
@@ -30,7 +31,14 @@ def in_memory(count, label_of, picture_of=lambda number: chest(number % 2, numbe
     indices = np.arange(count)
     paths = [Path(f"image{number}.jpeg") for number in range(count)]
     listing = Listing(paths, labels, [path.stem for path in paths])
-    return training.Data(listing, np.stack(squares), labels, [path.stem for path in paths], indices, indices)
+    return training.Data(
+        listing,
+        Squares(np.stack(squares), torch.device("cpu")),
+        labels,
+        [path.stem for path in paths],
+        indices,
+        indices,
+    )
 
 
 def weights_of(module):

@@ -27,7 +27,7 @@ from pytorch_detection.train_detection import (
     train_one_epoch,
     validate,
 )
-from pytorch_detection.training_data import augmented, batch_of, epoch_order, load_data
+from pytorch_detection.training_data import augmented, batch_of, epoch_order, labelled, load_data, of_joined
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +135,23 @@ def test_a_batch_holds_the_squares_and_boxes_of_its_exams(data, processor):
     for target, truth in zip(targets, data.truths(chosen), strict=True):
         assert np.array_equal(target["boxes"].numpy(), truth) and (target["labels"] == 1).all()
         assert len(target["labels"]) == len(truth)
+    assert [target["abnormal"].item() for target in targets] == [
+        float(data.exams[index].finding != "Normal") for index in chosen
+    ]
+
+
+def same(box, count):
+    """Targets of ``count`` images with the same box."""
+    return labelled([torch.tensor(box).reshape(-1, 4)] * count, torch.ones(count))
 
 
 @pytest.mark.parametrize("calm", [False, True])
 def test_boxes_follow_their_opacities_through_augmentation(calm, monkeypatch):
-    monkeypatch.setattr(augment, "join_halves", lambda images, boxes, *_, **__: (images, boxes))
-    box = torch.tensor([[16.0, 20, 36, 44]])
+    monkeypatch.setattr(augment, "join_halves", lambda images, boxes, *_, **__: (images, boxes, torch.arange(32)))
     stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
     stored[:, 20:44, 16:36] = 200
-    images, boxes = augmented(stored, [box] * 32, torch.Generator().manual_seed(0), calm)
+    images, targets = augmented(stored, same([16.0, 20, 36, 44], 32), torch.Generator().manual_seed(0), calm)
+    boxes = [target["boxes"] for target in targets]
     assert images.shape == (32, 1, 64, 64) and images.dtype == torch.float32
     for image, found in zip(images[:, 0], boxes, strict=True):
         bright = image > (image.max() + image.median()) / 2
@@ -158,15 +166,24 @@ def test_boxes_follow_their_opacities_through_augmentation(calm, monkeypatch):
 @pytest.mark.parametrize("calm", [False, True])
 def test_lungs_of_two_patients_are_shown_until_the_last_epochs(calm):
     stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
-    left = [torch.tensor([[10.0, 20, 25, 44]])] * 32
-    _, boxes = augmented(stored, left, torch.Generator().manual_seed(0), calm)
-    assert ({len(some) for some in boxes} == {1}) == calm
+    _, targets = augmented(stored, same([10.0, 20, 25, 44], 32), torch.Generator().manual_seed(0), calm)
+    assert ({len(target["boxes"]) for target in targets} == {1}) == calm
+
+
+def test_what_is_known_of_a_chest_joined_from_two():
+    normal, ill, unknown = 0.0, 1.0, math.nan
+    abnormal = torch.tensor([normal, normal, ill, ill, unknown, ill])
+    source = torch.tensor([1, 2, 0, 3, 0, 4])  # the fourth is whole
+    none, one = torch.zeros(0, 4), torch.ones(1, 4)
+    found = of_joined(abnormal, source, [none, none, one, none, none, none])
+    expected = torch.tensor([normal, unknown, ill, ill, unknown, unknown])
+    assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
 
 
 def test_augmentation_hangs_on_its_generator_alone():
     stored = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
     one, other, third = (
-        augmented(stored, [torch.zeros(0, 4)] * 2, torch.Generator().manual_seed(seed), False)[0] for seed in (1, 1, 2)
+        augmented(stored, same([], 2), torch.Generator().manual_seed(seed), False)[0] for seed in (1, 1, 2)
     )
     assert torch.equal(one, other) and not torch.equal(one, third)
 

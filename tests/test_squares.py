@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from cxr import squares
+from cxr.squares import Squares, sent
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Seven different squares in a file that cannot be written."""
+    array = np.arange(7 * 4 * 4, dtype=np.uint8).reshape(7, 4, 4)
+    np.save(tmp_path / "squares.npy", array)
+    return np.load(tmp_path / "squares.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("resident", [None, False, True])
+def test_a_batch_is_the_squares_at_its_indices_wherever_they_lie(mapped, resident):
+    batch = Squares(mapped, CPU, resident)[np.array([5, 0, 5])]
+    assert batch.dtype == torch.uint8 and batch.device == CPU
+    assert np.array_equal(batch.numpy(), mapped[[5, 0, 5]])
+    batch += 1  # a copy: neither the file nor what is resident changes
+    assert np.array_equal(Squares(mapped, CPU, resident)[np.array([5])].numpy(), mapped[[5]])
+
+
+def test_resident_squares_are_read_from_disk_once(mapped):
+    array = np.array(mapped)
+    held, read = Squares(array, CPU, resident=True), Squares(array, CPU, resident=False)
+    before = array[3].copy()
+    array[:] = 0
+    assert np.array_equal(held[np.array([3])][0].numpy(), before) and not read[np.array([3])].any()
+
+
+@pytest.mark.parametrize(("free", "resident"), [(4 * 112, True), (4 * 112 - 1, False)])
+def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch, free, resident):
+    class Copied(Exception):
+        pass
+
+    def to_gpu(*_):
+        raise Copied
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 10**9))
+    monkeypatch.setattr(squares.np, "array", to_gpu)
+    if resident:
+        with pytest.raises(Copied):
+            Squares(mapped, torch.device("cuda", 0))
+    else:
+        assert Squares(mapped, torch.device("cuda", 0)).array is mapped
+
+
+def test_what_is_sent_to_the_cpu_stays_what_it_is():
+    values = np.array([2, 9], np.int64)
+    assert sent(values, CPU).tolist() == [2, 9] and sent(values, CPU).dtype == torch.int64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("resident", [False, True])
+def test_batches_lie_on_the_gpu(mapped, resident):
+    batch = Squares(mapped, torch.device("cuda", 0), resident)[np.array([5, 0])]
+    assert batch.is_cuda and np.array_equal(batch.cpu().numpy(), mapped[[5, 0]])
