@@ -1,6 +1,5 @@
 """ResNet-18 on one grey channel with one output, the log-odds of PNEUMONIA."""
 
-import itertools
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -111,16 +110,15 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def grad_cam_layer(model: nn.Module) -> nn.Module:
-    """The block whose activations Grad-CAM weighs: the last with cells small enough (8 pixels) to point at an opacity.
+def grad_cam_layers(model: nn.Module) -> list[nn.Module]:
+    """The blocks whose activations Grad-CAM weighs, with cells of 8 and of 16 pixels; their maps are averaged.
 
     On squares of about 100 pixels the usual choice, layer4, has 4 x 4 cells that each see the whole image, and its
-    peaks lie at the edges: with a single look at synthetic images (`Classifier.explain` takes several) they hit a true
-    opacity in 0 %, those of layer3 in 44 %, of this one in 66 %.
+    peaks lie at the edges: on 432 synthetic images that nothing was learnt from they hit a true opacity in 0 %, those
+    of layer3 in 44 %, of layer2 in 66 %, of these two together in 71 %.
     """
-    layer = model.get_submodule("layer2")
-    assert isinstance(layer, nn.Sequential)
-    return layer[-1]
+    layers = (model.get_submodule(name) for name in ("layer2", "layer3"))
+    return [layer[-1] for layer in layers if isinstance(layer, nn.Sequential)]
 
 
 @torch.inference_mode()
@@ -215,35 +213,21 @@ class Classifier:
     def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
         """Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74) of the PNEUMONIA output, float32 [N, size, size].
 
-        Each map is scaled to 0..1 by itself: it tells where, not how much. It is the mean over four looks at the image,
-        moved a twelfth of its side towards each corner as training moves it, and with ``flip_average`` over their
-        mirror images too: what the frame evokes, such as a shoulder that it cuts, differs between the looks. On
-        synthetic images that nothing was learnt from the peak hits an opacity in 80 % so, in 66 % with a single look.
+        Each map is scaled to 0..1 by itself: it tells where, not how much. With ``flip_average`` it is the mean over
+        the image and its mirror image, as the probability is.
         """
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         targets: list[Any] = [ClassifierOutputTarget(0)] * len(images)
-        step = self.size // 12
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
-            heat, looks = torch.zeros(len(images), self.size, self.size), torch.zeros(self.size, self.size)
             inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
-            with GradCAM(model=self.model, target_layers=[grad_cam_layer(self.model)]) as grad_cam:
-                for right, down in itertools.product((-step, step), repeat=2):
-                    for mirrored in (False, True)[: 1 + self.flip_average]:
-                        shown = moved(inputs.flip(3) if mirrored else inputs, right, down)
-                        found = moved(torch.from_numpy(grad_cam(input_tensor=shown, targets=targets)), -right, -down)
-                        found /= found.amax(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-                        inside = moved(torch.ones_like(looks), -right, -down)
-                        heat += found.flip(2) if mirrored else found
-                        looks += inside.flip(1) if mirrored else inside
-        heat /= looks
-        return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-7)).numpy()
-
-
-def moved(images: Tensor, right: int, down: int) -> Tensor:
-    """[..., H, W] moved by whole pixels; black comes in."""
-    return torch.nn.functional.pad(images, (right, -right, down, -down))
+            with GradCAM(model=self.model, target_layers=grad_cam_layers(self.model)) as grad_cam:
+                found = grad_cam(input_tensor=inputs, targets=targets)
+                if self.flip_average:
+                    found = (found + grad_cam(input_tensor=inputs.flip(3), targets=targets)[:, :, ::-1]) / 2
+        strongest = found.max(axis=(1, 2), keepdims=True)
+        return found / np.maximum(strongest, np.finfo(np.float32).tiny)
 
 
 _SETTINGS = tuple(field.name for field in fields(Classifier) if field.name != "model")
