@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cxr import checkpoints, cli, metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
+from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
@@ -198,6 +199,8 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: epochs, then operating point, model file, report on held-out patients and pictures."""
+    if config.classifier is not None:
+        Classifier.load(config.classifier, run)  # needed in the end; a wrong file is to be refused now
     data = load_data(config, run)
     images = len(epoch_order(data, config, 0))
     batch_size = min(config.batch_size, images)

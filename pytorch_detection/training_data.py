@@ -71,12 +71,20 @@ def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
         warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
     images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)
     train, validation, held_out = (part[store.readable[part]] for part in parts)
-    known = {store.hashes[index] for index in np.concatenate([train, validation])}
-    fresh = np.array([store.hashes[index] not in known for index in held_out])
+    validation = without_copies(validation, train, store.hashes, "validation")
+    held_out = without_copies(held_out, np.concatenate([train, validation]), store.hashes, "held-out")
+    return Data(exams, images, Squares(store.images, run.device), store.hashes, train, validation, held_out)
+
+
+def without_copies(
+    part: NDArray[np.int64], others: NDArray[np.int64], hashes: Sequence[str], name: str
+) -> NDArray[np.int64]:
+    """``part`` less the files that equal one of ``others`` byte for byte, under whatever patient."""
+    known = {hashes[index] for index in others}
+    fresh = np.array([hashes[index] not in known for index in part], np.bool_)
     if not fresh.all():
-        warnings.warn(f"{(~fresh).sum()} held-out files equal another file byte for byte, left out", stacklevel=2)
-    squares = Squares(store.images, run.device)
-    return Data(exams, images, squares, store.hashes, train, validation, held_out[fresh])
+        warnings.warn(f"{(~fresh).sum()} {name} files equal another file byte for byte, left out", stacklevel=3)
+    return part[fresh]
 
 
 def augmented(

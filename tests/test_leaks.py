@@ -114,6 +114,17 @@ def test_held_out_exams_that_stand_in_training_are_left_out_and_counted(detectio
     assert found.train.tolist() == data.train.tolist() and found.validation.tolist() == data.validation.tolist()
 
 
+def test_validation_exams_that_stand_in_training_are_left_out_and_counted(detection, folder, processor):
+    finished, data = detection
+    other = shutil.copytree(finished.data, folder / "data")
+    source, target = (other / IMAGES / data.exams[index].path.name for index in (data.train[0], data.validation[0]))
+    shutil.copy(source, target)
+    config = replace(finished.config, data_dir=other, out_dir=folder / "run")
+    with pytest.warns(UserWarning, match="^1 validation files equal another file byte for byte, left out$"):
+        found = load_data(config, processor)
+    assert found.validation.tolist() == data.validation[1:].tolist() and found.train.tolist() == data.train.tolist()
+
+
 def test_no_patient_and_no_picture_is_on_two_sides_of_a_classification(trained, folder, processor):
     config = replace(trained.config, out_dir=folder)
     data = train_classification.load_data(config, processor)

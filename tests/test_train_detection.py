@@ -82,6 +82,13 @@ def test_files_that_are_not_there_are_named_before_anything_is_read(name, tmp_pa
         TrainConfig(**{name: str(path) if name == "weights" else path})
 
 
+def test_a_file_that_is_no_classifier_is_refused_before_anything_is_read(finished, folder, processor):
+    wrong = finished.config.out_dir / "best.pth"
+    config = replace(finished.config, classifier=wrong, data_dir=folder / "nothing", out_dir=folder / "run")
+    with pytest.raises(ValueError, match=r"best\.pth: a checkpoint of the task 'detection', expected 'classification'"):
+        train_detection.fit(config, processor)
+
+
 def test_every_setting_is_read_somewhere():
     code = "".join(path.read_text() for path in (ROOT / "pytorch_detection").glob("*.py"))
     assert [name for name in vars(TrainConfig()) if f"config.{name}" not in code] == []
