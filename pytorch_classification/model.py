@@ -12,6 +12,7 @@ from torchvision.models import ResNet, ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
+from cxr.squares import sent
 
 TASK = "classification"
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
@@ -139,7 +140,7 @@ def predict_logits(
     mine = runtime.shard(indices, run)
     found: list[Tensor] = []
     for first in range(0, len(mine), _BATCH):
-        stored = torch.from_numpy(images[mine[first : first + _BATCH]]).to(run.device)
+        stored = sent(images[mine[first : first + _BATCH]], run.device)
         seen = as_input(stored, size).contiguous(memory_format=torch.channels_last)
         with run.autocast():
             logits = model(seen).float()
