@@ -223,14 +223,21 @@ def provenance(runtime: Runtime) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the code, marked when files differ from it; None outside a git checkout or without git.
+    """The commit of the code, marked when code differs from it; None outside a git checkout or without git.
 
-    A copy without ``.git`` that lies in another repository has none: git does not look above the root.
+    A copy without ``.git`` that lies in another repository has none: git does not look above the root. The pictures
+    that a run draws over those in ``images/`` do not count.
     """
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    return commit and commit + ("-dirty" if _git("diff", "--name-only", "HEAD", "--", "*.py") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this checkout; None where it says nothing."""
     root = Path(__file__).resolve().parents[1]
     try:
         shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", *arguments],
             cwd=root,
             env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)},
             capture_output=True,

@@ -289,7 +289,7 @@ def test_provenance_names_versions_device_and_code_as_plain_values():
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_copy_inside_another_repository_does_not_claim_its_commit(tmp_path):
+def test_the_commit_is_that_of_this_repository_and_of_its_code(tmp_path):
     def git(*arguments):
         subprocess.run(
             ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *arguments], cwd=tmp_path, check=True
@@ -298,6 +298,9 @@ def test_a_copy_inside_another_repository_does_not_claim_its_commit(tmp_path):
     module = tmp_path / "copy" / "cxr" / "runtime.py"
     module.parent.mkdir(parents=True)
     shutil.copy(ROOT / "cxr" / "runtime.py", module)
+    picture = tmp_path / "copy" / "images" / "curve.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"as committed")
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message=another")
@@ -309,6 +312,11 @@ def test_a_copy_inside_another_repository_does_not_claim_its_commit(tmp_path):
         assert copied._commit() is None
         shutil.move(tmp_path / ".git", tmp_path / "copy" / ".git")
         assert copied._commit().endswith("-dirty")  # the files have moved up by a folder
+        git("-C", "copy", "add", "--all")
+        git("-C", "copy", "commit", "--quiet", "--message=moved")
+        picture.write_bytes(b"as a run drew it")
+        clean = copied._commit()
+        assert len(clean) == 12 and int(clean, 16)
     finally:
         del sys.modules["copied_runtime"]
 
