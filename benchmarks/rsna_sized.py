@@ -104,8 +104,12 @@ def write_headers(folder: Path, copy: int) -> list[Path]:
 def write_store(paths: Sequence[Path], size: int, folder: Path) -> None:
     """What ``decode`` would leave of ``paths``, with holes in place of the squares."""
     folder.mkdir()
-    store = folder / f"exams-{size}px-{decoded._key(paths, size)}.npy"
-    records = np.lib.format.open_memmap(store, "w+", decoded._record(size), (len(paths),))
-    records["height"] = records["width"] = _WIDTH
-    records["sha256"] = [hashlib.sha256(str(path).encode()).hexdigest() for path in paths]
-    records.flush()
+    store, record = folder / f"exams-{size}px-{decoded._key(paths, size)}.npy", decoded._record(size)
+    with store.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": (len(paths),)}
+        np.lib.format.write_array_header_2_0(file, header)
+        # Not through a map: the kernel would fill holes around whatever is touched, up to megabytes for each exam.
+        for path in paths:
+            facts = np.array((_WIDTH, _WIDTH, hashlib.sha256(str(path).encode()).hexdigest()), decoded._FACTS)
+            file.seek(size * size, os.SEEK_CUR)
+            file.write(facts.tobytes())

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from filelock import FileLock
@@ -80,18 +80,35 @@ def decode(
         if not store.exists():
             _remove_stale(store_dir, stem)
             _build(paths, size, store, f"decoding {name}", progress)
-        records = np.load(store, mmap_mode="r")
-        readable = records["height"] > 0
+        records = cast("np.memmap[Any, np.dtype[np.void]]", np.load(store, mmap_mode="r"))
+        facts = _facts(store, records.offset, size, len(records))
+        readable = facts["height"] > 0
         if not readable.all() and not skip_bad:
             raise ValueError(_complaint(paths, readable, size, store))
-    hashes = [text.decode() for text in records["sha256"].tolist()]
-    sizes = np.stack([records["height"], records["width"]], axis=1)
+    hashes = [text.decode() for text in facts["sha256"].tolist()]
+    sizes = np.stack([facts["height"], facts["width"]], axis=1)
     return Decoded(records["image"], sizes, hashes, readable)
 
 
+_FACTS = np.dtype([("height", np.int32), ("width", np.int32), ("sha256", "S64")])  # height 0: could not be read
+
+
 def _record(size: int) -> np.dtype[np.void]:
-    fields = [("image", np.uint8, (size, size)), ("height", np.int32), ("width", np.int32), ("sha256", "S64")]
-    return np.dtype(fields)
+    return np.dtype([("image", np.uint8, (size, size)), *_FACTS.descr])
+
+
+def _facts(store: Path, offset: int, size: int, count: int) -> NDArray[np.void]:
+    """What follows the image in each record.
+
+    Through the map the kernel would fetch the pixels around it too, 7 GB for 26,684 images of 512 pixels.
+    """
+    facts = np.zeros(count, _FACTS)
+    rows = facts.view(np.uint8).data
+    with store.open("rb", buffering=0) as file:
+        for index in range(count):
+            file.seek(offset + index * _record(size).itemsize + size * size)
+            file.readinto(rows[index * _FACTS.itemsize : (index + 1) * _FACTS.itemsize])
+    return facts
 
 
 def _key(paths: Sequence[Path], size: int) -> str:

@@ -63,8 +63,8 @@ def test_a_quote_that_never_ends_is_refused(read):
 
 def test_a_large_file_is_refused_unread(read, tmp_path):
     with (tmp_path / "b.csv").open("wb") as file:
-        file.truncate(2**24 + 1)
-    with pytest.raises(ValueError, match=r"b\.csv: has 16 MiB; expected a table of at most 16 MiB"):
+        file.truncate(2**25 + 1)
+    with pytest.raises(ValueError, match=r"b\.csv: has 32 MiB; expected a table of at most 32 MiB"):
         tables.read_table(tmp_path / "b.csv", ["path"], [])
 
 
