@@ -12,7 +12,8 @@ from cxr.cli import first_of
 
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
 
-# The challenge's largest table has 1.7 MB and 7 columns: there is room for ten times as many exams. pandas takes time by the square of the number of columns.
+# The challenge's largest table has 1.7 MB and 7 columns; there is room for ten times as many exams. pandas takes
+# time by the square of the number of columns.
 _MAX_BYTES, _MAX_COLUMNS = 2**25, 1000
 
 
