@@ -103,10 +103,10 @@ def _facts(store: Path, offset: int, size: int, count: int) -> NDArray[np.void]:
     Through the map the kernel would fetch the pixels around it too, 7 GB for 26,684 images of 512 pixels.
     """
     facts = np.zeros(count, _FACTS)
-    rows = facts.view(np.uint8).data
+    rows, image = facts.view(np.uint8).data, size * size
     with store.open("rb", buffering=0) as file:
         for index in range(count):
-            file.seek(offset + index * _record(size).itemsize + size * size)
+            file.seek(offset + index * (image + _FACTS.itemsize) + image)
             file.readinto(rows[index * _FACTS.itemsize : (index + 1) * _FACTS.itemsize])
     return facts
 

@@ -57,8 +57,7 @@ def start(device: Device, precision: Precision, seed: int) -> Generator[Runtime]
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed {seed}: expected a whole number from 0 to 2^63 - 1")
     chosen = _device(device)
-    native = has_native_bf16(chosen)
-    if precision == "bf16" and not native:
+    if precision == "bf16" and not has_native_bf16(chosen):
         raise ValueError(f"--precision bf16: {chosen} has no bfloat16 arithmetic of its own; use fp32 or auto")
     _seed_everything(seed)
     bf16 = precision == "bf16" or (precision == "auto" and gains_by_bf16(chosen))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -118,8 +118,7 @@ def grad_cam_layers(model: nn.Module) -> list[nn.Module]:
     peaks lie at the edges: on 432 synthetic images that nothing was learnt from they hit a true opacity in 0 %, those
     of layer3 in 44 %, of layer2 in 66 %, of these two together in 71 %.
     """
-    layers = (model.get_submodule(name) for name in ("layer2", "layer3"))
-    return [layer[-1] for layer in layers if isinstance(layer, nn.Sequential)]
+    return [cast(nn.Sequential, model.get_submodule(name))[-1] for name in ("layer2", "layer3")]
 
 
 @torch.inference_mode()

@@ -120,7 +120,10 @@ class GreyFasterRCNN(nn.Module):
         """Feature pyramid, and the log-odds [B, 2] that the image shows an opacity, and anything abnormal."""
         levels: dict[str, Tensor] = self.backbone.body(standardized(images))
         pyramid = {name: level.float() for name, level in self.backbone.fpn(levels).items()}
-        return pyramid, None if self.image_head is None else answer(self.image_head, levels)
+        if self.image_head is None:
+            return pyramid, None
+        deepest = list(levels.values())[-1]
+        return pyramid, self.image_head(deepest.mean((2, 3))).float()
 
     def _losses(
         self, images: Tensor, pyramid: dict[str, Tensor], log_odds: Tensor | None, targets: Sequence[Target]
@@ -140,12 +143,6 @@ class GreyFasterRCNN(nn.Module):
         return [
             {**one, "image_probability": probability} for one, probability in zip(found, probabilities, strict=True)
         ]
-
-
-def answer(image_head: nn.Module, levels: dict[str, Tensor]) -> Tensor:
-    """Log-odds [B, 2] that the image shows an opacity, and anything abnormal, from a backbone's ``levels``."""
-    deepest = list(levels.values())[-1]
-    return image_head(deepest.mean((2, 3))).float()
 
 
 def image_loss(log_odds: Tensor, targets: Sequence[Target]) -> Tensor:

@@ -263,8 +263,8 @@ def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classif
         )
     detector = Detector.load(config.model, run)
     if config.threshold is not None:
-        rules = (rule and replace(rule, threshold=config.threshold) for rule in (detector.rule, detector.combined))
-        detector = replace(detector, **dict(zip(("rule", "combined"), rules, strict=True)))
+        combined = detector.combined and replace(detector.combined, threshold=config.threshold)
+        detector = replace(detector, rule=replace(detector.rule, threshold=config.threshold), combined=combined)
     if config.classifier is None:
         return detector, None
     classifier = Classifier.load(config.classifier, run)
