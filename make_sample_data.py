@@ -4,7 +4,7 @@
 
 Writes sample/chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg and opacity_boxes.csv beside them, and
 sample/dataset_det/ with stage_2_train_images/*.dcm, stage_2_train_labels.csv, stage_2_detailed_class_info.csv and
-pneumonia-challenge-dataset-mappings_2018.json. No picture shows a person: each is computed by cxr/phantom.
+pneumonia-challenge-dataset-mappings_2018.json. No picture shows a person: each is computed by phantom/.
 
 The same seed gives the same pixels, whatever else is written, since each picture has a seed of its own. Two limits:
 NumPy may change a distribution between its versions (NEP 19), and mathematical libraries may differ in a last bit,
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr import cli
-from cxr.phantom import cohort, processes
-from cxr.phantom.chance import Condition
+from phantom import cohort, processes
+from phantom.chance import Condition
 
 ROOT = Path(__file__).resolve().parent
 RECORD = "sample_data.json"  # what a folder was made with; a folder without it is not ours

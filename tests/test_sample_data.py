@@ -18,11 +18,11 @@ from scipy.ndimage import laplace
 from sklearn.metrics import roc_auc_score
 
 import make_sample_data
-from cxr.phantom import anatomy, chance, cohort, disease, exposure, grid, organs, tubes
-from cxr.phantom.chance import Chance
-from cxr.phantom.picture import Findings, render
-from cxr.phantom.view import View
 from make_sample_data import SampleConfig
+from phantom import anatomy, chance, cohort, disease, exposure, grid, organs, tubes
+from phantom.chance import Chance
+from phantom.picture import Findings, render
+from phantom.view import View
 
 ROOT = Path(make_sample_data.__file__).parent
 FLAT = View(shape=(64, 64), pitch=1.0, origin=(32.0, 32.0))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.phantom.grid import Array, wide_blur
-from cxr.phantom.view import View
+from phantom.grid import Array, wide_blur
+from phantom.view import View
 
 BLOCK = 16  # both sides of a picture in the making are multiples of this
 SCATTER_REACH = 45.0  # adult mm, standard deviation of where scattered quanta land

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr.phantom.grid import Array
-from cxr.phantom.tubes import Tubes, along, evenly
+from phantom.grid import Array
+from phantom.tubes import Tubes, along, evenly
 
 SIDES = (-1, 1)  # right, left
 _MIRROR = np.array([[side, 1.0, 1.0] for side in SIDES])[:, None]

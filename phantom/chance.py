@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from cxr.phantom.anatomy import SIDES, Anatomy
-from cxr.phantom.disease import Kind, Opacity, Zone
-from cxr.phantom.exposure import Exposure
-from cxr.phantom.picture import Findings
-from cxr.phantom.view import View
+from phantom.anatomy import SIDES, Anatomy
+from phantom.disease import Kind, Opacity, Zone
+from phantom.exposure import Exposure
+from phantom.picture import Findings
+from phantom.view import View
 
 Condition = Literal["normal", "abnormal", "pneumonia"]
 

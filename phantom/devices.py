@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cxr.phantom.anatomy import Anatomy
-from cxr.phantom.tubes import Tubes, along
-from cxr.phantom.view import View
+from phantom.anatomy import Anatomy
+from phantom.tubes import Tubes, along
+from phantom.view import View
 
 METAL = 14.0  # one millimetre of wire or lead against one of soft tissue, at chest energies about this or more
 PLASTIC = 2.2

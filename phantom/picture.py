@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.phantom import devices, disease
-from cxr.phantom.anatomy import Anatomy, airways, arms, girdle, ribs, smooth
-from cxr.phantom.disease import FILLED_DENSITY, LUNG_DENSITY, Opacity
-from cxr.phantom.exposure import BLOCK, Exposure, expose
-from cxr.phantom.grid import enlarge, texture
-from cxr.phantom.organs import organs
-from cxr.phantom.tubes import Cloud, Tubes, along, cloud, splat
-from cxr.phantom.view import View
+from phantom import devices, disease
+from phantom.anatomy import Anatomy, airways, arms, girdle, ribs, smooth
+from phantom.disease import FILLED_DENSITY, LUNG_DENSITY, Opacity
+from phantom.exposure import BLOCK, Exposure, expose
+from phantom.grid import enlarge, texture
+from phantom.organs import organs
+from phantom.tubes import Cloud, Tubes, along, cloud, splat
+from phantom.view import View
 
 # Per adult mm of soft tissue after the beam has hardened in the body; children are taken at a lower tube voltage.
 ADULT_ABSORPTION, CHILD_ABSORPTION = 0.0185, 0.0215

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxr.phantom.grid import Array
+from phantom.grid import Array
 
 LEVEL_OF_BEAM = 120.0  # adult mm below the apices, about the seventh thoracic vertebra
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cxr.phantom import anatomy, chance
-from cxr.phantom.chance import Chance, Condition
-from cxr.phantom.disease import Kind
-from cxr.phantom.picture import Radiograph, render
+from phantom import anatomy, chance
+from phantom.chance import Chance, Condition
+from phantom.disease import Kind
+from phantom.picture import Radiograph, render
 
 CLASSIFICATION, DETECTION = 1, 2  # second word of every seed: no picture of one set depends on the other
 VAL_IMAGES_A_CLASS = 8  # as published

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from cxr.phantom.anatomy import smooth
-from cxr.phantom.grid import Array, texture
-from cxr.phantom.organs import Organs
+from phantom.anatomy import smooth
+from phantom.grid import Array, texture
+from phantom.organs import Organs
 
 LUNG_DENSITY = 0.2  # of water: air, blood and walls together
 FILLED_DENSITY = 0.95  # all air replaced by fluid and cells

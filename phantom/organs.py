@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from cxr.phantom.anatomy import SIDES, Anatomy, smooth
-from cxr.phantom.grid import Array
-from cxr.phantom.view import View
+from phantom.anatomy import SIDES, Anatomy, smooth
+from phantom.grid import Array
+from phantom.view import View
 
 LEFT_DOME_LOWER = 9.0
 

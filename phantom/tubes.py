@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxr.phantom.grid import Array
-from cxr.phantom.view import View
+from phantom.grid import Array
+from phantom.view import View
 
 # A ray that runs along a tube stays in it for long; real ribs curve away from it after about this many widths.
 LONGEST_PASSAGE = 2.4
