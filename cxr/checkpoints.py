@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from cxr.cli import shortened
+from cxr.text import shortened
 
 FORMAT = 1
 

@@ -9,11 +9,12 @@ import signal
 import sys
 import types
 import typing
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
+
+from cxr.text import one_line, shortened
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,32 +73,6 @@ def parse(config_type: type[ConfigType], argv: Sequence[str] | None = None) -> C
 def plain(config: Any) -> dict[str, Any]:
     """The fields of a config as values that a checkpoint and JSON can hold: paths as text, tuples as lists."""
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def one_line(text: object) -> str:
-    """``text`` for a line of a terminal: white space and line ends become a space, the rest is ``printable``."""
-    return printable(" ".join(str(text).split()))
-
-
-def shortened(text: str, longest: int) -> str:
-    """``text``, cut with three dots after ``longest`` characters."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
-
-
-def first_of(items: Sequence[object], shown: int = 5) -> str:
-    """The first few of ``items``, and how many more there are: all of them would scroll the reason away."""
-    more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(map(str, items[:shown])) + more
-
-
-def printable(text: str) -> str:
-    """``text`` with every character that steers a terminal, hides or turns others round written as its escape."""
-    return "".join(
-        character
-        if character.isprintable() or unicodedata.category(character) == "Zs"
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def run(main: Callable[[], int | None]) -> int:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cxr import pixels
 from cxr.checkpoints import write_atomically
-from cxr.cli import one_line, printable
 from cxr.decoded import cores
+from cxr.text import one_line, printable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")  # what spreadsheets begin a formula with (OWASP, CSV injection)
 _LONGEST_STEM = 200  # bytes; leaves 55 for a number, an ending and the mark of a file being written

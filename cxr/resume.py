@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxr.cli import first_of
+from cxr.text import first_of
 
 
 def listed(facts: Mapping[str, str]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from cxr.cli import first_of
+from cxr.text import first_of
 
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
 

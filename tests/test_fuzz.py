@@ -24,8 +24,8 @@ import torch
 from bombs import BOMBS, LARGE
 
 from cxr import checkpoints, pixels, reading
-from cxr.cli import one_line
 from cxr.decoded import cores
+from cxr.text import one_line
 from pytorch_classification import model as classification
 from pytorch_classification.model import Classifier
 from pytorch_classification.pointing_game import read_boxes

@@ -1,0 +1,30 @@
+"""Text from files and errors, as a line of a terminal can show it."""
+
+import unicodedata
+from collections.abc import Sequence
+
+
+def one_line(text: object) -> str:
+    """``text`` for a line of a terminal: white space and line ends become a space, the rest is ``printable``."""
+    return printable(" ".join(str(text).split()))
+
+
+def shortened(text: str, longest: int) -> str:
+    """``text``, cut with three dots after ``longest`` characters."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def first_of(items: Sequence[object], shown: int = 5) -> str:
+    """The first few of ``items``, and how many more there are: all of them would scroll the reason away."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that steers a terminal, hides or turns others round written as its escape."""
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
