@@ -124,7 +124,7 @@ def draw_answer(
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """
-    from cxr import plots
+    from pytorch_classification import plots
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, decoded, metrics, pixels, plots, runtime
-from pytorch_classification import data_load
+from cxr import checkpoints, cli, decoded, metrics, pictures, pixels, runtime
+from pytorch_classification import data_load, plots
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
             f"gives sensitivity {point.sensitivity:.3f} (target {point.target}), specificity {point.specificity:.3f}\n"
             f"model: {config.model_file}"
         )
-        plots.loss_curves(
+        pictures.loss_curves(
             records,
             config.images_dir / "loss_curve_classification.png",
             best_epoch=state["epoch"],

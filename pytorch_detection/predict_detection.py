@@ -175,7 +175,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """
-    from cxr import plots
+    from pytorch_detection import plots
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:

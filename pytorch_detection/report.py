@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, decoded, plots, runtime
+from cxr import checkpoints, cli, decoded, pictures, runtime
 from pytorch_classification.model import Classifier
-from pytorch_detection import box_metrics, rsna_dataset
+from pytorch_detection import box_metrics, plots, rsna_dataset
 from pytorch_detection.detector import Array, Detector, Rule, choose_rule, file_hash, load_model
 from pytorch_detection.model import TASK
 
@@ -62,7 +62,7 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
             + (f"RSNA score {chosen['rsna_score_with_classifier']:.3f}\n" if combined else "")
             + f"model: {config.out_dir / 'best.pth'}"
         )
-        plots.loss_curves(
+        pictures.loss_curves(
             records,
             config.images_dir / "loss_curve.png",
             best_epoch=state["epoch"],

@@ -66,7 +66,17 @@ def without_pictures(monkeypatch):
 
     for report in (classification, detection):
         monkeypatch.setattr(report, "draw", lambda *_args: None)
-    monkeypatch.setattr(classification.plots, "loss_curves", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr(classification.pictures, "loss_curves", lambda *_args, **_kwargs: None)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are put together, in order; not rendered, which is most of the work."""
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: kept.append(figure))
+    return kept
 
 
 @pytest.fixture

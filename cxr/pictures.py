@@ -1,0 +1,250 @@
+"""How every picture of this project looks and is written, and the curves of a run, which both tasks draw.
+
+Nothing here keeps state or needs a display: each function draws on a ``Figure`` of its own (never pyplot) and writes
+its file whole or not at all. Colours are Okabe and Ito's, which colour-blind readers tell apart, and what a colour says
+is also said by a line style, a mark or a word. Text stays readable where a README shows a picture 800 pixels wide.
+"""
+
+import io
+import textwrap
+import unicodedata
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 160
+WIDTH = 9.0  # inches; 1440 pixels, which a README shows at 800 with 11 pt as about 12 pixels
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#666666"
+_LETTERS_PER_INCH = 11  # of a title; file names of wide letters still fit
+LINES: tuple[tuple[str, Any], ...] = (
+    (BLUE, "-"),
+    (VERMILLION, "--"),
+    (GREEN, "-."),
+    (PURPLE, ":"),
+    (ORANGE, (0, (5, 1))),
+    (SKY, (0, (1, 1))),
+)
+# Taken where installed, for the characters that matplotlib's own DejaVu Sans lacks.
+_EAST_ASIAN_FONTS = ("Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic", "NanumGothic", "Noto Sans CJK KR")
+_MISSING = "\N{WHITE SQUARE}"
+
+
+def loss_curves(
+    records: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    best_epoch: int | None,
+    scores: Mapping[str, str],
+    parts: Mapping[str, str] | None = None,
+) -> None:
+    """Loss and validation scores by epoch, with the epoch whose weights were kept.
+
+    Args:
+        records: lines of metrics.jsonl with ``epoch`` (the first is 1), ``train_loss``, ``val_loss`` and what is named
+            below. A missing, None or non-finite value leaves a gap.
+        path: PNG to write.
+        best_epoch: marked in every panel; None marks nothing.
+        scores: key of a record -> name in the legend, for the panel of scores.
+        parts: name of a part of the loss -> name in the legend. A second row of panels shows ``train_`` and ``val_``
+            plus that name, one panel each.
+
+    Raises:
+        ValueError: no records.
+    """
+    if not records:
+        raise ValueError("no epochs to draw: metrics.jsonl holds no record yet")
+    panels: list[tuple[str, str, Mapping[str, str]]] = [
+        ("Loss", "loss", {"train_loss": "training", "val_loss": "validation"}),
+        ("Validation scores", "score", scores),
+    ]
+    if parts:
+        for prefix, name in (("train_", "training"), ("val_", "validation")):
+            panels.append((f"Parts of the {name} loss", "loss", {prefix + key: text for key, text in parts.items()}))
+    with picture(path, (WIDTH, 2.2 * len(panels))) as figure:
+        for axes, (title, unit, series) in zip(figure.subplots(len(panels) // 2, 2).flat, panels, strict=True):
+            _by_epoch(axes, records, series, best_epoch)
+            axes.set(title=title, xlabel="epoch", ylabel=unit)
+
+
+def _by_epoch(
+    axes: "Axes", records: Sequence[Mapping[str, Any]], series: Mapping[str, str], best_epoch: int | None
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [record["epoch"] for record in records]
+    for index, (key, label) in enumerate(series.items()):
+        colour, style = LINES[index % len(LINES)]
+        found = [record.get(key) for record in records]
+        values = np.array([np.nan if value is None else value for value in found], np.float64)
+        values[~np.isfinite(values)] = np.nan
+        if np.isfinite(values).any():
+            axes.plot(epochs, values, linestyle=style, color=colour, marker="o", markersize=3, label=drawable(label))
+    if axes.lines:
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
+        # Below the panel: curves of scores fill it, and a legend inside would hide one.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    else:
+        say(axes, "not recorded")
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+@contextmanager
+def picture(
+    path: Path, size: tuple[float, float], layout: Any = "constrained", finer: float = 1.0
+) -> "Generator[Figure, None, None]":
+    """An empty figure of ``size`` inches (width, height); it becomes the file ``path`` when the block ends well.
+
+    It has ``DPI`` times ``finer`` pixels an inch.
+
+    The user's own matplotlib settings are set aside while it is drawn: the same data gives the same bytes.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from cxr import checkpoints
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "font.family": list(_families()),
+                "font.size": 11,
+                "axes.titlesize": 11.5,
+                "figure.titlesize": 12,
+                "legend.fontsize": 10,
+                "legend.framealpha": 0.85,
+                "legend.edgecolor": "none",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.grid": True,
+                "figure.constrained_layout.w_pad": 0.08,
+                "figure.constrained_layout.h_pad": 0.08,
+                "axes.axisbelow": True,
+                "grid.color": "#e5e5e5",
+                "lines.linewidth": 2,
+                "text.parse_math": False,  # a dollar sign in a file name is a dollar sign
+            }
+        )
+        figure = Figure(figsize=size, dpi=DPI * finer, layout=layout)
+        yield figure
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+    checkpoints.write_atomically(path, lambda file: file.write(content.getvalue()))
+
+
+@cache
+def _families() -> tuple[str, ...]:
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in _EAST_ASIAN_FONTS if name in installed))
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """The code points that the fonts in use can draw."""
+    from matplotlib import font_manager
+
+    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in _families()]
+    return frozenset(code for font in fonts for code in font.get_charmap())
+
+
+def drawable(text: str) -> str:
+    """The text with a white square for what no font here can draw; line breaks stay.
+
+    macOS lists Korean file names as separate letters (NFD), which fonts draw apart: compose them first.
+    """
+    drawn: list[str] = []
+    for sign in unicodedata.normalize("NFC", text):
+        if sign == "\n" or (sign.isprintable() and ord(sign) in _characters()):
+            drawn.append(sign)
+        else:
+            drawn.append(" " if sign.isspace() else _MISSING)
+    return "".join(drawn)
+
+
+def fit(text: str, inches: float) -> str:
+    """Drawable text whose lines lose their middle where they are longer than ``inches`` of a title."""
+    return "\n".join(_shortened(line, int(inches * _LETTERS_PER_INCH)) for line in drawable(text).split("\n"))
+
+
+def wrapped(text: str, inches: float) -> str:
+    """As ``fit``, but a line that is too long is first broken between words, into parts about alike."""
+    widest = int(inches * _LETTERS_PER_INCH)
+    parts: list[str] = []
+    for line in text.split("\n"):
+        wrapped = partial(textwrap.wrap, line, break_long_words=False, break_on_hyphens=False)
+        fewest = len(wrapped(widest))
+        parts += next(found for width in range(1, widest + 1) if len(found := wrapped(width)) <= fewest)
+    return fit("\n".join(parts), inches)
+
+
+def _shortened(line: str, width: int) -> str:
+    widths = [2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line]
+    if sum(widths) <= width:
+        return line
+    head = int(np.searchsorted(np.cumsum(widths), width // 2, side="right"))
+    tail = int(np.searchsorted(np.cumsum(widths[::-1]), (width - 1) // 2, side="right"))
+    return f"{line[:head]}\N{HORIZONTAL ELLIPSIS}{line[len(line) - tail :]}"
+
+
+def gallery(figure: "Figure", rows: int, columns: int, count: int) -> list["Axes"]:
+    """Panels for ``count`` images, without ticks or frame."""
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.set(xticks=[], yticks=[], anchor="N")  # titles of a row stand level over images of unequal height
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+    for axes in panels[count:]:
+        axes.remove()
+    return panels[:count]
+
+
+def tallness(image: NDArray[np.uint8]) -> float:
+    """Height by width, as far as a picture follows it: a strip of pixels becomes no mile of paper."""
+    return min(2.5, max(0.3, image.shape[0] / max(image.shape[1], 1)))
+
+
+def thumbnail(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """The image reduced to at most ``longest`` pixels a side.
+
+    Raises:
+        ValueError: not uint8 [H, W], or empty.
+    """
+    from PIL import Image
+
+    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"expected a grey image, uint8 [H, W], found {image.dtype} {list(image.shape)}")
+    picture = Image.fromarray(image)
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def unit_square(axes: "Axes") -> None:
+    """Show 0..1 along both axes, at one scale."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+
+
+def say(axes: "Axes", text: str) -> None:
+    """Write in the middle of a panel why it holds no curve."""
+    axes.grid(visible=False)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
+
+
+def require_same_length(**sequences: Sequence[Any]) -> None:
+    """Raise ValueError unless all hold the same number of items, at least one."""
+    lengths = {name: len(values) for name, values in sequences.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"expected the same number of each, at least one, found {lengths}")

@@ -1,0 +1,297 @@
+"""The pictures of a classifier: its scores, and where it looks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cxr import metrics
+from cxr.pictures import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    WIDTH,
+    fit,
+    gallery,
+    picture,
+    require_same_length,
+    say,
+    tallness,
+    thumbnail,
+    unit_square,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OVERLAY_WIDTH = 6.0  # inches; a README shows such a picture beside another
+_DARK_BLUES = 0.71  # of the colour map: from here on white text has the better contrast
+
+
+def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, title: str = "") -> None:
+    """Counts, and the share of each true class, of what was called what.
+
+    Args:
+        matrix: whole numbers [C, C]; rows are the truth, columns what was called.
+        classes: C names.
+        path: PNG to write.
+        title: which images, how many, at which threshold.
+    """
+    counts = np.asarray(matrix)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    with picture(path, (5.6, 4.8)) as figure:
+        axes = figure.subplots()
+        shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > _DARK_BLUES else "black"
+            text = f"{count:,}\n{shares[row, column]:.1%}" if totals[row, 0] else "no image"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=15)
+        names = [fit(name, 2.0) for name in classes]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="called", ylabel="truth", title=fit(title, 4.4))
+        bar = figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class", format="{x:.0%}")
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+
+
+def roc_and_precision_recall(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    threshold: float,
+    path: Path,
+    *,
+    groups: Sequence[object] | NDArray[Any] | None = None,
+    title: str = "",
+) -> None:
+    """Both curves with the operating point on them.
+
+    Args:
+        labels: [N], 0 or 1.
+        probabilities: [N].
+        threshold: an image is called positive where its probability is at or above it.
+        path: PNG to write.
+        groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
+        title: which images, how many.
+    """
+    truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
+    with picture(path, (WIDTH, 4.8)) as figure:
+        roc, recall = figure.subplots(1, 2)
+        figure.suptitle(fit(title, WIDTH))
+        roc.set(title="ROC", xlabel="1 - specificity (false-positive rate)", ylabel="sensitivity")
+        recall.set(title="Precision and recall", xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+        for axes in (roc, recall):
+            unit_square(axes)
+        if truth.all() or not truth.any():
+            say(roc, "undefined: one class alone")
+            say(recall, "undefined: one class alone")
+            return
+        called, share = scores >= threshold, float(truth.mean())
+        sensitivity, false_rate = called[truth].mean(), called[~truth].mean()
+        roc.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance")
+        recall.axhline(share, color=GREY, linestyle=":", label=f"chance ({share:.0%} positive)")
+        if groups is not None:
+            _bands(roc, recall, truth, scores, groups)
+        false_rates, found, precision = _curves(truth, scores)
+        roc.plot(false_rates, found, color=BLUE, label=f"AUC {metrics.roc_auc(scores, truth):.3f}")
+        average = metrics.average_precision(scores, truth)
+        recall.plot(found, precision, color=BLUE, drawstyle="steps-pre", label=f"average precision {average:.3f}")
+        point = {"color": VERMILLION, "marker": "o", "markersize": 9, "linestyle": "none", "markeredgecolor": "white"}
+        label = f"threshold {threshold:.3g}: sensitivity {sensitivity:.3f},\n"
+        roc.plot(false_rate, sensitivity, **point, label=f"{label}specificity {1 - false_rate:.3f}")
+        if called.any():
+            ppv = truth[called].mean()
+            recall.plot(sensitivity, ppv, **point, label=f"{label}precision {ppv:.3f}")
+        roc.legend(loc="lower right")
+        recall.legend(loc="lower left")
+
+
+def _curves(truth: NDArray[np.bool_], scores: NDArray[np.float64], weights: Any = None) -> tuple[Any, Any, Any]:
+    """False-positive rate, sensitivity and precision as the threshold falls, from where nothing is called."""
+    positives, negatives = metrics.by_score(scores, truth, weights)
+    found, wrong = positives.cumsum(-1), negatives.cumsum(-1)
+    precision = np.where(found + wrong > 0, found / np.maximum(found + wrong, 1), 1.0)
+    start = [(0, 0)] * (found.ndim - 1) + [(1, 0)]
+    sensitivity, false_rate = found / found[..., -1:], wrong / wrong[..., -1:]
+    return np.pad(false_rate, start), np.pad(sensitivity, start), np.pad(precision, start, mode="edge")
+
+
+def _bands(
+    roc: "Axes",
+    recall: "Axes",
+    truth: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    groups: Sequence[object] | NDArray[Any],
+) -> None:
+    weights = metrics.cluster_resamples(groups, 500, seed=0)
+    usable = [row for row in weights if row[truth].any() and row[~truth].any()]
+    if not usable:
+        return
+    false_rates, sensitivities, precisions = _curves(truth, scores, np.array(usable))
+    grid = np.linspace(0, 1, 201)
+    for axes, along, across in ((roc, false_rates, sensitivities), (recall, sensitivities, precisions)):
+        curves = [np.interp(grid, *curve) for curve in zip(along, across, strict=True)]
+        low, high = np.percentile(curves, [2.5, 97.5], axis=0)
+        axes.fill_between(grid, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95% band, by patient")
+
+
+def reliability(
+    labels: ArrayLike, probabilities: ArrayLike, path: Path, *, before: ArrayLike | None = None, title: str = ""
+) -> None:
+    """Share of positives against mean probability in 15 bins of equal width, and how many images each bin holds.
+
+    Args:
+        labels: [N], 0 or 1.
+        probabilities: [N], calibrated; with Wilson's 95 % interval for each bin.
+        path: PNG to write.
+        before: [N], the probabilities before temperature scaling.
+        title: which images, how many.
+    """
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
+    with picture(path, (6.4, 6.6)) as figure:
+        diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        diagram.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect")
+        if before is not None:
+            raw = np.asarray(before, np.float64)
+            centres, shares, _, _ = _bins(truth, raw)
+            label = f"before: {_calibration(truth, raw)}"
+            diagram.plot(centres, shares, "D", color=GREY, markerfacecolor="none", label=label)
+        centres, shares, bars, images = _bins(truth, scores)
+        label = _calibration(truth, scores) if before is None else f"after: {_calibration(truth, scores)}"
+        diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
+        diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        diagram.set(ylabel="share that is PNEUMONIA", title=fit(title, 5.4))
+        edges = np.arange(metrics.CALIBRATION_BINS) / metrics.CALIBRATION_BINS
+        counts.bar(edges, images, width=1 / metrics.CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
+        counts.set(yscale="log", ylim=(0.7, None), xlabel="probability of PNEUMONIA", ylabel="images")
+        counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        counts.yaxis.set_minor_formatter(NullFormatter())
+        # Below: bins of a good classifier stand in the upper left corner too.
+        figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+
+
+def _bins(
+    truth: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Mean score, share of positives and length of its bars [2, B] of the B bins in use; images in each of all bins."""
+    bins = metrics.calibration_bin(scores)
+    used = np.unique(bins)
+    shares = np.array([truth[bins == index].mean() for index in used])
+    bounds = [metrics.wilson_interval(int(truth[bins == index].sum()), int((bins == index).sum())) for index in used]
+    centres = np.array([scores[bins == index].mean() for index in used])
+    bars = np.abs(np.array(bounds).T - shares)
+    return centres, shares, bars, np.bincount(bins, minlength=metrics.CALIBRATION_BINS)
+
+
+def _calibration(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> str:
+    return f"ECE {metrics.calibration_error(scores, truth):.3f}, Brier {np.mean((scores - truth) ** 2):.3f}"
+
+
+def grad_cam_grid(
+    images: Sequence[NDArray[np.uint8]],
+    heatmaps: Sequence[NDArray[np.floating[Any]]],
+    titles: Sequence[str],
+    path: Path,
+    *,
+    correct: Sequence[bool],
+) -> None:
+    """Radiographs, each beside itself under its heat map; right answers are ticked, wrong ones crossed and framed.
+
+    Args:
+        images: N of uint8 [H, W].
+        heatmaps: N of floats [h, w] in 0..1, stretched over the image.
+        titles: N, a line or two each.
+        path: PNG to write.
+        correct: N.
+
+    Raises:
+        ValueError: nothing to draw, lengths differ, or an array is not as described.
+    """
+    require_same_length(images=images, heatmaps=heatmaps, titles=titles, correct=correct)
+    columns = min(2, len(images))
+    rows = -(-len(images) // columns)
+    across = WIDTH / columns
+    tall = max(tallness(image) for image in images)
+    size = (WIDTH, rows * (across / 2 * tall + 0.45) + 0.75)
+    with picture(path, size, layout="compressed") as figure:
+        panels = gallery(figure, rows, columns, len(images))
+        for axes, image, heatmap, title, right in zip(panels, images, heatmaps, titles, correct, strict=True):
+            axes.imshow(_beside(thumbnail(image, 400), heatmap))
+            colour, mark = ("black", "\N{CHECK MARK}") if right else (VERMILLION, "\N{BALLOT X}")
+            axes.set_title(f"{mark} {fit(title, across - 0.2)}", color=colour)
+            if not right:
+                axes.spines[:].set(visible=True, color=VERMILLION, linewidth=3)
+        _heat_bar(figure, panels)
+
+
+def grad_cam_overlay(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]], title: str, path: Path) -> None:
+    """One radiograph beside itself under its heat map, in the proportions of the original.
+
+    Args:
+        image: uint8 [H, W] at any resolution.
+        heatmap: floats [h, w] in 0..1, stretched over the image.
+        title: a line or two.
+        path: PNG to write.
+
+    Raises:
+        ValueError: an array is not as described.
+    """
+    shown = thumbnail(image, 1024)
+    text = wrapped(title, OVERLAY_WIDTH)
+    size = (OVERLAY_WIDTH, OVERLAY_WIDTH / 2 * tallness(image) + 1.1 + 0.2 * text.count("\n"))
+    with picture(path, size, layout="compressed", finer=1.5) as figure:
+        (axes,) = gallery(figure, 1, 1, 1)
+        axes.imshow(_beside(shown, heatmap))
+        axes.set_title(text)
+        _heat_bar(figure, [axes])
+
+
+def _beside(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The image [H, W], a white gap, and the image under its heat map, as RGB."""
+    height, width = image.shape
+    gap = np.full((height, max(1, width // 60), 3), 255, np.uint8)
+    return np.concatenate([np.repeat(image[..., None], 3, axis=2), gap, _heated(image, heatmap)], axis=1)
+
+
+def _heated(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The image [H, W] under its heat map as RGB; no heat is clear, so that the anatomy below stays in sight."""
+    import matplotlib
+    from PIL import Image
+
+    heat = np.asarray(heatmap, np.float32)
+    if heat.ndim != 2 or not (np.isfinite(heat).all() and heat.min() >= 0 and heat.max() <= 1):
+        raise ValueError(f"expected a heat map [h, w] in 0..1, found shape {heat.shape}, {heat.min()} to {heat.max()}")
+    height, width = image.shape
+    wide = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
+    opacity = _opacity(wide)[..., None]
+    colours = matplotlib.colormaps["inferno"](wide)[..., :3] * 255
+    return np.round((1 - opacity) * image[..., None] + opacity * colours).astype(np.uint8)
+
+
+def _opacity(heat: NDArray[Any]) -> NDArray[Any]:
+    return 0.6 * np.sqrt(heat)
+
+
+def _heat_bar(figure: "Figure", panels: Sequence["Axes"]) -> None:
+    """The colours as they look over mid grey, which is what a heat map lies on."""
+    import matplotlib
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap
+
+    heat = np.linspace(0, 1, 256)
+    opacity = _opacity(heat)[:, None]
+    colours = ListedColormap((1 - opacity) * 0.5 + opacity * matplotlib.colormaps["inferno"](heat)[:, :3])
+    label = "Grad-CAM: what speaks for PNEUMONIA (1: most in this image)"
+    place: dict[str, Any] = {"location": "bottom", "shrink": 0.7, "aspect": 50, "panchor": False}
+    bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), **place)
+    bar.set_label(label)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

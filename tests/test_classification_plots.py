@@ -1,0 +1,146 @@
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from pytorch_classification import plots
+
+RANDOM = np.random.default_rng(0)
+LABELS = (RANDOM.random(120) < 0.6).astype(int)
+PROBABILITIES = 1 / (1 + np.exp(-RANDOM.normal(np.where(LABELS == 1, 1.5, -1.5), 1.5)))
+PATIENTS = RANDOM.integers(0, 60, 120)
+IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
+HEAT = np.outer(np.hanning(7), np.hanning(7))
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "inches"),
+    [
+        (lambda path: plots.confusion_matrix([[0, 0], [1, 9]], CLASSES, path), (5.6, 4.8)),
+        (lambda path: plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, path, groups=PATIENTS), (9, 4.8)),
+        (lambda path: plots.roc_and_precision_recall([0, 1], [0.1, 0.2], 0.5, path, groups=[0, 0]), (9, 4.8)),
+        (lambda path: plots.reliability([1], [1.0], path), (6.4, 6.6)),
+        (lambda path: plots.grad_cam_grid([IMAGE] * 3, [HEAT] * 3, ["a\nb"] * 3, path, correct=[True] * 3), None),
+        (lambda path: plots.grad_cam_overlay(np.zeros((3000, 2), np.uint8), HEAT, "a.png", path), None),
+    ],
+)
+def test_a_picture_is_one_whole_png_of_the_stated_size(draw, inches, tmp_path):
+    draw(tmp_path / "new" / "picture.png")
+    with Image.open(tmp_path / "new" / "picture.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert inches is None or picture.size == tuple(round(160 * side) for side in inches)
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 3
+
+
+def test_confusion_matrix_writes_counts_and_row_shares(figures, tmp_path):
+    plots.confusion_matrix([[1500, 500], [0, 0]], CLASSES, tmp_path / "a.png")
+    cells = figures[0].axes[0].texts
+    assert [cell.get_text() for cell in cells] == ["1,500\n75.0%", "500\n25.0%", "no image", "no image"]
+    # Row is truth: text sits at (column, row).
+    assert [cell.get_position() for cell in cells] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+
+
+def test_numbers_in_a_confusion_matrix_are_readable_on_every_shade(figures, tmp_path):
+    counts = np.arange(0, 101, 10)
+    matrix = np.diag(counts) + np.eye(counts.size)[::-1] * (100 - counts)[:, None]
+    plots.confusion_matrix(matrix, [""] * counts.size, tmp_path / "a.png")
+    axes = figures[0].axes[0]
+    shades = axes.images[0].get_array()
+    for cell in axes.texts:
+        column, row = cell.get_position()
+        shade = matplotlib.colormaps["Blues"](float(shades[row, column]))[:3]
+        assert contrast(shade, to_rgb(cell.get_color())) >= 4.4  # WCAG 2.1 asks 4.5 of small text, 3 of large
+
+
+def contrast(one, other):
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_curves_are_those_of_scikit_learn_and_pass_through_the_operating_point(figures, tmp_path):
+    plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, tmp_path / "a.png")
+    roc, recall = figures[0].axes
+    false_rate, sensitivity, _ = roc_curve(LABELS, PROBABILITIES, drop_intermediate=False)
+    _, curve, point = roc.lines
+    np.testing.assert_allclose(curve.get_xdata(), false_rate)
+    np.testing.assert_allclose(curve.get_ydata(), sensitivity)
+    called = PROBABILITIES >= 0.5
+    place = (called[LABELS == 0].mean(), called[LABELS == 1].mean())
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == place
+    precision, found, _ = precision_recall_curve(LABELS, PROBABILITIES)
+    _, curve, point = recall.lines
+    np.testing.assert_allclose(curve.get_xdata()[1:], found[-2::-1])
+    np.testing.assert_allclose(curve.get_ydata()[1:], precision[-2::-1])
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (place[1], LABELS[called].mean())
+
+
+def test_bands_hold_the_curve(figures, tmp_path):
+    plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, tmp_path / "a.png", groups=PATIENTS)
+    for axes in figures[0].axes:
+        edges = axes.collections[0].get_paths()[0].vertices
+        curve = axes.lines[1]
+        for at in (0.2, 0.5, 0.8):
+            near = edges[np.isclose(edges[:, 0], at), 1]
+            assert near.min() <= np.interp(at, curve.get_xdata(), curve.get_ydata()) <= near.max()
+
+
+def test_one_class_alone_is_said_not_drawn(figures, tmp_path):
+    plots.roc_and_precision_recall(LABELS * 0, PROBABILITIES, 0.5, tmp_path / "a.png", groups=PATIENTS)
+    texts = [[text.get_text() for text in axes.texts] for axes in figures[0].axes]
+    assert texts == [["undefined: one class alone"]] * 2
+
+
+def test_reliability_of_two_worked_bins(figures, tmp_path):
+    plots.reliability([0, 1, 1, 1], [0.1, 0.12, 0.98, 1.0], tmp_path / "a.png", before=[0.5] * 4)
+    diagram, counts = figures[0].axes
+    _, before, after, *_ = diagram.lines
+    assert (before.get_xdata().tolist(), before.get_ydata().tolist()) == ([0.5], [0.75])
+    np.testing.assert_allclose(after.get_xydata(), [[0.11, 0.5], [0.99, 1.0]])
+    assert [bar.get_height() for bar in counts.patches] == [0, 2, *[0] * 12, 2]
+    assert before.get_label() == "before: ECE 0.250, Brier 0.250"
+
+
+def test_heat_lies_where_the_map_has_it_and_leaves_the_anatomy(figures, tmp_path):
+    heat = np.zeros((4, 4))
+    heat[3, 0] = 1  # lower left
+    plots.grad_cam_overlay(IMAGE, heat, "a", tmp_path / "a.png")
+    shown = figures[0].axes[0].images[0].get_array().astype(int)
+    plain, heated = shown[:, :80], shown[:, -80:]
+    assert (plain == IMAGE[..., None]).all()
+    changed = np.abs(heated - plain).sum(axis=2)
+    assert changed[75:, :20].mean() > 50 and changed[:40, 50:].max() == 0
+    plots.grad_cam_overlay(IMAGE, np.ones((7, 7)), "a", tmp_path / "a.png")
+    hottest = figures[1].axes[0].images[0].get_array().astype(int)[:, -80:]
+    assert (np.ptp(hottest, axis=1)[0] >= 0.39 * 255).all()  # of the contrast below, 40 % stays in sight
+
+
+def test_a_heat_map_out_of_range_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a heat map \[h, w\] in 0..1, found shape \(7, 7\), 0.0 to 2.0"):
+        plots.grad_cam_overlay(IMAGE, HEAT / HEAT.max() * 2, "a", tmp_path / "a.png")
+
+
+def test_wrong_answers_are_crossed_and_framed_right_ones_ticked(figures, tmp_path):
+    plots.grad_cam_grid([IMAGE] * 2, [HEAT] * 2, ["a\nb"] * 2, tmp_path / "a.png", correct=[True, False])
+    right, wrong, _ = figures[0].axes
+    assert [axes.get_title() for axes in (right, wrong)] == ["✓ a\nb", "✗ a\nb"]
+    assert [axes.spines["left"].get_visible() for axes in (right, wrong)] == [False, True]
+
+
+def test_a_grid_of_unequal_lists_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'images': 2, 'heatmaps': 1, 'titles': 2, 'correct': 2"):
+        plots.grad_cam_grid([IMAGE] * 2, [HEAT], ["a"] * 2, tmp_path / "a.png", correct=[True] * 2)
+
+
+def test_an_overlay_keeps_the_proportions_of_the_original(figures, tmp_path):
+    plots.grad_cam_overlay(np.zeros((300, 900), np.uint8), HEAT, "a", tmp_path / "a.png")
+    height, width, _ = figures[0].axes[0].images[0].get_array().shape
+    assert (height, width) == (300, 900 + 15 + 900)
+    assert figures[0].axes[0].get_aspect() == 1

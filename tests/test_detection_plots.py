@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from pytorch_detection import plots
+
+IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
+TRUE, FOUND, FALSE = [10, 20, 40, 60], [12, 22, 42, 62], [50, 5, 75, 30]
+
+
+@pytest.mark.parametrize(
+    ("draw", "inches"),
+    [
+        (
+            lambda path: plots.detection_grid([IMAGE] * 2, [[TRUE], []], [[FOUND], []], [[0.9], []], ["a"] * 2, path),
+            None,
+        ),
+        (lambda path: plots.detection_overlay(np.zeros((1, 2000), np.uint8), [[0, 0, 9, 1]], [0.5], path), None),
+        (lambda path: plots.froc([], [], path), (6.4, 4.6)),
+        (lambda path: plots.precision_recall({}, path), (6, 6)),
+    ],
+)
+def test_a_picture_is_one_whole_png_of_the_stated_size(draw, inches, tmp_path):
+    draw(tmp_path / "new" / "picture.png")
+    with Image.open(tmp_path / "new" / "picture.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert inches is None or picture.size == tuple(round(160 * side) for side in inches)
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 3
+
+
+@pytest.mark.parametrize(
+    ("truths", "boxes", "scores", "kinds"),
+    [
+        ([[0, 0, 40, 40]], [[0, 0, 40, 20]], [0.5], ["missed", "✗ 0.50"]),  # IoU .5
+        ([[0, 0, 40, 40]], [[0, 0, 40, 21], [0, 0, 40, 40]], [0.5, 0.9], ["✓ 0.90", "✗ 0.50"]),  # the surer takes it
+        ([[0, 0, 40, 40]], [[0, 0, 40, 21], [0, 0, 40, 40]], [0.9, 0.5], ["✓ 0.90", "✗ 0.50"]),
+        ([[0, 0, 40, 40], [50, 50, 70, 70]], [[50, 50, 70, 71]], [0.5], ["missed", "✓ 0.50"]),
+        ([], [[0, 0, 40, 40]], [0.5], ["✗ 0.50"]),
+        ([[0, 0, 40, 40]], [], [], ["missed"]),
+    ],
+)
+def test_hits_false_boxes_and_missed_ones_of_worked_boxes(truths, boxes, scores, kinds, figures, tmp_path):
+    plots.detection_grid([IMAGE], [truths], [boxes], [scores], ["a"], tmp_path / "a.png", hit_iou=0.51)
+    assert sorted(text.get_text() for text in figures[0].axes[0].texts) == sorted(kinds)
+
+
+def test_true_and_predicted_boxes_differ_in_style_and_words_and_lie_where_they_should(figures, tmp_path):
+    missed = [45, 60, 70, 90]
+    plots.detection_grid([IMAGE], [[TRUE, missed]], [[FOUND, FALSE]], [[0.91, 0.42]], ["a"], tmp_path / "a.png")
+    patches = [patch for patch in figures[0].axes[0].patches if isinstance(patch, Rectangle)]
+    boxes = {tuple(np.add(patch.get_bbox().extents, 0.5).round(6)): patch for patch in patches}
+    assert set(boxes) == {tuple(map(float, box)) for box in (TRUE, missed, FOUND, FALSE)}
+    solid = [boxes[tuple(map(float, box))].get_linestyle() in ("solid", "-") for box in (TRUE, missed, FOUND, FALSE)]
+    assert solid == [False, False, True, True]
+    assert len({patch.get_edgecolor() for patch in boxes.values()}) == 4
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
+        "true box, found",
+        "true box, missed",
+        "✓ prediction, hit (IoU 0.4 or more)",
+        "✗ prediction, false",
+    ]
+
+
+def test_boxes_are_scaled_with_an_image_that_is_shown_smaller(figures, tmp_path):
+    plots.detection_overlay(np.zeros((2240, 1120), np.uint8), [[100, 200, 300, 400]], [0.5], tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert axes.images[0].get_array().shape == (1120, 560)
+    np.testing.assert_allclose(axes.patches[0].get_bbox().extents, np.array([50, 100, 150, 200]) - 0.5)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 20, 20], [60, 80, 80, 100], [-9, -9, 95, 120]])
+def test_scores_stay_inside_the_image(box, figures, tmp_path):
+    plots.detection_grid([IMAGE], [[box]], [[]], [[]], ["a"], tmp_path / "a.png")
+    plots.detection_grid([IMAGE], [[]], [[box]], [[0.5]], ["a"], tmp_path / "a.png")
+    for figure in figures:
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        frame, label = axes.get_window_extent(), axes.texts[0].get_window_extent()
+        assert frame.x0 <= label.x0 and label.x1 <= frame.x1
+        assert frame.y0 <= label.y0 and label.y1 <= frame.y1
+
+
+def test_boxes_of_another_form_and_no_image_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"boxes \[K, 4\] as xyxy, found shape \(4,\)"):
+        plots.detection_overlay(IMAGE, [1, 2, 3, 4], [0.5], tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a score for each of 1 boxes, found shape \(2,\)"):
+        plots.detection_overlay(IMAGE, [[1, 2, 3, 4]], [0.5, 0.6], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="at least one"):
+        plots.detection_grid([], [], [], [], [], tmp_path / "a.png")
+
+
+def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):
+    plots.froc([2.0, 0.0, 0.5], [0.8, 0.1, 0.4], tmp_path / "a.png", points={0.5: 0.4})
+    (axes,) = figures[0].axes
+    curve, point = axes.lines
+    assert curve.get_xydata().tolist() == [[1 / 16, 0.1], [0.5, 0.4], [2, 0.8], [16, 0.8]]
+    assert (curve.get_drawstyle(), axes.get_xscale()) == ("steps-post", "log")
+    assert point.get_xydata().tolist() == [[0.5, 0.4]] and axes.texts[0].get_text() == "0.40"
+
+
+def test_precision_recall_tells_its_curves_apart_without_colour(figures, tmp_path):
+    plots.precision_recall({f"{n}": ([0, 1], [1, 0]) for n in range(4)}, tmp_path / "a.png")
+    assert len({line.get_linestyle() for line in figures[0].axes[0].lines}) == 4

@@ -1,0 +1,112 @@
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from cxr import pictures
+
+RECORDS = [
+    {"epoch": 1, "train_loss": 3.0, "val_loss": None, "val_auc": 0.5, "train_a": 0.5, "val_a": 0.6},
+    {"epoch": 2, "train_loss": float("inf"), "val_loss": 2.0, "train_a": 0.4, "val_a": 0.5},
+    {"epoch": 3, "train_loss": 1.0, "val_loss": 2.5, "val_auc": float("nan"), "train_a": 0.3, "val_a": 0.4},
+]
+
+
+def draw(path):
+    pictures.loss_curves(RECORDS, path, best_epoch=2, scores={"val_auc": "ROC AUC", "val_other": "other"})
+
+
+def test_the_same_data_gives_the_same_bytes_whatever_the_users_settings(tmp_path):
+    draw(tmp_path / "new" / "a.png")
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20, "savefig.bbox": "tight"}):
+        draw(tmp_path / "b.png")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "new" / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), pictures.picture(path, (2, 2)):
+        raise ZeroDivisionError
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+def test_no_pyplot_no_display_and_nothing_heavy_before_the_first_picture(tmp_path):
+    code = (
+        "import sys, numpy, pathlib\n"
+        "from pytorch_classification import plots as classification\n"
+        "from pytorch_detection import plots as detection\n"
+        "assert not {'matplotlib', 'torch', 'sklearn'} & set(sys.modules), 'heavy'\n"
+        "detection.froc([0, 1], [0.2, 0.5], pathlib.Path(sys.argv[1]))\n"
+        "print([name for name in sys.modules if 'pyplot' in name or name in ('tkinter', 'sklearn')])\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["폐렴_001.jpeg", "$\\frac{1}$.png", "a\tb\r\x07c", "肺炎🫁.dcm", "\udcff.png", "x" * 300]
+)
+def test_any_file_name_can_be_a_title(name, tmp_path):
+    with pictures.picture(tmp_path / "a.png", (2, 2)) as figure:
+        figure.suptitle(pictures.fit(f"{name}\nnothing found", 2))
+    assert (tmp_path / "a.png").stat().st_size
+
+
+def test_what_no_font_can_draw_becomes_a_square(monkeypatch):
+    monkeypatch.setattr(pictures, "_characters", lambda: frozenset(range(0x250)))
+    assert pictures.drawable("person1_폐렴.jpeg") == "person1_□□.jpeg"
+    assert pictures.drawable(unicodedata.normalize("NFD", "폐렴 é")) == "□□ é"
+    assert pictures.drawable("a\nb\tc\u202fd\x00") == "a\nb c d□"
+
+
+def test_a_long_line_keeps_both_ends_and_wide_letters_count_twice(monkeypatch):
+    monkeypatch.setattr(pictures, "drawable", str)
+    assert pictures.fit("person1000_bacteria_2931.jpeg", 1) == "perso….jpeg"
+    assert pictures.fit("가나다라마바사.png", 1) == "가나….png"
+    assert pictures.fit("short\n12345678901", 1) == "short\n12345678901"
+
+
+def test_a_long_title_is_broken_between_words_into_parts_alike():
+    title = "person146_bacteria_3.jpeg: PNEUMONIA, probability of PNEUMONIA 0.991"
+    assert pictures.wrapped(title, 9) == title
+    assert pictures.wrapped(title, 6) == "person146_bacteria_3.jpeg: PNEUMONIA,\nprobability of PNEUMONIA 0.991"
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4), np.uint8)])
+def test_only_grey_uint8_is_a_radiograph(image):
+    with pytest.raises(ValueError, match=r"expected a grey image, uint8 \[H, W\], found"):
+        pictures.thumbnail(image, 10)
+
+
+def test_loss_curves_leave_gaps_and_mark_the_epoch_kept(figures, tmp_path):
+    draw(tmp_path / "a.png")
+    loss, score = figures[0].axes
+    train, validation, kept = loss.lines
+    assert train.get_xdata().tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(train.get_ydata(), [3, np.nan, 1])
+    np.testing.assert_array_equal(validation.get_ydata(), [np.nan, 2, 2.5])
+    assert train.get_linestyle() != validation.get_linestyle()
+    assert (list(kept.get_xdata()), kept.get_label()) == ([2, 2], "kept: epoch 2")
+    assert [line.get_label() for line in score.lines] == ["ROC AUC", "kept: epoch 2"]
+
+
+def test_parts_of_the_loss_have_a_panel_for_training_and_one_for_validation(figures, tmp_path):
+    pictures.loss_curves(RECORDS, tmp_path / "a.png", best_epoch=None, scores={}, parts={"a": "part"})
+    _, scores, training, validation = figures[0].axes
+    assert [text.get_text() for text in scores.texts] == ["not recorded"]
+    assert training.lines[0].get_ydata().tolist() == [0.5, 0.4, 0.3]
+    assert validation.lines[0].get_ydata().tolist() == [0.6, 0.5, 0.4]
+
+
+def test_loss_curves_of_an_empty_log_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"metrics.jsonl holds no record"):
+        pictures.loss_curves([], tmp_path / "b.png", best_epoch=None, scores={})
