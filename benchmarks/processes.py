@@ -44,6 +44,7 @@ def timed_epoch(config: BenchConfig) -> float:
     with runtime.start("cpu", "auto", seed=0) as run:
         data = generated(settings, config.steps * config.batch_size, run.device)
         learner = training.make_learner(settings, config.steps, run)
+        run = training.with_faster_precision(learner.model, data, settings, run)
         for epoch in range(2):
             runtime.wait(run)
             begun = time.perf_counter()
