@@ -17,7 +17,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import checkpoints, pixels
+from cxr import files, pixels
 
 # The modules between a file and its square; a change in any of them rebuilds the store.
 _DECODING_CODE = (
@@ -192,7 +192,7 @@ def _create(file: Path, size: int, count: int) -> "np.memmap[Any, np.dtype[np.vo
         records = np.lib.format.open_memmap(file, "w+", _record(size), (count,))
         _reserve(file)
     except OSError as error:
-        raise checkpoints.not_written(file, count * _record(size).itemsize, error) from error
+        raise files.not_written(file, count * _record(size).itemsize, error) from error
     return records
 
 
@@ -210,7 +210,7 @@ def _reserve(file: Path) -> None:
             try:
                 os.posix_fallocate(opened.fileno(), 0, needed)
             except OSError as error:
-                if error.errno in checkpoints.FULL:
+                if error.errno in files.FULL:
                     raise
                 # else a file system that reserves nothing
 

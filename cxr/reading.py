@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import pixels
-from cxr.checkpoints import write_atomically
 from cxr.decoded import cores
+from cxr.files import write_atomically
 from cxr.text import one_line, printable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")  # what spreadsheets begin a formula with (OWASP, CSV injection)

@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
 from cxr.squares import sent
+from cxr.text import quoted
 
 TASK = "classification"
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
@@ -244,7 +245,7 @@ def _settings(found: Any, path: Path) -> dict[str, Any]:
         and 0 <= found["threshold"] <= 1
     )
     if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {checkpoints.quoted(found)}")
+        raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
     return found
 
 

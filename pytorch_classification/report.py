@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import checkpoints, cli, decoded, metrics, pictures, pixels, runtime
+from cxr.files import write_atomically
 from pytorch_classification import data_load, plots
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 
@@ -93,7 +94,7 @@ def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run
     result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": runtime.provenance(run)}
     path = config.out_dir / "test_report.json"
     text = json.dumps(result, indent=2, allow_nan=False)
-    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")
     draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")

@@ -24,8 +24,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr import cli, pixels, reading, runtime
+from cxr.files import sha256_of
 from pytorch_classification.model import Classifier
-from pytorch_detection.detector import Detector, Rule, file_hash
+from pytorch_detection.detector import Detector, Rule
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -268,7 +269,7 @@ def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classif
     if config.classifier is None:
         return detector, None
     classifier = Classifier.load(config.classifier, run)
-    if detector.combined is None or detector.classifier != file_hash(config.classifier):
+    if detector.combined is None or detector.classifier != sha256_of(config.classifier):
         other = "without a classifier" if detector.combined is None else "with another classifier"
         raise ValueError(
             f"--classifier {config.classifier}: {config.model} was trained {other}, so no threshold is known for the "

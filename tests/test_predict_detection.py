@@ -41,14 +41,14 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, classifier):
     """A finished detector that has learnt nothing but gives out some boxes, alone and with the classifier."""
-    from pytorch_detection.detector import file_hash
+    from cxr.files import sha256_of
 
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, False, True))
     with torch.no_grad():
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
     path = tmp_path_factory.mktemp("detector") / "best.pth"
-    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), file_hash(classifier)).save(path)
+    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), sha256_of(classifier)).save(path)
     return path
 
 
