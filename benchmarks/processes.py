@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.alternating import rates, speedups, spread
 from benchmarks.classification_epoch import generated
-from cxr import cli, decoded, runtime
+from cxr import cli, reading, runtime
 from pytorch_classification import train_classification as training
 
 
@@ -55,7 +55,7 @@ def timed_epoch(config: BenchConfig) -> float:
 def measure(processes: int, arguments: Sequence[str]) -> float:
     """Seconds that a group of ``processes`` needs for an epoch."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, decoded.cores() // processes))}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, reading.cores() // processes))}
     command = [sys.executable, *launcher, str(Path(__file__).resolve()), *arguments]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode:

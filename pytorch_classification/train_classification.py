@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import augment, checkpoints, cli, decoded, metrics, resume, runlog, runtime
+from cxr import augment, checkpoints, cli, metrics, reading, resume, runlog, runtime
 from cxr.learner import Learner, prepare
 from cxr.squares import Squares, sent
 from pytorch_classification import data_load, report
@@ -125,7 +125,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     listing = data_load.list_images(config.data_dir, *pool)
     if not (config.data_dir / "test").is_dir():
         warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
-    store = decoded.decode(
+    store = reading.decode_once(
         listing.paths,
         store_size(config.size),
         config.out_dir / "decoded",

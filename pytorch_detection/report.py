@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, decoded, pictures, runtime
+from cxr import checkpoints, cli, pictures, reading, runtime
 from cxr.files import sha256_of, write_atomically
 from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, plots, rsna_dataset
@@ -100,7 +100,7 @@ def opinions(
         ValueError: a file is no longer what the run began with.
     """
     paths = [exam.path for exam in data.of(indices)]
-    store = decoded.decode(
+    store = reading.decode_once(
         paths,
         classifier.store_size,
         config.out_dir / "decoded",

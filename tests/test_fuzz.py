@@ -21,9 +21,9 @@ import tiny_detection
 import torch
 from bombs import BOMBS, LARGE
 
-from cxr import pixels, reading
-from cxr.decoded import cores
+from cxr import reading
 from cxr.files import sha256_of
+from cxr.reading import cores
 from cxr.text import one_line
 from pytorch_classification.pointing_game import read_boxes
 from pytorch_detection.detector import Detector, Rule
@@ -103,7 +103,7 @@ def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path, kind, times,
                     continue
                 assert read.image.shape == (36, 36) and read.image.dtype == np.uint8
                 # What a picture of the answer is drawn from; it would take the other answers with it.
-                assert pixels.read_grey(read.path).shape == (read.height, read.width), read.path
+                assert reading.read_grey(read.path).shape == (read.height, read.width), read.path
     assert warned == [] and capfd.readouterr().err == ""
     assert 0.2 * len(paths) < refused < len(paths)  # damage that is always seen, or never, tries nothing
 
@@ -115,8 +115,8 @@ def test_a_bomb_is_refused_soon(tmp_path, name):
     path.write_bytes(make())
     assert path.stat().st_size < 30 * 2**20
     with within_bounds() as check:
-        with pytest.raises(pixels.UnreadableImage, match=reason):
-            pixels.read_square(path, 36)
+        with pytest.raises(reading.UnreadableImage, match=reason):
+            reading.read_square(path, 36)
         check(name)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr import checkpoints, metrics, pixels, reading
+from cxr import checkpoints, metrics, reading
 from pytorch_classification import predict_classification as prediction
 from pytorch_classification.model import TASK, Classifier
 from pytorch_classification.predict_classification import Answer
@@ -72,7 +72,7 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
     ended = predict(film)
     sentence, picture = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
-    square, _ = pixels.read_square(film, 36)
+    square, _ = reading.read_square(film, 36)
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
     assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
@@ -178,7 +178,7 @@ def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-    grey = pixels.read_grey(film)
+    grey = reading.read_grey(film)
     Image.fromarray(grey).save(tmp_path / "chest.png")
     Image.fromarray(grey).save(tmp_path / "chest.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
 
-from cxr import checkpoints, pixels, reading
+from cxr import checkpoints, reading
 from cxr.reading import Read
 from pytorch_classification.model import Classifier
 from pytorch_detection import predict_detection
@@ -189,10 +189,8 @@ def test_many_images_are_a_table_with_a_row_for_each_box(model, images, tmp_path
 
 def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, processor):
     """From the file to the table and from the store to the rule: the same boxes."""
-    from cxr import decoded
-
     command(main, "--image", *images, "--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
-    store = decoded.decode(images, 64, tmp_path / "store", name="exams", progress=False)
+    store = reading.decode_once(images, 64, tmp_path / "store", name="exams", progress=False)
     detector = Detector.load(model, processor)
     boxes, scores = detector.rule.apply(detector.find(store.images, processor))
     rows = table(tmp_path / "predictions.csv")
@@ -272,7 +270,7 @@ def test_an_image_has_the_same_boxes_alone_among_many_in_any_order_by_any_number
 
 
 def test_formats_of_the_same_pixels_have_the_same_boxes(answers, images, tmp_path):
-    grey = pixels.read_grey(images[1])
+    grey = reading.read_grey(images[1])
     Image.fromarray(grey).save(tmp_path / "exam.png")
     Image.fromarray(grey).save(tmp_path / "exam.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "exam16.png")
@@ -370,8 +368,8 @@ def test_a_classifier_multiplies_scores_and_has_its_own_rule(model, classifier, 
     ended = command(main, "--image", *images, "--classifier", classifier, *arguments)
     result = json.loads(ended.out)
     assert ended.code == 0 and result["threshold"] == 0.05
-    small = np.stack([pixels.read_square(path, 36)[0] for path in images])
-    large = np.stack([pixels.read_square(path, 64)[0] for path in images])
+    small = np.stack([reading.read_square(path, 36)[0] for path in images])
+    large = np.stack([reading.read_square(path, 64)[0] for path in images])
     extra = Classifier.load(classifier, processor).probabilities(small, processor)
     detector = Detector.load(model, processor)
     _, scores = detector.combined.apply(detector.find(large, processor), extra)
