@@ -3,7 +3,8 @@
     python pytorch_classification/predict_classification.py --image chest.jpeg
 
 For one image it prints a sentence and draws where the model looked; for many it writes predictions.csv with the columns
-path, probability (of PNEUMONIA, calibrated), class, error. Exit code 0: all answered; 1: some files could not be read;
+path, probability (of PNEUMONIA, calibrated), class, error. With --dicom-output each DICOM file also gets a structured
+report and its picture as DICOM files, for a PACS. Exit code 0: all answered; 1: some files could not be read;
 2: nothing could be done. Research only, not a medical device.
 """
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cli, names, reading, runtime, tables
+from cxr import cli, pixels, reading, runtime
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import Classifier
 
@@ -37,8 +38,12 @@ class PredictConfig:
     image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
     model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
     output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
-    grad_cam: bool | None = cli.flag(None, help="draw where the model looked; by default for a single file only")
+    grad_cam: bool | None = cli.flag(None, help="draw where the model looked; by default for a single file or a PACS")
     json: bool = cli.flag(False, help="print one JSON document instead of sentences")
+    dicom_output: Path | None = cli.flag(
+        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
+    )
+    dicom_3d: bool = cli.flag(False, help="make the reports Comprehensive 3D SR, which some viewers ask for")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
@@ -65,13 +70,13 @@ class Answer:
     def row(self) -> list[str]:
         """For the CSV."""
         probability = "" if self.probability is None else f"{self.probability:.6f}"
-        return [names.shown_path(self.path), probability, self.label, self.error]
+        return [reading.shown_path(self.path), probability, self.label, self.error]
 
     def sentence(self) -> str:
         """For a person."""
         doubt = "; this is near the operating point, so treat it as undecided" if self.near else ""
         return (
-            f"{names.shown_path(self.path)}: {self.label}, probability of PNEUMONIA {self.probability:.3f} "
+            f"{reading.shown_path(self.path)}: {self.label}, probability of PNEUMONIA {self.probability:.3f} "
             f"(operating point {self.threshold:.3f}{doubt})"
         )
 
@@ -131,10 +136,43 @@ def draw_answer(
         return replace(answer, probability=None, error=error)
     assert read.image is not None
     heatmap = classifier.explain(read.image[None], run)[0]
-    picture = names.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
+    picture = reading.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
     title = f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}"
     plots.grad_cam_overlay(radiograph, heatmap, title, picture)
     return replace(answer, picture=picture)
+
+
+def require_for_dicom(config: PredictConfig) -> None:
+    """Refuse at once what could only fail after the last image.
+
+    Raises:
+        ValueError: --dicom-3d alone, or highdicom is not installed.
+    """
+    if config.dicom_output is not None:
+        from cxr import dicom_output
+
+        dicom_output.require_highdicom()
+    elif config.dicom_3d:
+        raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
+
+
+def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig) -> str:
+    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
+    from cxr import dicom_output
+
+    model = dicom_output.Model.of("ResNet-18 classifier", config.model)
+    results = [
+        (
+            answer.path,
+            dicom_output.Results(
+                dicom_output.Classification(model, answer.probability, answer.threshold, answer.near),
+                picture=answer.picture,
+            ),
+        )
+        for answer in answers
+        if answer.probability is not None
+    ]
+    return dicom_output.write_all(results, folder, three_dimensional=config.dicom_3d)
 
 
 def summary(answers: list[Answer], table: Path) -> str:
@@ -151,11 +189,13 @@ def summary(answers: list[Answer], table: Path) -> str:
 def main() -> int:
     """Parse, load, answer."""
     config = cli.parse(PredictConfig)
-    paths = reading.find_images(config.image)
+    paths = pixels.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
+    require_for_dicom(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
         classifier = load(config, run)
-        draw = single if config.grad_cam is None else config.grad_cam
+        wanted = single or config.dicom_output is not None
+        draw = wanted if config.grad_cam is None else config.grad_cam
         answers = predict(classifier, paths, config, draw, run)
     failed = [answer for answer in answers if answer.error]
     if single and failed:
@@ -163,16 +203,19 @@ def main() -> int:
     table = config.output_dir / "predictions.csv"
     if not single:
         header = ("path", "probability", "class", "error")
-        tables.write_csv(table, header, (answer.row() for answer in answers))
+        reading.write_csv(table, header, (answer.row() for answer in answers))
+    documents = write_dicom(answers, config.dicom_output, config) if config.dicom_output else ""
     if config.json:
         shown = {"model": str(config.model), "operating_point": classifier.threshold}
         print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
     elif single:
         print(answers[0].sentence())
         if answers[0].picture:
-            print(f"picture: {names.shown_path(answers[0].picture)}")
+            print(f"picture: {reading.shown_path(answers[0].picture)}")
     else:
         print(summary(answers, table))
+    if documents and not config.json:
+        print(documents)
     return 1 if failed else 0
 
 

@@ -5,8 +5,9 @@
 It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many it writes
 predictions.csv with the columns path, x, y, width, height, score, error: a row for each box, and one row for an image
 without a box or that could not be read. Boxes are in pixels of the original image, x to the right and y down from the
-top left corner. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be done. Research only,
-not a medical device.
+top left corner. With --dicom-output each DICOM file also gets a structured report with its boxes, and its picture, as
+DICOM files for a PACS. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be done. Research
+only, not a medical device.
 """
 
 import json
@@ -23,10 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cli, names, reading, runtime, tables
-from cxr.files import sha256_of
+from cxr import cli, pixels, reading, runtime
 from pytorch_classification.model import Classifier
-from pytorch_detection.detector import Detector, Rule
+from pytorch_detection.detector import Detector, Rule, file_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +47,10 @@ class PredictConfig:
     pictures: bool = cli.flag(True, help="draw the boxes on each image")
     submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
     json: bool = cli.flag(False, help="print one JSON document instead of sentences")
+    dicom_output: Path | None = cli.flag(
+        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
+    )
+    dicom_3d: bool = cli.flag(False, help="make the reports Comprehensive 3D SR, which some viewers ask for")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
     def __post_init__(self) -> None:
@@ -82,7 +86,7 @@ class Answer:
 
     def rows(self) -> list[list[str]]:
         """For the CSV."""
-        path = names.shown_path(self.path)
+        path = reading.shown_path(self.path)
         if not self.boxes:
             return [[path, "", "", "", "", "", self.error]]
         return [[path, *(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}", ""] for box in self.boxes]
@@ -94,7 +98,7 @@ class Answer:
 
     def sentences(self, threshold: float) -> str:
         """For a person."""
-        path = names.shown_path(self.path)
+        path = reading.shown_path(self.path)
         if not self.boxes:
             return f"{path}: no opacity (highest score {self.highest:.3f}, boxes are given out from {threshold:.3f})"
         return "\n".join(
@@ -181,7 +185,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
     radiograph, error = reading.read_again(read)
     if radiograph is None:
         return Answer(answer.path, [], None, error, None)
-    picture = names.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
+    picture = reading.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
     count = len(answer.boxes)
     title = f"{answer.path.name}: {count or 'no'} {'opacity' if count < 2 else 'opacities'}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
@@ -192,7 +196,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
 def submit(path: Path, answers: list[Answer]) -> None:
     """The challenge's file: one row for each image, empty where no box is given out."""
-    tables.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
+    reading.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
 
 
 def require_distinct(paths: list[Path]) -> None:
@@ -204,6 +208,39 @@ def require_distinct(paths: list[Path]) -> None:
     name, count = Counter(path.stem for path in paths).most_common(1)[0]
     if count > 1:
         raise ValueError(f"--submission: {count} files are called {name}, and the challenge has one row for each name")
+
+
+def require_for_dicom(config: PredictConfig) -> None:
+    """Refuse at once what could only fail after the last image.
+
+    Raises:
+        ValueError: --dicom-3d alone, or highdicom is not installed.
+    """
+    if config.dicom_output is not None:
+        from cxr import dicom_output
+
+        dicom_output.require_highdicom()
+    elif config.dicom_3d:
+        raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
+
+
+def write_dicom(answers: list[Answer], threshold: float, folder: Path, config: PredictConfig) -> str:
+    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
+    from cxr import dicom_output
+
+    model = dicom_output.Model.of("Faster R-CNN detector", config.model)
+    results = [
+        (
+            answer.path,
+            dicom_output.Results(
+                detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest),
+                picture=answer.picture,
+            ),
+        )
+        for answer in answers
+        if answer.highest is not None
+    ]
+    return dicom_output.write_all(results, folder, three_dimensional=config.dicom_3d)
 
 
 def summary(answers: list[Answer], table: Path) -> str:
@@ -221,10 +258,11 @@ def summary(answers: list[Answer], table: Path) -> str:
 def main() -> int:
     """Parse, load, answer."""
     config = cli.parse(PredictConfig)
-    paths = reading.find_images(config.image)
+    paths = pixels.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.submission is not None:
         require_distinct(paths)
+    require_for_dicom(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
         detector, classifier = load(config, run)
         answers = predict(detector, classifier, paths, config, run)
@@ -235,18 +273,21 @@ def main() -> int:
     table = config.output_dir / "predictions.csv"
     if not single:
         header = ("path", "x", "y", "width", "height", "score", "error")
-        tables.write_csv(table, header, (row for answer in answers for row in answer.rows()))
+        reading.write_csv(table, header, (row for answer in answers for row in answer.rows()))
     if config.submission is not None:
         submit(config.submission, answers)
+    documents = write_dicom(answers, threshold, config.dicom_output, config) if config.dicom_output else ""
     if config.json:
         shown = {"model": str(config.model), "threshold": threshold}
         print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
         return 1 if failed else 0
     print(answers[0].sentences(threshold) if single else summary(answers, table))
     if single and answers[0].picture:
-        print(f"picture: {names.shown_path(answers[0].picture)}")
+        print(f"picture: {reading.shown_path(answers[0].picture)}")
     if config.submission is not None:
         print(f"submission: {config.submission}")
+    if documents:
+        print(documents)
     return 1 if failed else 0
 
 
@@ -269,7 +310,7 @@ def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classif
     if config.classifier is None:
         return detector, None
     classifier = Classifier.load(config.classifier, run)
-    if detector.combined is None or detector.classifier != sha256_of(config.classifier):
+    if detector.combined is None or detector.classifier != file_hash(config.classifier):
         other = "without a classifier" if detector.combined is None else "with another classifier"
         raise ValueError(
             f"--classifier {config.classifier}: {config.model} was trained {other}, so no threshold is known for the "

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr import checkpoints, metrics, reading
+from cxr import checkpoints, metrics, pixels, reading
 from pytorch_classification import predict_classification as prediction
 from pytorch_classification.model import TASK, Classifier
 from pytorch_classification.predict_classification import Answer
@@ -72,7 +73,7 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
     ended = predict(film)
     sentence, picture = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
-    square, _ = reading.read_square(film, 36)
+    square, _ = pixels.read_square(film, 36)
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
     assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
@@ -174,28 +175,77 @@ def test_pictures_of_many_images_are_drawn_when_asked_and_do_not_overwrite_each_
     assert pictures == [str(tmp_path / "out" / name) for name in ("chest_grad_cam.png", "chest-2_grad_cam.png")]
 
 
-def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path):
+def save_dicom(grey, path):
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-    grey = reading.read_grey(film)
-    Image.fromarray(grey).save(tmp_path / "chest.png")
-    Image.fromarray(grey).save(tmp_path / "chest.tiff")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")
     dicom = Dataset()
     dicom.file_meta = FileMetaDataset()
     dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dicom.SOPClassUID, dicom.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    dicom.StudyInstanceUID, dicom.SeriesInstanceUID, dicom.PatientID = generate_uid(), generate_uid(), "4711"
     dicom.Rows, dicom.Columns = grey.shape
     dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME1", 0
     dicom.BitsAllocated = dicom.BitsStored = 8
     dicom.HighBit = 7
     content = (255 - grey).tobytes()
     dicom.PixelData = content + bytes(len(content) % 2)
-    dicom.save_as(tmp_path / "chest.dcm", enforce_file_format=True)
+    dicom.save_as(path, enforce_file_format=True)
+
+
+def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path):
+    grey = pixels.read_grey(film)
+    Image.fromarray(grey).save(tmp_path / "chest.png")
+    Image.fromarray(grey).save(tmp_path / "chest.tiff")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")
+    save_dicom(grey, tmp_path / "chest.dcm")
     ended = predict(*sorted(tmp_path.glob("chest*")), "--json")
     found = [image["probability"] for image in json.loads(ended.out)["images"]]
     assert len(found) == 4 and max(found) - min(found) < 1e-4
+
+
+# -------------------------------------------------------------------------------------------------------------- DICOM
+
+
+@pytest.mark.parametrize("form", [[], ["--dicom-3d"]], ids=["flat", "3D"])
+def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tmp_path, threshold, form):
+    from highdicom.sr import srread
+    from pydicom import dcmread
+
+    save_dicom(pixels.read_grey(film), tmp_path / "chest.dcm")
+    ended = predict(tmp_path / "chest.dcm", film, "--dicom-output", tmp_path / "pacs", *form)
+    assert ended.code == 0, ended.err
+    sentence = f"2 DICOM documents in {tmp_path / 'pacs'}; 1 files are not DICOM and got none"
+    assert ended.out.splitlines()[-1] == sentence
+    picture, report = sorted((tmp_path / "pacs").iterdir())
+    with Image.open(tmp_path / "out" / "chest_grad_cam.png") as drawn:
+        height = drawn.height
+        assert np.array_equal(dcmread(picture).pixel_array[:height], np.asarray(drawn.convert("RGB")))
+    (group,) = srread(report).content.get_image_measurement_groups()
+    probability = float(table(tmp_path)[0]["probability"])
+    assert [number.value for number in group.get_measurements()] == pytest.approx(
+        [100 * probability, 100 * threshold], abs=1e-3
+    )
+
+
+def test_without_pictures_a_pacs_gets_the_report_alone(predict, film, tmp_path):
+    save_dicom(pixels.read_grey(film), tmp_path / "chest.dcm")
+    ended = predict(tmp_path / "chest.dcm", "--no-grad-cam", "--json", "--dicom-output", tmp_path / "pacs")
+    assert len(json.loads(ended.out)["images"]) == 1
+    (report,) = (tmp_path / "pacs").iterdir()
+    assert report.name.startswith("report_")
+
+
+def test_what_dicom_output_lacks_is_said_before_anything_is_predicted(predict, film, tmp_path, monkeypatch):
+    ended = predict(film, "--dicom-3d")
+    assert (ended.code, ended.err.splitlines()) == (
+        2,
+        ["error: --dicom-3d is a form of what --dicom-output writes; give both"],
+    )
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    ended = predict(film, "--dicom-output", tmp_path / "pacs")
+    message = "error: DICOM output needs highdicom, which is not installed: pip install highdicom"
+    assert (ended.code, ended.out, ended.err.splitlines()) == (2, "", [message])
 
 
 # ----------------------------------------------------------------------------------------------------------- bad files

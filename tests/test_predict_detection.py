@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
 
-from cxr import checkpoints, reading
+from cxr import checkpoints, pixels, reading
 from cxr.reading import Read
 from pytorch_classification.model import Classifier
 from pytorch_detection import predict_detection
@@ -41,14 +41,14 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, classifier):
     """A finished detector that has learnt nothing but gives out some boxes, alone and with the classifier."""
-    from cxr.files import sha256_of
+    from pytorch_detection.detector import file_hash
 
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, False, True))
     with torch.no_grad():
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
     path = tmp_path_factory.mktemp("detector") / "best.pth"
-    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), sha256_of(classifier)).save(path)
+    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), file_hash(classifier)).save(path)
     return path
 
 
@@ -77,6 +77,33 @@ def test_the_threshold_of_training_can_be_set_aside(command, images, model, clas
 def test_a_threshold_that_is_no_score_is_refused(command, images, model):
     ended = command(main, "--image", images[0], "--model", model, "--threshold", "50")
     assert ended.code == 2 and ended.err.strip().endswith("--threshold 50.0: expected a score from 0 to 1")
+
+
+def test_a_pacs_gets_the_boxes_of_the_table_to_a_tenth_of_a_pixel(command, images, model, tmp_path):
+    from highdicom.sr import srread
+
+    folder = images[0].parent
+    ended = command(
+        main, "--image", folder, "--model", model, "--output-dir", tmp_path, "--dicom-output", tmp_path / "pacs"
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == f"{2 * len(images)} DICOM documents in {tmp_path / 'pacs'}"
+    found = {}
+    for path in (tmp_path / "pacs").glob("report_*"):
+        report = srread(path)
+        found[report.PatientID] = [
+            (*group.roi.value[0], *(group.roi.value[2] - group.roi.value[0]), group.get_measurements()[0].value / 100)
+            for group in report.content.get_planar_roi_measurement_groups()
+        ]
+    expected = {path.stem: [] for path in images}
+    for row in table(tmp_path / "predictions.csv"):
+        if row["x"]:
+            numbers = tuple(float(row[key]) for key in ("x", "y", "width", "height", "score"))
+            expected[Path(row["path"]).stem].append(numbers)
+    assert any(expected.values())
+    assert found.keys() == expected.keys()
+    for name, boxes in expected.items():
+        assert np.abs(np.reshape(found[name], (-1, 5)) - np.reshape(boxes, (-1, 5))).max(initial=0) < 0.11
 
 
 class Stub:
@@ -189,8 +216,10 @@ def test_many_images_are_a_table_with_a_row_for_each_box(model, images, tmp_path
 
 def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, processor):
     """From the file to the table and from the store to the rule: the same boxes."""
+    from cxr import decoded
+
     command(main, "--image", *images, "--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
-    store = reading.decode_once(images, 64, tmp_path / "store", name="exams", progress=False)
+    store = decoded.decode(images, 64, tmp_path / "store", name="exams", progress=False)
     detector = Detector.load(model, processor)
     boxes, scores = detector.rule.apply(detector.find(store.images, processor))
     rows = table(tmp_path / "predictions.csv")
@@ -270,7 +299,7 @@ def test_an_image_has_the_same_boxes_alone_among_many_in_any_order_by_any_number
 
 
 def test_formats_of_the_same_pixels_have_the_same_boxes(answers, images, tmp_path):
-    grey = reading.read_grey(images[1])
+    grey = pixels.read_grey(images[1])
     Image.fromarray(grey).save(tmp_path / "exam.png")
     Image.fromarray(grey).save(tmp_path / "exam.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "exam16.png")
@@ -368,8 +397,8 @@ def test_a_classifier_multiplies_scores_and_has_its_own_rule(model, classifier, 
     ended = command(main, "--image", *images, "--classifier", classifier, *arguments)
     result = json.loads(ended.out)
     assert ended.code == 0 and result["threshold"] == 0.05
-    small = np.stack([reading.read_square(path, 36)[0] for path in images])
-    large = np.stack([reading.read_square(path, 64)[0] for path in images])
+    small = np.stack([pixels.read_square(path, 36)[0] for path in images])
+    large = np.stack([pixels.read_square(path, 64)[0] for path in images])
     extra = Classifier.load(classifier, processor).probabilities(small, processor)
     detector = Detector.load(model, processor)
     _, scores = detector.combined.apply(detector.find(large, processor), extra)

@@ -48,6 +48,8 @@ def write_dicom(path: Path, pixels: np.ndarray, **values: str) -> None:
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
     dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     dicom.SOPClassUID, dicom.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dicom.StudyInstanceUID, dicom.SeriesInstanceUID = (generate_uid(entropy_srcs=[path.name, e]) for e in "ab")
+    dicom.PatientID = path.stem
     dicom.Rows, dicom.Columns = pixels.shape
     dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME2", 0
     dicom.BitsAllocated = dicom.BitsStored = 8
