@@ -58,6 +58,40 @@ def random_affine(
     return torch.stack([row_x, row_y], dim=1)
 
 
+def random_crop(
+    count: int,
+    generator: torch.Generator,
+    *,
+    smallest_area: float,
+    stretch: float,
+    rotation_degrees: float,
+    shear: float,
+    flip: float,
+) -> Tensor:
+    """float32 [count, 2, 3] as ``random_affine``: each a part of the image, drawn as large as the whole.
+
+    Which part is seen changes from look to look, so that neither the outline of the chest nor the border of the picture
+    can be relied on (Szegedy et al. 2015, arXiv:1409.4842, section 6).
+
+    Args:
+        smallest_area: of the part; the area is drawn from there to 1, the whole.
+        stretch: natural logarithm of width against height, drawn from +- the value.
+        rotation_degrees, shear, flip: as for ``random_affine``.
+    """
+    area = uniform(count, smallest_area, 1, generator)
+    aspect = torch.exp(uniform(count, -stretch, stretch, generator))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    centre_x = uniform(count, -1, 1, generator) * (1 - width)
+    centre_y = uniform(count, -1, 1, generator) * (1 - height)
+    angle = uniform(count, -rotation_degrees, rotation_degrees, generator) * (math.pi / 180)
+    slant = uniform(count, -shear, shear, generator)
+    side = 1 - 2 * (uniform(count, 0, 1, generator) < flip).float()
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    row_x = torch.stack([cos * width * side, (slant - sin) * height, centre_x], dim=1)
+    row_y = torch.stack([sin * width * side, cos * height, centre_y], dim=1)
+    return torch.stack([row_x, row_y], dim=1)
+
+
 def warp(images: Tensor, matrices: Tensor, size: int) -> Tensor:
     """[B, 1, size, size]: ``images`` seen through ``matrices`` (output to input); black where there is no input."""
     grid = functional.affine_grid(matrices, [len(images), 1, size, size], align_corners=False)
@@ -87,13 +121,24 @@ def swap_tones(curves: Tensor, stored: Tensor, generator: torch.Generator, *, sh
     Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
     """
     count = len(stored)
-    sample = stored[:, ::2, ::2].flatten(1).long()  # a quarter of the pixels tells the distribution
-    counts = torch.zeros_like(curves).scatter_add_(1, sample, torch.ones_like(sample, dtype=curves.dtype))
-    below = (counts.cumsum(dim=1) - counts / 2) / sample.shape[1]  # mid-ranks: share of pixels darker than a level
+    darker = shares_darker(stored)
     partner = torch.randperm(count, generator=generator, device=generator.device)
-    level = torch.searchsorted(below[partner].contiguous(), below).clamp(max=255)
+    level = levels_of_same_rank(darker, darker[partner])
     part = uniform(count, 0, 1, generator)[:, None] * (uniform(count, 0, 1, generator) < share)[:, None]
     return curves + (curves[partner].gather(1, level) - curves) * part
+
+
+def shares_darker(stored: Tensor) -> Tensor:
+    """float32 [B, 256]: mid-ranks, for each grey level of uint8 [B, S, S] the share of pixels darker than it."""
+    sample = stored[:, ::2, ::2].flatten(1).long()  # a quarter of the pixels tells the distribution
+    ones = torch.ones(sample.shape, device=stored.device)
+    counts = torch.zeros(len(stored), 256, device=stored.device).scatter_add_(1, sample, ones)
+    return (counts.cumsum(dim=1) - counts / 2) / sample.shape[1]
+
+
+def levels_of_same_rank(darker: Tensor, darker_there: Tensor) -> Tensor:
+    """int64 [B, 256]: for each grey level the one that stands in the other image as it does here; both as above."""
+    return torch.searchsorted(darker_there.contiguous(), darker).clamp(max=255)
 
 
 def vary_tone(
@@ -147,17 +192,30 @@ def swap_frames(images: Tensor, generator: torch.Generator, *, share: float, inn
     Side markers, text, borders and collimation differ by source and so by class; seen around either class they stop
     being evidence. The part kept is a soft-edged rounded rectangle of ``inner`` to 1 of the width and of the height.
     """
-    count, size = len(images), images.shape[-1]
-    axis = torch.linspace(-1, 1, size, device=images.device)
-    across = (axis[None, None, None, :] - _per_image(uniform(count, -0.08, 0.08, generator))).abs()
-    down = (axis[None, None, :, None] - _per_image(uniform(count, -0.08, 0.08, generator))).abs()
-    across = across / _per_image(uniform(count, inner, 1, generator))
-    down = down / _per_image(uniform(count, inner, 1, generator))
-    edge = _per_image(torch.exp(uniform(count, 1, 3, generator)))
-    kept = torch.sigmoid((1 - across**4 - down**4) * edge)
+    count = len(images)
+    centres = (uniform(count, -0.08, 0.08, generator), uniform(count, -0.08, 0.08, generator))
+    halves = (uniform(count, inner, 1, generator), uniform(count, inner, 1, generator))
+    edges = torch.exp(uniform(count, 1, 3, generator))
     partner = torch.randperm(count, generator=generator, device=generator.device)
-    framed = images * kept + images[partner] * (1 - kept)
+    framed = surround(images, images[partner], centres, halves, edges)
     return torch.where(chosen(count, share, generator), framed, images)
+
+
+def surround(
+    images: Tensor, others: Tensor, centres: tuple[Tensor, Tensor], halves: tuple[Tensor, Tensor], edges: Tensor
+) -> Tensor:
+    """``images`` within a rounded rectangle and ``others`` around it.
+
+    Args:
+        centres, halves: [B] each, x and y of the rectangle's centre and its half width and height, in coordinates that
+            run from -1 to 1 over the image.
+        edges: [B], how hard the border is.
+    """
+    axis = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+    across = (axis[None, None, None, :] - _per_image(centres[0])).abs() / _per_image(halves[0])
+    down = (axis[None, None, :, None] - _per_image(centres[1])).abs() / _per_image(halves[1])
+    kept = torch.sigmoid((1 - across**4 - down**4) * _per_image(edges))
+    return images * kept + others * (1 - kept)
 
 
 def erase(images: Tensor, generator: torch.Generator, *, share: float, smallest: float, largest: float) -> Tensor:

@@ -54,6 +54,34 @@ def test_a_flip_mirrors_left_and_right_only():
     assert torch.allclose(augment.warp(images, matrices, 16), images.flip(3), atol=1e-6)
 
 
+CROP = {"smallest_area": 0.08, "stretch": 0.3, "rotation_degrees": 0, "shear": 0, "flip": 0}
+
+
+def test_a_crop_of_all_of_the_image_is_the_image():
+    matrices = augment.random_crop(3, drawn(), **{**CROP, "smallest_area": 1, "stretch": 0})
+    assert torch.equal(matrices, torch.eye(2, 3).expand(3, 2, 3))
+
+
+def test_crops_lie_inside_the_image_and_their_areas_and_shapes_are_as_asked():
+    matrices = augment.random_crop(2000, drawn(), **CROP)
+    width, height = matrices[:, 0, 0], matrices[:, 1, 1]
+    centres = matrices[:, :, 2]
+    assert ((centres.abs() + torch.stack([width, height], dim=1)) <= 1 + 1e-6).all()
+    area = width * height
+    assert 0.08 <= area.min() < 0.1 and 0.9 < area.max() <= 1
+    assert 0.5 < area.mean() < 0.56  # evenly between .08 and 1, a little less where a side would not fit
+    assert (width / height).log().abs().max() <= 0.3 + 1e-5
+
+
+def test_a_crop_of_the_upper_right_quarter_enlarges_it(monkeypatch):
+    """Area .25, as wide as high, centre as far right and up as it can lie."""
+    ends = iter([0.25, 0, 1, -1, 0, 0, 1])
+    monkeypatch.setattr(augment, "uniform", lambda count, *_: torch.full((count,), float(next(ends))))
+    image = pictures(1)
+    seen = augment.warp(image, augment.random_crop(1, drawn(), **CROP), 8)
+    assert torch.allclose(seen, image[:, :, :8, 8:], atol=1e-6)
+
+
 def test_a_shift_of_half_the_image_reads_from_half_the_image_away():
     """Output to input: the output at x shows the input at x + 1, which is 8 of 16 pixels to the right."""
     image = point(16, row=3, column=12)
