@@ -27,8 +27,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from cxr import cli
+from cxr.files import sha256_of
 from cxr.published import DATASETS, DataSet, file_problems, wanted
-from cxr.unpacking import Member, folder_entries, require_space, sha256_of, unpack, write_whole, zip_entries
+from cxr.unpacking import Member, folder_entries, require_space, unpack, write_whole, zip_entries
 
 ROOT = Path(__file__).resolve().parent
 SHOWN_PROBLEMS = 5

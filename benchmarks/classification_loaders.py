@@ -51,8 +51,10 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def our_epochs(config: BenchConfig, data_dir: Path, place: Path, run: runtime.Runtime) -> tuple[Epoch, Epoch, int]:
-    """An epoch that decodes, one that does not, and the images that are trained on."""
+def our_epochs(
+    config: BenchConfig, data_dir: Path, place: Path, run: runtime.Runtime
+) -> tuple[Epoch, Epoch, int, runtime.Runtime]:
+    """An epoch that decodes, one that does not, the images that are trained on, and the run in its precision."""
     settings = training.TrainConfig(
         data_dir=data_dir,
         out_dir=place,
@@ -64,6 +66,7 @@ def our_epochs(config: BenchConfig, data_dir: Path, place: Path, run: runtime.Ru
     data = training.load_data(settings, run)
     batch_size = min(config.batch_size, len(data.train))
     learner = training.make_learner(settings, len(data.train) // batch_size, run)
+    run = training.with_faster_precision(learner.model, data, settings, run)
     numbers = iter(range(settings.epochs))
 
     def first() -> None:
@@ -73,7 +76,7 @@ def our_epochs(config: BenchConfig, data_dir: Path, place: Path, run: runtime.Ru
     def later() -> None:
         training.train_one_epoch(learner, data, settings, next(numbers), run)
 
-    return first, later, len(data.train) // batch_size * batch_size
+    return first, later, len(data.train) // batch_size * batch_size, run
 
 
 def train(
@@ -139,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, runtime.start(config.device, "auto", seed=0) as run:
         place = Path(name)
         data_dir = config.data_dir or generated.write_chest_xray(place / "generated", config.files)
-        first, later, ours = our_epochs(config, data_dir, place / "decoded", run)
+        first, later, ours, run = our_epochs(config, data_dir, place / "decoded", run)
         epochs = {"first": first, "later": later, "usual": usual_epoch(config, data_dir / "train", run.device)}
         peers = ["usual"]
         if find_spec("timm"):

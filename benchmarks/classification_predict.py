@@ -23,7 +23,7 @@ import torch
 from benchmarks import generated, prediction
 from benchmarks.alternating import spread
 from benchmarks.own_process import run_alone
-from cxr import cli, pixels, runtime
+from cxr import cli, reading, runtime
 from pytorch_classification import predict_classification as script
 from pytorch_classification.model import Classifier, build
 
@@ -63,7 +63,7 @@ def main() -> None:
         command = [sys.executable, str(Path(script.__file__)), "--image", str(paths[0]), "--model", str(model)]
         print(prediction.whole_process([*command, "--no-grad-cam"], config.rounds))
 
-        squares = np.stack([pixels.read_square(path, classifier.store_size)[0] for path in paths[:32]])
+        squares = np.stack([reading.read_square(path, classifier.store_size)[0] for path in paths[:32]])
         settings = script.PredictConfig(image=("",))
 
         def compute() -> None:

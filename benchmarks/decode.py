@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks import generated
 from benchmarks.alternating import alternate, rates, speedups, spread
-from cxr import cli, decoded, pixels
+from cxr import cli, reading
 
 Reader = Callable[[Path, int], NDArray[np.uint8]]
 
@@ -42,7 +42,7 @@ class BenchConfig:
 
 def ours(path: Path, size: int) -> NDArray[np.uint8]:
     """The project's square."""
-    return pixels.read_square(path, size)[0]
+    return reading.read_square(path, size)[0]
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -95,12 +95,12 @@ def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: 
     plain = next(iter(peers))
 
     def on_all_cores(reader: Reader) -> None:
-        with ThreadPoolExecutor(decoded.cores()) as pool:
+        with ThreadPoolExecutor(reading.cores()) as pool:
             list(pool.map(lambda path: reader(path, config.size), paths))
 
     def into_store() -> None:
         with tempfile.TemporaryDirectory() as place:
-            decoded.decode(paths, config.size, Path(place), name=kind, progress=False)
+            reading.decode_once(paths, config.size, Path(place), name=kind, progress=False)
 
     actions: dict[str, Callable[[], object]] = {
         "read_square": lambda: on_all_cores(ours),
@@ -109,7 +109,7 @@ def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: 
         **{name: lambda reader=reader: on_all_cores(reader) for name, reader in peers.items()},
     }
     taken = alternate(actions, config.rounds)
-    print(f"{kind}, {len(paths)} files to {config.size} px on {decoded.cores()} cores")
+    print(f"{kind}, {len(paths)} files to {config.size} px on {reading.cores()} cores")
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
     for mine in ("read_square", "store"):
         for other in list(actions)[2:]:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from benchmarks import generated, prediction
-from cxr import cli, pixels, runtime
+from cxr import cli, reading, runtime
 from pytorch_detection import predict_detection as script
 from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
@@ -51,7 +51,7 @@ def main() -> None:
         command = [sys.executable, str(Path(script.__file__)), "--image", str(paths[0]), "--model", str(model)]
         print(prediction.whole_process([*command, "--no-pictures"], config.rounds))
 
-        squares = np.stack([pixels.read_square(path, detector.size)[0] for path in paths[:16]])
+        squares = np.stack([reading.read_square(path, detector.size)[0] for path in paths[:16]])
         settings = script.PredictConfig(image=("",), pictures=False)
 
         def compute() -> None:

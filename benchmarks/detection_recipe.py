@@ -52,6 +52,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
     data = load_data(settings, run)
     model = build(config.weights, settings.backbone, config.size, image_head=False).to(run.device)
     model.to(memory_format=torch.channels_last)
+    run = training.with_faster_precision(model, data, settings, run)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02 / 16 * config.batch_size, momentum=0.9, weight_decay=1e-4)
     drops = [config.epochs * 8 // 13, config.epochs * 11 // 13]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, gamma=0.1)

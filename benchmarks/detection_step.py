@@ -101,6 +101,7 @@ def main() -> None:
         data = generated(config.steps * config.batch_size, config.size, run.device)
         architecture = training.Architecture(settings.backbone, config.size, frozen=False, image_head=True)
         learner = training.make_learner(settings, construct(architecture), config.steps, run)
+        run = training.with_faster_precision(learner.model, data, settings, run)
         learner.model.train()
         generator = runtime.seed_epoch(0, 0, run)
         stored, targets = batch_of(data, np.arange(config.batch_size), run)

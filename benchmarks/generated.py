@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr import pixels
+from cxr import reading
 from make_sample_data import write_dicom
 from pytorch_classification.data_load import CLASSES
 
@@ -54,7 +54,7 @@ def files(
 ) -> list[Path]:
     """The pictures in ``folder``; without one, ``count`` that ``write`` makes in ``place``."""
     if folder is not None:
-        return pixels.find_images([str(folder)])
+        return reading.find_images([str(folder)])
     paths = [place / f"{number}{suffix}" for number in range(count)]
     write(paths)
     return paths

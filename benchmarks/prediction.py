@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.alternating import alternate, rates, speedups, spread
 from benchmarks.own_process import peak_mib
-from cxr import pixels
-from cxr.decoded import cores
+from cxr import reading
+from cxr.reading import cores
 
 IMPORTS = (sys.executable, "-c", "import torch, torchvision")
 
@@ -37,7 +37,7 @@ def folder(
 
     def decode() -> None:
         with ThreadPoolExecutor(cores()) as pool:
-            for _ in pool.map(lambda path: pixels.read_square(path, size), paths):
+            for _ in pool.map(lambda path: reading.read_square(path, size), paths):
                 pass
 
     taken = alternate({"decoding": decode, "computing": compute, "predicting": predict}, rounds)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.alternating import rates, speedups, spread
 from benchmarks.classification_epoch import generated
-from cxr import cli, decoded, runtime
+from cxr import cli, reading, runtime
 from pytorch_classification import train_classification as training
 
 
@@ -44,6 +44,7 @@ def timed_epoch(config: BenchConfig) -> float:
     with runtime.start("cpu", "auto", seed=0) as run:
         data = generated(settings, config.steps * config.batch_size, run.device)
         learner = training.make_learner(settings, config.steps, run)
+        run = training.with_faster_precision(learner.model, data, settings, run)
         for epoch in range(2):
             runtime.wait(run)
             begun = time.perf_counter()
@@ -54,7 +55,7 @@ def timed_epoch(config: BenchConfig) -> float:
 def measure(processes: int, arguments: Sequence[str]) -> float:
     """Seconds that a group of ``processes`` needs for an epoch."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, decoded.cores() // processes))}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, reading.cores() // processes))}
     command = [sys.executable, *launcher, str(Path(__file__).resolve()), *arguments]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode:

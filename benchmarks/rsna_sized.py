@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr import decoded
+from cxr.reading import store
 from pytorch_detection.rsna_dataset import CLASS_INFO, CLASSES, IMAGES, LABELS, MAPPING
 
 BYTES_AN_EXAM = 12 * 2**10  # of the disk: two pages of the store, lines of tables, a name in a folder
@@ -104,12 +104,12 @@ def write_headers(folder: Path, copy: int) -> list[Path]:
 def write_store(paths: Sequence[Path], size: int, folder: Path) -> None:
     """What ``decode`` would leave of ``paths``, with holes in place of the squares."""
     folder.mkdir()
-    store, record = folder / f"exams-{size}px-{decoded._key(paths, size)}.npy", decoded._record(size)
-    with store.open("wb") as file:
+    file_name, record = folder / f"exams-{size}px-{store._key(paths, size)}.npy", store._record(size)
+    with file_name.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": (len(paths),)}
         np.lib.format.write_array_header_2_0(file, header)
         # Not through a map: the kernel would fill holes around whatever is touched, up to megabytes for each exam.
         for path in paths:
-            facts = np.array((_WIDTH, _WIDTH, hashlib.sha256(str(path).encode()).hexdigest()), decoded._FACTS)
+            facts = np.array((_WIDTH, _WIDTH, hashlib.sha256(str(path).encode()).hexdigest()), store._FACTS)
             file.seek(size * size, os.SEEK_CUR)
             file.write(facts.tobytes())

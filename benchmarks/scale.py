@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.own_process import peak_mib, run_alone
 from benchmarks.rsna_sized import BYTES_AN_EXAM, Tables, write_store
-from cxr import cli, decoded
+from cxr import cli, reading
 from pytorch_detection import box_metrics, rsna_dataset
 from pytorch_detection.rsna_dataset import Exam, RsnaDetectionDataset
 
@@ -64,7 +64,7 @@ def measure(folder: Path, size: int, resamples: int) -> list[tuple[str, float, f
 
 def open_store(exams: list[Exam], size: int, folder: Path) -> RsnaDetectionDataset:
     """As ``load_data`` does once the images are decoded."""
-    store = decoded.decode([exam.path for exam in exams], size, folder, name="exams", progress=False)
+    store = reading.decode_once([exam.path for exam in exams], size, folder, name="exams", progress=False)
     return RsnaDetectionDataset(store.images, store.sizes, exams)
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.files import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -113,8 +115,6 @@ def picture(
     import matplotlib
     from matplotlib.figure import Figure
 
-    from cxr import checkpoints
-
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -141,7 +141,7 @@ def picture(
         yield figure
         content = io.BytesIO()
         figure.savefig(content, format="png", metadata={"Software": None})
-    checkpoints.write_atomically(path, lambda file: file.write(content.getvalue()))
+    write_atomically(path, lambda file: file.write(content.getvalue()))
 
 
 @cache

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from cxr.unpacking import Member, chunks_of, sha256_of
+from cxr.files import sha256_of
+from cxr.unpacking import Member, chunks_of
 
 CHEST_XRAY_IMAGES = {
     ("train", "NORMAL"): 1_341,

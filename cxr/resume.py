@@ -42,7 +42,7 @@ def require_same_run(
         ValueError: names each setting that differs, with both values, or the first files that do; or the checkpoint is
             of a version that did not keep what is compared.
     """
-    if not {"config", "processes", "epoch"} <= saved.keys() or not isinstance(saved.get("data"), torch.Tensor):
+    if not {"config", "processes", "epoch", "bf16"} <= saved.keys() or not isinstance(saved.get("data"), torch.Tensor):
         raise ValueError(
             f"--resume: the run in {out_dir} was begun by another version, or its checkpoint is not of a training; "
             "train anew without --resume"

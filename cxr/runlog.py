@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cxr.checkpoints import not_written, write_atomically
+from cxr.files import not_written, write_atomically
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

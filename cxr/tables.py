@@ -1,13 +1,16 @@
-"""CSV tables of boxes and classes: read as text, refused by column, reason and lines."""
+"""CSV tables: of boxes and classes read as text, refused by column, reason and lines; of answers written."""
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from cxr.files import write_atomically
+from cxr.names import FORMULA
 from cxr.text import first_of
 
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
@@ -71,6 +74,15 @@ def refuse(path: Path, bad: Any, why: str) -> None:
         raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {first_of(lines)})")
 
 
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV in UTF-8 with one header line, there whole or not at all; no text in it is a formula to a spreadsheet."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
+
+
 def _require_small(path: Path) -> None:
     """Refuse what pandas would read for minutes: large files, and wide headers or first rows, which become an index."""
     size = path.stat().st_size
@@ -83,3 +95,16 @@ def _require_small(path: Path) -> None:
             raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
     if widest > _MAX_COLUMNS:
         raise ValueError(f"{path}: has {widest} columns; expected at most {_MAX_COLUMNS}")
+
+
+def _harmless(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")  # a bare \r is not quoted and would end the row
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text  # which spreadsheets take for the mark of a text
+    return text

@@ -14,6 +14,11 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
+def quoted(value: object) -> str:
+    """What a file holds, for a message: one line that is not long, whatever it is."""
+    return shortened(" ".join(repr(value).split()), 300)
+
+
 def first_of(items: Sequence[object], shown: int = 5) -> str:
     """The first few of ``items``, and how many more there are: all of them would scroll the reason away."""
     more = f" and {len(items) - shown} more" if len(items) > shown else ""

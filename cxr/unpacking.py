@@ -1,7 +1,6 @@
 """Files of a zip or a folder, written to where they belong: none outside the target, none half, none twice."""
 
 import filecmp
-import hashlib
 import shutil
 import stat
 import zipfile
@@ -12,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
+
+from cxr.files import sha256_of
 
 SPARE_BYTES = 100 << 20  # stays free on the disk
 _CHUNK_BYTES = 1 << 20
@@ -124,11 +125,3 @@ def chunks_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for chunk in chunks_of(path):
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets import ImageFolder
 
-from cxr import pixels
+from cxr import reading
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 PNEUMONIA = CLASSES.index("PNEUMONIA")
@@ -106,7 +106,7 @@ def _samples(folder: Path) -> list[tuple[Path, int]]:
 def _is_image(path: Path, folder: Path) -> bool:
     """By its name; hidden files and folders, and what macOS adds to archives, hold no radiographs of the data set."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in pixels.SUFFIXES and not hidden
+    return path.suffix.lower() in reading.SUFFIXES and not hidden
 
 
 def split(

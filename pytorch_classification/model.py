@@ -1,5 +1,7 @@
 """ResNet-18 on one grey channel with one output, the log-odds of PNEUMONIA."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +15,7 @@ from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
 from cxr.squares import sent
+from cxr.text import quoted
 
 TASK = "classification"
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
@@ -201,10 +204,7 @@ class Classifier:
             ValueError: an answer is not a finite number, which must not pass for NORMAL.
         """
         exact = replace(run, bf16=False)
-        found = predict_logits(self.model, images, np.arange(len(images)), self.size, self.flip_average, exact)
-        if not np.isfinite(found).all():
-            raise ValueError("the model's answers are not finite numbers: its weights are damaged, train it anew")
-        return found
+        return _finite(predict_logits(self.model, images, np.arange(len(images)), self.size, self.flip_average, exact))
 
     def probabilities(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
         """Calibrated probability of PNEUMONIA; as ``log_odds`` otherwise."""
@@ -216,21 +216,55 @@ class Classifier:
         Each map is scaled to 0..1 by itself: it tells where, not how much. With ``flip_average`` it is the mean over
         the image and its mirror image, as the probability is.
         """
+        return self.judge(images, run)[1]
+
+    def judge(self, images: NDArray[np.uint8], run: runtime.Runtime) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """What ``probabilities`` and ``explain`` give for up to a few dozen images, from one look of the network."""
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         targets: list[Any] = [ClassifierOutputTarget(0)] * len(images)
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
-            inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
-            with GradCAM(model=self.model, target_layers=grad_cam_layers(self.model)) as grad_cam:
-                found = grad_cam(input_tensor=inputs, targets=targets)
-                if self.flip_average:
-                    found = (found + grad_cam(input_tensor=inputs.flip(3), targets=targets)[:, :, ::-1]) / 2
+        layers = grad_cam_layers(self.model)
+        inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
+        views = [inputs, inputs.flip(3)] if self.flip_average else [inputs]
+        maps: list[NDArray[np.float32]] = []
+        logits: list[Tensor] = []
+        with _gradients_up_to(layers[0], self.model), GradCAM(model=self.model, target_layers=layers) as grad_cam:
+            for view in views:
+                maps.append(grad_cam(input_tensor=view.contiguous(memory_format=torch.channels_last), targets=targets))
+                logits.append(grad_cam.outputs[:, 0].detach())
+        found = (maps[0] + maps[1][:, :, ::-1]) / 2 if self.flip_average else maps[0]
         strongest = found.max(axis=(1, 2), keepdims=True)
-        return found / np.maximum(strongest, np.finfo(np.float32).tiny)
+        log_odds = _finite(torch.stack(logits).mean(0).double().cpu().numpy())
+        return to_probability(log_odds, self.temperature), found / np.maximum(strongest, np.finfo(np.float32).tiny)
+
+
+@contextmanager
+def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
+    """Backward passes end at the output of ``block``, and no gradient is computed for a weight."""
+
+    def begin_here(_block: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.requires_grad_(True)
+
+    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    hook = block.register_forward_hook(begin_here)
+    try:
+        model.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
+            yield
+    finally:
+        hook.remove()
+        for parameter, wanted in asked:
+            parameter.requires_grad_(wanted)
 
 
 _SETTINGS = tuple(field.name for field in fields(Classifier) if field.name != "model")
+
+
+def _finite(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not np.isfinite(log_odds).all():
+        raise ValueError("the model's answers are not finite numbers: its weights are damaged, train it anew")
+    return log_odds
 
 
 def _settings(found: Any, path: Path) -> dict[str, Any]:
@@ -244,7 +278,7 @@ def _settings(found: Any, path: Path) -> dict[str, Any]:
         and 0 <= found["threshold"] <= 1
     )
     if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {checkpoints.quoted(found)}")
+        raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
     return found
 
 

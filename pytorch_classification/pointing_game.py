@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import cli, pixels, reading, runtime, tables
+from cxr import cli, reading, runtime, tables
 from pytorch_classification.model import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ def main() -> None:
     """Parse, play, print."""
     config = cli.parse(PointingConfig)
     truth = read_boxes(config.boxes)
-    found = [(path, truth.get(str(path.resolve()), truth.get(path.stem))) for path in pixels.find_images(config.image)]
+    found = [(path, truth.get(str(path.resolve()), truth.get(path.stem))) for path in reading.find_images(config.image)]
     chosen = [(path, boxes) for path, boxes in found if boxes is not None]
     if not chosen:
         raise ValueError(f"none of the {len(found)} images has a box in {config.boxes}")

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cli, pixels, reading, runtime
+from cxr import cli, names, reading, runtime, tables
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import Classifier
 
@@ -70,13 +70,13 @@ class Answer:
     def row(self) -> list[str]:
         """For the CSV."""
         probability = "" if self.probability is None else f"{self.probability:.6f}"
-        return [reading.shown_path(self.path), probability, self.label, self.error]
+        return [names.shown_path(self.path), probability, self.label, self.error]
 
     def sentence(self) -> str:
         """For a person."""
         doubt = "; this is near the operating point, so treat it as undecided" if self.near else ""
         return (
-            f"{reading.shown_path(self.path)}: {self.label}, probability of PNEUMONIA {self.probability:.3f} "
+            f"{names.shown_path(self.path)}: {self.label}, probability of PNEUMONIA {self.probability:.3f} "
             f"(operating point {self.threshold:.3f}{doubt})"
         )
 
@@ -136,7 +136,7 @@ def draw_answer(
         return replace(answer, probability=None, error=error)
     assert read.image is not None
     heatmap = classifier.explain(read.image[None], run)[0]
-    picture = reading.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
+    picture = names.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
     title = f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}"
     plots.grad_cam_overlay(radiograph, heatmap, title, picture)
     return replace(answer, picture=picture)
@@ -189,7 +189,7 @@ def summary(answers: list[Answer], table: Path) -> str:
 def main() -> int:
     """Parse, load, answer."""
     config = cli.parse(PredictConfig)
-    paths = pixels.find_images(config.image)
+    paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     require_for_dicom(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
@@ -203,7 +203,7 @@ def main() -> int:
     table = config.output_dir / "predictions.csv"
     if not single:
         header = ("path", "probability", "class", "error")
-        reading.write_csv(table, header, (answer.row() for answer in answers))
+        tables.write_csv(table, header, (answer.row() for answer in answers))
     documents = write_dicom(answers, config.dicom_output, config) if config.dicom_output else ""
     if config.json:
         shown = {"model": str(config.model), "operating_point": classifier.threshold}
@@ -211,7 +211,7 @@ def main() -> int:
     elif single:
         print(answers[0].sentence())
         if answers[0].picture:
-            print(f"picture: {reading.shown_path(answers[0].picture)}")
+            print(f"picture: {names.shown_path(answers[0].picture)}")
     else:
         print(summary(answers, table))
     if documents and not config.json:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, decoded, metrics, pictures, pixels, runtime
+from cxr import checkpoints, cli, metrics, pictures, reading, runtime
+from cxr.files import write_atomically
 from pytorch_classification import data_load, plots
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 
@@ -66,7 +67,7 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
 def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run: runtime.Runtime) -> None:
     """Score the finished model on ``test/`` and draw it; test files that also stand in training are left out."""
     listing = data_load.list_images(config.data_dir, "test")
-    store = decoded.decode(
+    store = reading.decode_once(
         listing.paths,
         classifier.store_size,
         config.out_dir / "decoded",
@@ -93,7 +94,7 @@ def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run
     result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": runtime.provenance(run)}
     path = config.out_dir / "test_report.json"
     text = json.dumps(result, indent=2, allow_nan=False)
-    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")
     draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")
@@ -126,7 +127,7 @@ def draw(
         for i, call in zip(shown, called, strict=True)
     ]
     plots.grad_cam_grid(
-        [pixels.read_grey(listing.paths[i]) for i in shown],
+        [reading.read_grey(listing.paths[i]) for i in shown],
         list(classifier.explain(images[shown], run)),
         titles,
         folder / "grad_cam.png",

@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import augment, checkpoints, cli, decoded, metrics, resume, runlog, runtime
+from cxr import augment, checkpoints, cli, metrics, reading, resume, runlog, runtime
 from cxr.learner import Learner, prepare
 from cxr.squares import Squares, sent
 from pytorch_classification import data_load, report
 from pytorch_classification.model import (
     LARGEST_SIZE,
     TASK,
+    as_input,
     build,
     predict_logits,
     to_probability,
@@ -63,7 +64,7 @@ class TrainConfig:
     flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
     seed: int = cli.flag(0, help="decides the split, the start and every random draw")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device is faster in it")
+    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
@@ -124,7 +125,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     listing = data_load.list_images(config.data_dir, *pool)
     if not (config.data_dir / "test").is_dir():
         warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
-    store = decoded.decode(
+    store = reading.decode_once(
         listing.paths,
         store_size(config.size),
         config.out_dir / "decoded",
@@ -196,6 +197,26 @@ def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime
     )
 
 
+def batch_loss(network: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, run: runtime.Runtime) -> Tensor:
+    """``weighted_loss`` of ``images`` float32 [B, 1, S, S], in the precision of ``run``."""
+    with run.autocast():
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+    return weighted_loss(logits.float().squeeze(1), labels, weights)
+
+
+def with_faster_precision(model: nn.Module, data: Data, config: TrainConfig, run: runtime.Runtime) -> runtime.Runtime:
+    """``run`` in the precision in which ``model`` trains faster, if ``config`` leaves the choice."""
+    few = data.train[: runtime.trial_images(config.size)]
+    images, labels = as_input(data.squares[few], config.size), sent(data.labels[few], run.device)
+    weights = torch.ones(2, device=run.device)
+    return runtime.with_faster_precision(
+        run,
+        config.precision,
+        model,
+        lambda network, trial: batch_loss(network, images, labels, weights, trial),
+    )
+
+
 def train_one_epoch(
     learner: Learner[nn.Module], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> float:
@@ -214,9 +235,7 @@ def train_one_epoch(
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         labels = sent(data.labels[chosen], run.device)
         images = augmented(data.squares[chosen], config.size, generator)
-        with run.autocast():
-            logits = learner.stepper(images.contiguous(memory_format=torch.channels_last))
-        loss = weighted_loss(logits.float().squeeze(1), labels, weights)
+        loss = batch_loss(learner.stepper, images, labels, weights, run)
         value = loss.item()
         if not np.isfinite(value):
             names = ", ".join(str(data.listing.paths[i]) for i in chosen)
@@ -272,6 +291,10 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
         learner.restore(state)
         start, best = state["epoch"], state["best"]
+        run = runtime.as_begun(run, state)
+    else:
+        run = with_faster_precision(learner.model, data, config, run)
+    about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
         if not config.resume:
             resume.make_way(config.out_dir, ("last.pth", "best.pth"), "test_report.json")

@@ -1,6 +1,5 @@
 """A finished detector: which boxes it finds in stored squares, and the file that holds all that prediction needs."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torchvision.ops import box_iou
 
 from cxr import checkpoints, runtime
 from cxr.squares import sent
+from cxr.text import quoted
 from pytorch_detection import box_metrics
 from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, construct
 from pytorch_detection.weights import tensors
@@ -257,16 +257,11 @@ def _settings(found: Any, path: Path) -> dict[str, Any]:
         for rule in rules
     )
     if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {checkpoints.quoted(found)}")
+        raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
     return found | {name: Rule(**found[name]) for name in ("rule", "combined") if found[name] is not None}
 
 
 _RULE = tuple(field.name for field in fields(Rule))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal text."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_model(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyFasterRCNN:

@@ -19,7 +19,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from cxr.checkpoints import quoted
+from cxr.text import quoted
 from pytorch_classification.model import standardized
 
 TASK = "detection"

@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cli, pixels, reading, runtime
+from cxr import cli, names, reading, runtime, tables
+from cxr.files import sha256_of
 from pytorch_classification.model import Classifier
-from pytorch_detection.detector import Detector, Rule, file_hash
+from pytorch_detection.detector import Detector, Rule
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,7 +87,7 @@ class Answer:
 
     def rows(self) -> list[list[str]]:
         """For the CSV."""
-        path = reading.shown_path(self.path)
+        path = names.shown_path(self.path)
         if not self.boxes:
             return [[path, "", "", "", "", "", self.error]]
         return [[path, *(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}", ""] for box in self.boxes]
@@ -98,7 +99,7 @@ class Answer:
 
     def sentences(self, threshold: float) -> str:
         """For a person."""
-        path = reading.shown_path(self.path)
+        path = names.shown_path(self.path)
         if not self.boxes:
             return f"{path}: no opacity (highest score {self.highest:.3f}, boxes are given out from {threshold:.3f})"
         return "\n".join(
@@ -185,7 +186,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
     radiograph, error = reading.read_again(read)
     if radiograph is None:
         return Answer(answer.path, [], None, error, None)
-    picture = reading.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
+    picture = names.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
     count = len(answer.boxes)
     title = f"{answer.path.name}: {count or 'no'} {'opacity' if count < 2 else 'opacities'}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
@@ -196,7 +197,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
 def submit(path: Path, answers: list[Answer]) -> None:
     """The challenge's file: one row for each image, empty where no box is given out."""
-    reading.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
+    tables.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
 
 
 def require_distinct(paths: list[Path]) -> None:
@@ -258,7 +259,7 @@ def summary(answers: list[Answer], table: Path) -> str:
 def main() -> int:
     """Parse, load, answer."""
     config = cli.parse(PredictConfig)
-    paths = pixels.find_images(config.image)
+    paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.submission is not None:
         require_distinct(paths)
@@ -273,7 +274,7 @@ def main() -> int:
     table = config.output_dir / "predictions.csv"
     if not single:
         header = ("path", "x", "y", "width", "height", "score", "error")
-        reading.write_csv(table, header, (row for answer in answers for row in answer.rows()))
+        tables.write_csv(table, header, (row for answer in answers for row in answer.rows()))
     if config.submission is not None:
         submit(config.submission, answers)
     documents = write_dicom(answers, threshold, config.dicom_output, config) if config.dicom_output else ""
@@ -283,7 +284,7 @@ def main() -> int:
         return 1 if failed else 0
     print(answers[0].sentences(threshold) if single else summary(answers, table))
     if single and answers[0].picture:
-        print(f"picture: {reading.shown_path(answers[0].picture)}")
+        print(f"picture: {names.shown_path(answers[0].picture)}")
     if config.submission is not None:
         print(f"submission: {config.submission}")
     if documents:
@@ -310,7 +311,7 @@ def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classif
     if config.classifier is None:
         return detector, None
     classifier = Classifier.load(config.classifier, run)
-    if detector.combined is None or detector.classifier != file_hash(config.classifier):
+    if detector.combined is None or detector.classifier != sha256_of(config.classifier):
         other = "without a classifier" if detector.combined is None else "with another classifier"
         raise ValueError(
             f"--classifier {config.classifier}: {config.model} was trained {other}, so no threshold is known for the "

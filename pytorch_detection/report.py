@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, decoded, pictures, runtime
+from cxr import checkpoints, cli, pictures, reading, runtime
+from cxr.files import sha256_of, write_atomically
 from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, plots, rsna_dataset
-from pytorch_detection.detector import Array, Detector, Rule, choose_rule, file_hash, load_model
+from pytorch_detection.detector import Array, Detector, Rule, choose_rule, load_model
 from pytorch_detection.model import TASK
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
     if classifier is not None and config.classifier is not None:
         extra = opinions(classifier, data, data.validation, "validation", config, run)
         combined, chosen["rsna_score_with_classifier"] = choose_rule(found, truths, extra)
-        hashed = file_hash(config.classifier)
+        hashed = sha256_of(config.classifier)
     detector = Detector(detector.model, config.flip_average, rule, combined, hashed)
     if run.is_main:
         detector.save(
@@ -99,7 +100,7 @@ def opinions(
         ValueError: a file is no longer what the run began with.
     """
     paths = [exam.path for exam in data.of(indices)]
-    store = decoded.decode(
+    store = reading.decode_once(
         paths,
         classifier.store_size,
         config.out_dir / "decoded",
@@ -143,7 +144,7 @@ def held_out_report(
         )
     path = config.out_dir / "held_out_report.json"
     text = json.dumps(result, indent=2, allow_nan=False)
-    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\nheld-out exams, read once:\n{format_report(result)}\n\nreport: {path}")
     draw(config.images_dir, data, boxes, scores, truths, threshold)
     print(f"pictures: {config.images_dir}")

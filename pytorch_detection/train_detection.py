@@ -9,6 +9,7 @@ torchrun the batch is divided among the processes.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from pytorch_detection.model import (
     Detection,
     GreyFasterRCNN,
     Losses,
+    Target,
     construct,
 )
 from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
@@ -70,7 +72,7 @@ class TrainConfig:
     classifier: Path | None = cli.flag(None, help="choose also how boxes are cut when this model multiplies scores")
     seed: int = cli.flag(0, help="decides the split, the start and every random draw")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where the device is faster in it")
+    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
@@ -120,6 +122,26 @@ def total_loss(losses: Losses, config: TrainConfig) -> Tensor:
     return torch.stack(weighted).sum()
 
 
+def batch_losses(network: nn.Module, images: Tensor, targets: Sequence[Target], run: runtime.Runtime) -> Losses:
+    """The parts of the loss of ``images`` float32 [B, 1, S, S], in the precision of ``run``."""
+    with run.autocast():
+        return network(images.contiguous(memory_format=torch.channels_last), targets)
+
+
+def with_faster_precision(
+    model: GreyFasterRCNN, data: Data, config: TrainConfig, run: runtime.Runtime
+) -> runtime.Runtime:
+    """``run`` in the precision in which ``model`` trains faster, if ``config`` leaves the choice."""
+    stored, targets = batch_of(data, data.train[: runtime.trial_images(config.size)], run)
+    images = as_input(stored)
+    return runtime.with_faster_precision(
+        run,
+        config.precision,
+        model,
+        lambda network, trial: total_loss(batch_losses(network, images, targets, trial), config),
+    )
+
+
 def train_one_epoch(
     learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> dict[str, float]:
@@ -138,8 +160,7 @@ def train_one_epoch(
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
         images, targets = augmented(stored, targets, generator, calm)
-        with run.autocast():
-            losses = learner.stepper(images.contiguous(memory_format=torch.channels_last), targets)
+        losses = batch_losses(learner.stepper, images, targets, run)
         loss = total_loss(losses, config)
         values = {"loss": loss.item(), **{name: part.item() for name, part in losses.items()}}
         if not np.isfinite(values["loss"]):
@@ -219,6 +240,10 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if state is not None:
         learner.restore(state)
         start, best = state["epoch"], state["best"]
+        run = runtime.as_begun(run, state)
+    else:
+        run = with_faster_precision(learner.model, data, config, run)
+    about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
         if not config.resume:
             resume.make_way(config.out_dir, ("last.pth", "best_weights.pth"), "held_out_report.json")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr import augment, decoded, runtime
+from cxr import augment, reading, runtime
 from cxr.squares import Squares
 from pytorch_detection import rsna_dataset
 from pytorch_detection.model import Target
@@ -59,7 +59,7 @@ def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
     """
     exams = rsna_dataset.read_exams(config.data_dir, allow_missing=config.allow_missing, progress=run.is_main)
     parts = rsna_dataset.split(exams, config.seed)
-    store = decoded.decode(
+    store = reading.decode_once(
         [exam.path for exam in exams],
         config.size,
         config.out_dir / "decoded",

@@ -3,7 +3,6 @@
 import io
 import random
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -185,26 +184,7 @@ def dicoms() -> list[Sample]:
     return found
 
 
-# -------------------------------------------------------------------------------------------- checkpoints and tables
-
-PICKLE_WORDS = (b"cos\nsystem\n", b"cbuiltins\nexec\n", b"ctorch\nUntypedStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"\x85R", b"\x93", b"\x81", b"b", b"Q", b"(", b"t", b"}", b"u", b".", b"h\0", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x80\4")  # fmt: skip
-
-
-def checkpoints(content: bytes) -> list[Sample]:
-    """``content`` of a checkpoint as a whole, and its pickle in an archive of right checksums."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = [(member.filename, archive.read(member)) for member in archive.infolist()]
-
-    def close(pickled: bytes) -> bytes:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, record in members:
-                archive.writestr(name, pickled if name.endswith("data.pkl") else record)
-        return file.getvalue()
-
-    pickled = next(record for name, record in members if name.endswith("data.pkl"))
-    return [Sample(content, (b"PK\3\4", b"PK\1\2", b"PK\5\6")), Sample(pickled, PICKLE_WORDS, close)]
-
+# -------------------------------------------------------------------------------------------------------------- tables
 
 CELLS = (b",", b"\n", b'"', b"\r", b"\0", b"nan", b"1e999", b"-1", b"9" * 400, b"=cmd()", b",,,,,,,,", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\x9d\x89")  # fmt: skip
 

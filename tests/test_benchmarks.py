@@ -26,7 +26,7 @@ from benchmarks import (
     run_all,
     scale,
 )
-from cxr import decoded, pixels
+from cxr import reading
 from pytorch_classification import predict_classification
 from pytorch_detection import predict_detection, rsna_dataset
 
@@ -77,12 +77,12 @@ def test_the_line_of_a_ratio_is_read_as_it_was_written():
 
 def test_generated_files_are_of_the_sizes_of_the_real_ones(tmp_path):
     generated.write_dicoms([tmp_path / "1.dcm"])
-    assert pixels.read_grey(tmp_path / "1.dcm").shape == (1024, 1024)
+    assert reading.read_grey(tmp_path / "1.dcm").shape == (1024, 1024)
     folder = generated.write_chest_xray(tmp_path / "data", 4)
     files = sorted((folder / "train").rglob("*.jpeg"))
     assert len({path.read_bytes() for path in files}) == 4
     for path in files:
-        height, width = pixels.read_grey(path).shape
+        height, width = reading.read_grey(path).shape
         assert 700 <= height < 1500 and 1000 <= width < 2000
 
 
@@ -187,7 +187,7 @@ def test_a_grown_data_set_holds_each_exam_as_often_with_patients_of_its_own(tmp_
     assert [exam.path for exam in exams] == paths and len(exams) == 54
     assert sum(bool(exam.boxes_xyxy) for exam in exams) == 3 * 4 and len({exam.patient for exam in exams}) == 3 * 9
     rsna_sized.write_store(paths, 16, tmp_path / "decoded")
-    store = decoded.decode(paths, 16, tmp_path / "decoded", name="exams", progress=False)
+    store = reading.decode_once(paths, 16, tmp_path / "decoded", name="exams", progress=False)
     assert store.readable.all() and store.sizes.tolist() == [[1024, 1024]] * 54 and not store.images.any()
 
 
@@ -213,7 +213,7 @@ def test_run_all_collects_the_ratios_and_tells_what_failed(command, monkeypatch,
     assert ended.code == 1 and ended.out.endswith("; failed: bad.py\n")
     assert re.search(r"good\.py +a / b --short +2\.000  \(1\.000 to 3\.000\)", ended.out)
     written = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert written["machine"]["cores"] == decoded.cores()
+    assert written["machine"]["cores"] == reading.cores()
     assert written["results"][0]["ratios"] == [{"what": "a / b --short", "median": 2, "low": 1, "high": 3}]
 
 

@@ -415,6 +415,20 @@ def test_explaining_changes_no_answer(classifier, processor, squares):
     assert np.array_equal(classifier.log_odds(squares, processor), before)
 
 
+def test_one_look_gives_the_probability_and_the_explanation(classifier, processor, squares):
+    probabilities, maps = classifier.judge(squares, processor)
+    assert np.allclose(probabilities, classifier.probabilities(squares, processor), rtol=0, atol=1e-6)
+    assert np.array_equal(maps, classifier.explain(squares, processor))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_explaining_leaves_the_network_as_it_was(classifier, processor, squares, wanted):
+    classifier.model.requires_grad_(wanted)
+    classifier.explain(squares, processor)
+    assert {parameter.requires_grad for parameter in classifier.model.parameters()} == {wanted}
+    assert all(parameter.grad is None for parameter in classifier.model.parameters())
+
+
 def test_an_explanation_points_at_what_the_answer_hangs_on(processor):
     """A network that counts bright pixels in the left half of its last map, asked about a picture bright there."""
 

@@ -22,7 +22,6 @@ from pytorch_detection.detector import (
     as_input,
     choose_gate,
     choose_rule,
-    file_hash,
     find_boxes,
     fuse,
 )
@@ -556,8 +555,3 @@ def test_model_files_that_no_training_writes_are_refused(damage, message, networ
     checkpoints.save(tmp_path / "some.pth", task=TASK, **state)
     with pytest.raises(ValueError, match=rf"some\.pth: .*{message}"):
         Detector.load(tmp_path / "some.pth", processor)
-
-
-def test_a_classifier_is_known_by_the_content_of_its_file(tmp_path):
-    (tmp_path / "file").write_bytes(b"abc")
-    assert file_hash(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -16,9 +16,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from cxr import dicom, dicom_elements
-from cxr.greyscale import GreyScale, Lut, Window, full_range, look_up
-from cxr.pixels import UnreadableImage, read_grey, read_square
+from cxr.reading import UnreadableImage, dicom, dicom_elements, read_grey, read_square
+from cxr.reading.greyscale import GreyScale, Lut, Window, full_range, look_up
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
@@ -631,7 +630,7 @@ def test_a_file_of_nothing_but_elements_is_given_up(tmp_path, monkeypatch):
 
 def test_reading_a_jpeg_dicom_imports_no_pydicom(tmp_path):
     path = save(tmp_path / "a.dcm", VARIANTS["JPEG Baseline"][0])
-    code = f"import sys; from pathlib import Path; from cxr.pixels import read_grey; read_grey(Path({str(path)!r}))"
+    code = f"import sys; from pathlib import Path; from cxr.reading import read_grey; read_grey(Path({str(path)!r}))"
     command = [sys.executable, "-c", code + "; print('pydicom' in sys.modules)"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
 

@@ -26,8 +26,8 @@ from test_dicom import (
     save,
 )
 
-from cxr.greyscale import GreyScale, Window, full_range
-from cxr.pixels import UnreadableImage, read_grey, read_square
+from cxr.reading import UnreadableImage, read_grey, read_square
+from cxr.reading.greyscale import GreyScale, Window, full_range
 
 TWELVE = ramp(12)
 WINDOW = {"WindowCenter": "1500", "WindowWidth": "2000"}

@@ -3,11 +3,9 @@
 Each case hangs on its kind and number alone, which are in its file's name.
 """
 
-import io
 import json
 import logging
 import os
-import random
 import subprocess
 import sys
 import time
@@ -23,16 +21,13 @@ import tiny_detection
 import torch
 from bombs import BOMBS, LARGE
 
-from cxr import checkpoints, pixels, reading
-from cxr.decoded import cores
+from cxr import reading
+from cxr.files import sha256_of
+from cxr.reading import cores
 from cxr.text import one_line
-from pytorch_classification import model as classification
-from pytorch_classification.model import Classifier
 from pytorch_classification.pointing_game import read_boxes
-from pytorch_detection import weights
-from pytorch_detection.detector import Detector, Rule, file_hash
+from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
-from pytorch_detection.predict_detection import boxes_in
 from pytorch_detection.rsna_dataset import CLASS_INFO, LABELS, MAPPING, read_exams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +103,7 @@ def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path, kind, times,
                     continue
                 assert read.image.shape == (36, 36) and read.image.dtype == np.uint8
                 # What a picture of the answer is drawn from; it would take the other answers with it.
-                assert pixels.read_grey(read.path).shape == (read.height, read.width), read.path
+                assert reading.read_grey(read.path).shape == (read.height, read.width), read.path
     assert warned == [] and capfd.readouterr().err == ""
     assert 0.2 * len(paths) < refused < len(paths)  # damage that is always seen, or never, tries nothing
 
@@ -120,8 +115,8 @@ def test_a_bomb_is_refused_soon(tmp_path, name):
     path.write_bytes(make())
     assert path.stat().st_size < 30 * 2**20
     with within_bounds() as check:
-        with pytest.raises(pixels.UnreadableImage, match=reason):
-            pixels.read_square(path, 36)
+        with pytest.raises(reading.UnreadableImage, match=reason):
+            reading.read_square(path, 36)
         check(name)
 
 
@@ -134,111 +129,6 @@ def test_a_folder_of_pictures_as_large_as_they_may_be_leaves_memory_free(tmp_pat
     with within_bounds():
         (batch,) = reading.read_ahead(sorted(tmp_path.iterdir()), 36, 32)
     assert [read.error for read in batch] == [""] * 2 * len(LARGE)
-
-
-# --------------------------------------------------------------------------------------------------------- checkpoints
-
-
-def thin(state: dict) -> bytes:
-    """A checkpoint of ``state`` whose tensors share the bytes of the largest, so that it is small."""
-    largest = max(tensor.numel() for tensor in state["model"].values())
-    shared = torch.zeros(largest, dtype=torch.uint8)
-    views = {name: shared[: tensor.numel()].view(tensor.shape) for name, tensor in state["model"].items()}
-    return saved({**state, "model": views})
-
-
-def saved(state: object) -> bytes:
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Files of a classifier and of a detector that was trained with it; both have learnt nothing."""
-    folder = tmp_path_factory.mktemp("models")
-    tiny_detection.write_classifier(folder / "classification.pth")
-    torch.manual_seed(0)
-    network = construct(Architecture("resnet18", 64, False, True))
-    rules = Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05)
-    Detector(network, False, *rules, file_hash(folder / "classification.pth")).save(folder / "detection.pth")
-    return folder
-
-
-def ask_classifier(path, run):
-    return Classifier.load(path, run).probabilities(np.zeros((1, 36, 36), np.uint8), run)
-
-
-def ask_detector(path, run):
-    found = Detector.load(path, run)
-    read = reading.Read(path, np.zeros((found.size, found.size), np.uint8), 50, 50, "")
-    return boxes_in(found, None, [(read, read)], run)
-
-
-ASK = {"classification": ask_classifier, "detection": ask_detector}
-START = {
-    "classification": lambda path: classification.build(str(path)),
-    "detection": lambda path: weights.build(str(path), "resnet18", 64, image_head=True),
-}
-
-
-def try_checkpoint(path, content, ways, check):
-    """How many of ``ways`` refuse it."""
-    path.write_bytes(content)
-    refused = 0
-    for way in ways:
-        try:
-            way(path)
-        except (ValueError, OSError) as error:
-            refusal(error, path)
-            refused += 1
-        check(path)
-    path.unlink()
-    return refused
-
-
-@cases
-@pytest.mark.parametrize("task", ASK)
-def test_damaged_checkpoints_are_read_or_refused_in_one_line(tmp_path, models, processor, task, times, capfd):
-    samples = mutations.checkpoints(thin(checkpoints.load(models / f"{task}.pth", task=task)))
-    ways = (lambda path: ASK[task](path, processor), START[task])
-    with within_bounds() as check:
-        refused = sum(
-            try_checkpoint(tmp_path / f"{task}-{number}.pth", content, ways, check)
-            for number, content in enumerate(mutations.damaged(samples, 12 * times, task))
-        )
-    assert capfd.readouterr().err == ""
-    assert 0.2 < refused / (2 * 12 * times) <= 1
-
-
-ODD = (
-    None, True, -1, 0, 3, 2**70, -0.0, 1e308, 5e-324, float("nan"), float("inf"), "", "x\n\x1b[31m", "y" * 10**5,
-    [], {}, [[[]]], {"a": {"b": 1}}, (1, 2), torch.zeros(0), torch.zeros(2, 2), torch.tensor(float("nan")),
-    torch.ones(3, dtype=torch.bool), torch.full((64, 1, 7, 7), 1e38), torch.zeros(64, 3, 7, 7, dtype=torch.bool),
-)  # fmt: skip
-
-
-def odd(state: dict, chance: random.Random) -> dict:
-    """``state`` with something strange at a place chosen at random."""
-    key = chance.choice(list(state))
-    inner = state[key]
-    if isinstance(inner, dict) and inner and chance.random() < 0.85:
-        return {**state, key: odd(inner, chance)}
-    rest = {name: value for name, value in state.items() if name != key}
-    return chance.choice((rest, {**rest, f"{key}.x": inner}, {**state, 7: inner}, *[{**state, key: chance.choice(ODD)}] * 7))  # fmt: skip
-
-
-@cases
-@pytest.mark.parametrize("task", ASK)
-def test_checkpoints_of_odd_values_are_read_or_refused_in_one_line(tmp_path, models, processor, task, times, capfd):
-    state = torch.load(io.BytesIO(thin(checkpoints.load(models / f"{task}.pth", task=task))), weights_only=True)
-    ways = (lambda path: ASK[task](path, processor), START[task])
-    with within_bounds() as check, np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        for number in range(8 * times):
-            content = saved(odd(state, random.Random(f"{task} {number}")))
-            try_checkpoint(tmp_path / f"{task}-odd-{number}.pth", content, ways, check)
-    assert capfd.readouterr().err == ""
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -308,8 +198,20 @@ def watched(command: list, limit: float) -> tuple[int | None, str, str, int]:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory, models):
-    """Arguments of predictions, fifty for each task."""
+def models(tmp_path_factory):
+    """Files of a classifier and of a detector that was trained with it; both have learnt nothing."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny_detection.write_classifier(folder / "classification.pth")
+    torch.manual_seed(0)
+    network = construct(Architecture("resnet18", 64, False, True))
+    rules = Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05)
+    Detector(network, False, *rules, sha256_of(folder / "classification.pth")).save(folder / "detection.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Arguments of predictions, some forty for each task."""
     folder = tmp_path_factory.mktemp("hostile")
     found = []
     for task in SCRIPTS:
@@ -329,35 +231,23 @@ def hostile(tmp_path_factory, models):
                 for index, content in enumerate(mutations.damaged(make(), 8, f"{task} {number} {kind}")):
                     (many / f"{kind}-{index}.png").write_bytes(content)
             found.append((task, ["--image", many, *["--json"] * (number % 2)]))
-        good = folder / f"{task}.png"
-        good.write_bytes(mutations.pngs()[0].inner)
-        state = checkpoints.load(models / f"{task}.pth", task=task)
-        samples = mutations.checkpoints(thin(state))
-        contents = list(mutations.damaged(samples, 4, f"{task} process"))
-        contents += [saved(odd(state, random.Random(f"{task} process {number}"))) for number in range(4)]
-        for number, content in enumerate(contents):
-            path = folder / f"{task}-{number}.pth"
-            path.write_bytes(content)
-            flag = "--classifier" if task == "detection" and number % 4 == 3 else "--model"
-            found.append((task, ["--image", good, flag, path]))
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_whole_processes_answer_or_refuse_hostile_files(hostile, models, tmp_path):
-    assert len(hostile) == 100
     good = tmp_path / "good.png"
     good.write_bytes(mutations.pngs()[0].inner)
 
     def run(number, task, arguments, limit=600.0):
         out_dir = tmp_path / f"out-{number}"
-        chosen = [] if "--model" in arguments else ["--model", models / f"{task}.pth"]
         command = [
             sys.executable,
             ROOT / SCRIPTS[task],
             *arguments,
-            *chosen,
+            "--model",
+            models / f"{task}.pth",
             "--output-dir",
             out_dir,
             "--device",

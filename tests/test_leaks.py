@@ -9,7 +9,7 @@ import pytest
 import tiny_detection
 from killing import assert_same_state
 
-from cxr import checkpoints, metrics
+from cxr import checkpoints, metrics, reading
 from pytorch_classification import train_classification
 from pytorch_classification.model import Classifier
 from pytorch_detection import report, train_detection
@@ -140,7 +140,7 @@ def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, pr
     """Scoring looks at no more than the answers and the labels that it is given."""
     chance = np.random.default_rng(0)
     paths = sorted((trained.config.data_dir / "train").rglob("*.jpeg"))
-    images = np.stack([train_classification.decoded.pixels.read_square(path, 36)[0] for path in paths])
+    images = np.stack([reading.read_square(path, 36)[0] for path in paths])
     labels = np.array([int(path.parent.name == "PNEUMONIA") for path in paths])
     classifier = Classifier.load(trained.config.model_file, processor)
     probabilities = classifier.probabilities(images, processor)

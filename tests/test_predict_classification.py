@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr import checkpoints, metrics, pixels, reading
+from cxr import checkpoints, metrics, reading
 from pytorch_classification import predict_classification as prediction
 from pytorch_classification.model import TASK, Classifier
 from pytorch_classification.predict_classification import Answer
@@ -73,7 +73,7 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
     ended = predict(film)
     sentence, picture = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
-    square, _ = pixels.read_square(film, 36)
+    square, _ = reading.read_square(film, 36)
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
     assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
@@ -194,7 +194,7 @@ def save_dicom(grey, path):
 
 
 def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path):
-    grey = pixels.read_grey(film)
+    grey = reading.read_grey(film)
     Image.fromarray(grey).save(tmp_path / "chest.png")
     Image.fromarray(grey).save(tmp_path / "chest.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")
@@ -212,7 +212,7 @@ def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tm
     from highdicom.sr import srread
     from pydicom import dcmread
 
-    save_dicom(pixels.read_grey(film), tmp_path / "chest.dcm")
+    save_dicom(reading.read_grey(film), tmp_path / "chest.dcm")
     ended = predict(tmp_path / "chest.dcm", film, "--dicom-output", tmp_path / "pacs", *form)
     assert ended.code == 0, ended.err
     sentence = f"2 DICOM documents in {tmp_path / 'pacs'}; 1 files are not DICOM and got none"
@@ -229,7 +229,7 @@ def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tm
 
 
 def test_without_pictures_a_pacs_gets_the_report_alone(predict, film, tmp_path):
-    save_dicom(pixels.read_grey(film), tmp_path / "chest.dcm")
+    save_dicom(reading.read_grey(film), tmp_path / "chest.dcm")
     ended = predict(tmp_path / "chest.dcm", "--no-grad-cam", "--json", "--dicom-output", tmp_path / "pacs")
     assert len(json.loads(ended.out)["images"]) == 1
     (report,) = (tmp_path / "pacs").iterdir()

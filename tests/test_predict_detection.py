@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
 
-from cxr import checkpoints, pixels, reading
+from cxr import checkpoints, reading
 from cxr.reading import Read
 from pytorch_classification.model import Classifier
 from pytorch_detection import predict_detection
@@ -41,14 +41,14 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, classifier):
     """A finished detector that has learnt nothing but gives out some boxes, alone and with the classifier."""
-    from pytorch_detection.detector import file_hash
+    from cxr.files import sha256_of
 
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, False, True))
     with torch.no_grad():
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
     path = tmp_path_factory.mktemp("detector") / "best.pth"
-    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), file_hash(classifier)).save(path)
+    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), sha256_of(classifier)).save(path)
     return path
 
 
@@ -216,10 +216,8 @@ def test_many_images_are_a_table_with_a_row_for_each_box(model, images, tmp_path
 
 def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, processor):
     """From the file to the table and from the store to the rule: the same boxes."""
-    from cxr import decoded
-
     command(main, "--image", *images, "--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
-    store = decoded.decode(images, 64, tmp_path / "store", name="exams", progress=False)
+    store = reading.decode_once(images, 64, tmp_path / "store", name="exams", progress=False)
     detector = Detector.load(model, processor)
     boxes, scores = detector.rule.apply(detector.find(store.images, processor))
     rows = table(tmp_path / "predictions.csv")
@@ -299,7 +297,7 @@ def test_an_image_has_the_same_boxes_alone_among_many_in_any_order_by_any_number
 
 
 def test_formats_of_the_same_pixels_have_the_same_boxes(answers, images, tmp_path):
-    grey = pixels.read_grey(images[1])
+    grey = reading.read_grey(images[1])
     Image.fromarray(grey).save(tmp_path / "exam.png")
     Image.fromarray(grey).save(tmp_path / "exam.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "exam16.png")
@@ -397,8 +395,8 @@ def test_a_classifier_multiplies_scores_and_has_its_own_rule(model, classifier, 
     ended = command(main, "--image", *images, "--classifier", classifier, *arguments)
     result = json.loads(ended.out)
     assert ended.code == 0 and result["threshold"] == 0.05
-    small = np.stack([pixels.read_square(path, 36)[0] for path in images])
-    large = np.stack([pixels.read_square(path, 64)[0] for path in images])
+    small = np.stack([reading.read_square(path, 36)[0] for path in images])
+    large = np.stack([reading.read_square(path, 64)[0] for path in images])
     extra = Classifier.load(classifier, processor).probabilities(small, processor)
     detector = Detector.load(model, processor)
     _, scores = detector.combined.apply(detector.find(large, processor), extra)

@@ -16,7 +16,7 @@ from killing import (
     start,
 )
 
-from cxr import checkpoints, cli, resume, runtime
+from cxr import checkpoints, cli, resume, runlog, runtime
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,25 @@ def test_a_run_stopped_between_its_log_and_its_checkpoint_forgets_the_epoch_and_
         file.write('{"epoch": 3, "tr')  # and a line that a kill cut short
     script.train(replace(config, resume=True))
     assert_same_run(script, whole.config, config, pictures=False)
+
+
+def test_a_run_that_chose_bf16_for_itself_goes_on_in_it(monkeypatch, script, data, folder, without_pictures, capsys):
+    """Whatever a new trial would say: two epochs and their report, of a whole run and of one stopped in between."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
+    monkeypatch.setattr(runtime, "_bf16_speedup", lambda step: 1.8)
+    one, other = (script.settings(data, folder / name, precision="auto", epochs=2) for name in ("one", "other"))
+    printed = script.train(one) or capsys.readouterr().out
+    assert "bf16 (bf16 is 1.80 times as fast as fp32)" in printed
+    log = runlog.append
+    monkeypatch.setattr(runlog, "append", lambda path, record: 1 / (2 - record["epoch"]) and log(path, record))
+    with pytest.raises(ZeroDivisionError):
+        script.train(other)
+    monkeypatch.setattr(runlog, "append", log)
+    monkeypatch.setattr(runtime, "_bf16_speedup", lambda step: 1.0)
+    script.train(replace(other, resume=True))
+    state = script.load(other.out_dir / "last.pth")
+    assert (state["bf16"], state["bf16_speedup"]) == (True, 1.8)
+    assert_same_run(script, one, other, pictures=False)
 
 
 def test_another_seed_begins_with_other_weights():

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr import decoded
+from cxr import reading
 from pytorch_detection import rsna_dataset
 from pytorch_detection.rsna_dataset import (
     CLASS_INFO,
@@ -357,7 +357,7 @@ class TestIncompleteFolders:
         damaged.write_bytes(damaged.read_bytes()[:-1000])
         exams = read_exams(tmp_path)
         with pytest.raises(ValueError, match=r"1 of 3 images cannot be read: .*b\.dcm"):
-            decoded.decode([exam.path for exam in exams], 16, tmp_path, name="x", progress=False)
+            reading.decode_once([exam.path for exam in exams], 16, tmp_path, name="x", progress=False)
 
 
 class TestSplit:
@@ -435,7 +435,7 @@ class TestDataset:
         pixels = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE).astype(np.uint8)
         write_dicom(tmp_path / IMAGES / "b.dcm", pixels)
         exams = read_exams(tmp_path)
-        store = decoded.decode([exam.path for exam in exams], SIDE, tmp_path, name="x", progress=False)
+        store = reading.decode_once([exam.path for exam in exams], SIDE, tmp_path, name="x", progress=False)
         dataset = RsnaDetectionDataset(store.images, store.sizes, exams)
         assert len(dataset) == 3
         image, target = dataset[1]

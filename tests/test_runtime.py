@@ -84,24 +84,13 @@ def test_each_process_takes_its_own_gpu_and_one_too_many_is_refused(monkeypatch)
         runtime._device("cuda")
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "native", "gains"),
-    [
-        ({"avx512_bf16": True}, True, False),
-        ({"avx512_bf16": True, "amx_bf16": True}, True, True),
-        ({"bf16": True}, True, True),
-        ({"avx2": True}, False, False),
-    ],
-)
-def test_bf16_is_taken_where_the_cpu_gains_by_it_and_refused_where_it_has_none(
-    monkeypatch, capabilities, native, gains
-):
+@pytest.mark.parametrize("capabilities", [{"avx512_bf16": True}, {"amx_bf16": True}, {"bf16": True}, {"avx2": True}])
+def test_bf16_is_refused_on_a_cpu_without_its_instructions(monkeypatch, capabilities):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    with runtime.start("cpu", "auto", seed=0) as run:
-        assert run.bf16 is gains
-    with runtime.start("cpu", "fp32", seed=0) as run:
-        assert run.bf16 is False
-    if native:
+    for precision in ("fp32", "auto"):  # auto waits for a trial
+        with runtime.start("cpu", precision, seed=0) as run:
+            assert run.bf16 is False
+    if "avx2" not in capabilities:
         with runtime.start("cpu", "bf16", seed=0) as run:
             assert run.bf16 is True
     else:
@@ -110,6 +99,64 @@ def test_bf16_is_taken_where_the_cpu_gains_by_it_and_refused_where_it_has_none(
             runtime.start("cpu", "bf16", seed=0),
         ):
             pass
+
+
+def with_trial(precision="auto", model=None, run=ALONE, loss_of=None):
+    return runtime.with_faster_precision(run, precision, model or torch.nn.Linear(1, 1), loss_of)
+
+
+@pytest.mark.parametrize(("speedup", "bf16"), [(1.8, True), (1.15, True), (1.14, False), (0.7, False)])
+def test_auto_takes_bf16_where_a_trial_shows_that_it_pays(monkeypatch, speedup, bf16):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(runtime, "_bf16_speedup", lambda step: speedup)
+    run = with_trial()
+    assert (run.bf16, run.bf16_speedup) == (bf16, speedup)
+    name = "bf16" if bf16 else "fp32"
+    assert str(run) == f"cpu, {name} (bf16 is {speedup:.2f} times as fast as fp32), 1 process"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "capabilities"),
+    [("auto", "cpu", {}), ("auto", "cuda", {"bf16": True}), ("fp32", "cpu", {"bf16": True})],
+)
+def test_nothing_is_tried_where_the_answer_is_known(monkeypatch, precision, device, capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    run = Runtime(torch.device(device), bf16=device == "cuda")
+    assert with_trial(precision, run=run) == run
+
+
+def test_a_trial_alternates_and_leaves_network_and_random_numbers_as_they_were(monkeypatch):
+    """On a clock that only the steps move: 3 seconds in float32, 2 in bfloat16, and 9 the first time."""
+    clock, steps = [0.0], []
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: clock[0])
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+
+    def loss_of(network, run):
+        with run.autocast():
+            loss = network(torch.rand(4, 3)).float().sum()
+        clock[0] += 9 if len(steps) < 2 else 2 if run.bf16 else 3
+        steps.append((network.training, run.bf16))
+        return loss
+
+    assert with_trial(model=model, loss_of=loss_of).bf16_speedup == 1.5
+    assert steps == [(True, False), (True, True)] * 3  # the first pair does not count, the second has used the time up
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training and all(parameter.grad is None for parameter in model.parameters())
+    found = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(found, torch.rand(1))
+
+
+def test_a_run_begun_in_bf16_goes_on_in_it_with_a_warning_where_it_is_slow(monkeypatch):
+    state = {"bf16": True, "bf16_speedup": 1.8}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
+    assert runtime.as_begun(ALONE, state) == Runtime(CPU, bf16=True, bf16_speedup=1.8)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    with pytest.warns(UserWarning, match="begun in bf16, which cpu can only emulate"):
+        assert runtime.as_begun(ALONE, state).bf16
 
 
 def test_autocast_computes_in_bf16_only_where_the_run_does():
@@ -206,6 +253,10 @@ def work_in_one_of_two(rank, port, folder):
             assert np.array_equal(runtime.gather(runtime.shard(rows, run), run), rows)
         assert runtime.gather_objects({"rank": rank}, run) == [{"rank": 0}, {"rank": 1}]
 
+        torch.cpu.get_capabilities = lambda: {"bf16": True}
+        runtime._bf16_speedup = lambda step: (1.0, 3.0)[rank]
+        assert with_trial(run=run).bf16_speedup == 1.0  # what rank 0 has measured
+
         model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(model.weight, rank + 5.0)
         together = runtime.distribute(model, run)
@@ -285,7 +336,7 @@ def test_provenance_names_versions_device_and_code_as_plain_values():
     assert record["torch"] == torch.__version__
     assert record["device"].startswith("cpu")
     assert (record["bf16"], record["processes"]) == (False, 1)
-    assert all(type(value) in (str, int, bool, type(None)) for value in record.values())
+    assert all(type(value) in (str, int, bool, float, type(None)) for value in record.values())
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

@@ -1,5 +1,6 @@
 """What a table may not be is tried where tables are used: tests of the RSNA folder and of the pointing game."""
 
+import csv
 import re
 import time
 from pathlib import Path
@@ -72,3 +73,53 @@ def test_a_missing_table_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "a.csv"))):
         tables.read_table(Path("a.csv"), ["path"], [])
+
+
+# --- written
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_csv_comes_back_as_it_was_written(tmp_path):
+    rows = [["흉부 사진.png", 0.25, "NORMAL", ""], ['a "quoted", name', "0.5", "", "first\nsecond line"]]
+    tables.write_csv(tmp_path / "new" / "a.csv", ("path", "probability", "class", "error"), iter(rows))
+    assert rows_of(tmp_path / "new" / "a.csv") == [
+        ["path", "probability", "class", "error"],
+        ["흉부 사진.png", "0.25", "NORMAL", ""],
+        ['a "quoted", name', "0.5", "", "first\nsecond line"],
+    ]
+    assert (tmp_path / "new" / "a.csv").read_bytes().startswith(b"path,probability,class,error\n\xed\x9d")
+
+
+@pytest.mark.parametrize(
+    "cell", ["=cmd()|' /C calc'!A0", "+1+cmd()", "-1+cmd()", "@SUM(A1)", "\t=cmd()", "\n=cmd()", '=HYPERLINK("x")']
+)
+def test_no_text_is_a_formula_to_a_spreadsheet(tmp_path, cell):
+    tables.write_csv(tmp_path / "a.csv", ("error",), [[cell]])
+    assert rows_of(tmp_path / "a.csv")[1] == ["'" + cell]
+
+
+def test_no_line_end_in_a_text_ends_the_row(tmp_path):
+    tables.write_csv(tmp_path / "a.csv", ("error", "next"), [["a\rb\r\nc\nd", 1], ["\r=cmd()", 2]])
+    assert rows_of(tmp_path / "a.csv")[1:] == [["a\nb\nc\nd", "1"], ["'\n=cmd()", "2"]]
+
+
+@pytest.mark.parametrize("cell", ["-0.5", "+3", "-1e-7", -0.5, 3, None, "0.9 10 20 30 40", "", "a=b"])
+def test_numbers_and_other_texts_stay_as_they_are(tmp_path, cell):
+    tables.write_csv(tmp_path / "a.csv", ("value", "next"), [[cell, "x"]])
+    assert rows_of(tmp_path / "a.csv")[1] == ["" if cell is None else str(cell), "x"]
+
+
+def test_a_csv_that_fails_half_way_leaves_the_old_one(tmp_path):
+    def rows():
+        yield ["new"]
+        raise ZeroDivisionError
+
+    (tmp_path / "a.csv").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        tables.write_csv(tmp_path / "a.csv", ("x",), rows())
+    assert (tmp_path / "a.csv").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

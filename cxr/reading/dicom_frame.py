@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from cxr import containers, raster
-from cxr.dicom_elements import DEFLATED, UNDEFINED_LENGTH, Element
+from cxr.reading import containers, raster
+from cxr.reading.dicom_elements import DEFLATED, UNDEFINED_LENGTH, Element
 
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
 _JPEG_BASELINE, _JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"

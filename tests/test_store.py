@@ -1,4 +1,3 @@
-import ast
 import hashlib
 import os
 import shutil
@@ -12,7 +11,8 @@ import pytest
 from PIL import Image
 from small_disk import largest_file, limits_files, small_disk
 
-from cxr import decoded, pixels
+from cxr import reading
+from cxr.reading import radiograph, store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,18 +34,18 @@ def paths(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the files decoded so far."""
-    names, read_square = [], pixels.read_square
+    names, read_square = [], radiograph.read_square
 
     def counted(path, size):
         names.append(path.name)
         return read_square(path, size)
 
-    monkeypatch.setattr(pixels, "read_square", counted)
+    monkeypatch.setattr(radiograph, "read_square", counted)
     return names
 
 
 def decode(paths, size=16, **options):
-    return decoded.decode(paths, size, paths[0].parents[1] / "store", name="train", progress=False, **options)
+    return reading.decode_once(paths, size, paths[0].parents[1] / "store", name="train", progress=False, **options)
 
 
 def stored(paths):
@@ -60,7 +60,7 @@ def test_it_holds_what_read_square_gives_in_the_order_of_the_paths(paths):
     assert found.images.shape == (6, 16, 16)
     assert (found.images.dtype, found.sizes.dtype, found.readable.dtype) == (np.uint8, np.int32, bool)
     for index, path in enumerate(paths):
-        image, size = pixels.read_square(path, 16)
+        image, size = reading.read_square(path, 16)
         assert np.array_equal(found.images[index], image)
         assert tuple(found.sizes[index]) == size
         assert found.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -87,13 +87,13 @@ def test_a_name_that_is_no_text_is_decoded(paths):
 
 def test_no_paths_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no train images to decode"):
-        decoded.decode([], 16, tmp_path, name="train")
+        reading.decode_once([], 16, tmp_path, name="train")
 
 
 def test_progress_is_shown_when_it_is_wanted(paths, capsys):
     decode(paths)
     assert capsys.readouterr() == ("", "")
-    decoded.decode(paths, 20, paths[0].parents[1] / "store", name="train")
+    reading.decode_once(paths, 20, paths[0].parents[1] / "store", name="train")
     out, err = capsys.readouterr()
     assert out == ""
     assert "decoding train" in err
@@ -140,7 +140,7 @@ def test_a_changed_file_or_list_is_decoded_anew_and_the_old_store_goes(paths, re
     reads.clear()
     found = decode(paths)
     assert sorted(reads) == sorted(path.name for path in paths)
-    assert np.array_equal(found.images[2], pixels.read_square(paths[2], 16)[0])
+    assert np.array_equal(found.images[2], reading.read_square(paths[2], 16)[0])
     assert len(stored(paths)) == len(before) == 2  # the store and its lock
     assert stored(paths) != before
 
@@ -148,7 +148,7 @@ def test_a_changed_file_or_list_is_decoded_anew_and_the_old_store_goes(paths, re
 def test_another_size_or_name_has_a_store_of_its_own(paths, reads):
     decode(paths)
     decode(paths, size=20)
-    decoded.decode(paths, 16, paths[0].parents[1] / "store", name="test", progress=False)
+    reading.decode_once(paths, 16, paths[0].parents[1] / "store", name="test", progress=False)
     assert len(reads) == 3 * len(paths)
     decode(paths)
     decode(paths, size=20)
@@ -156,44 +156,24 @@ def test_another_size_or_name_has_a_store_of_its_own(paths, reads):
     assert decode(paths, size=20).images.shape == (6, 20, 20)
 
 
-def test_changed_code_decodes_anew(paths, reads, monkeypatch):
+def test_changed_code_of_the_reading_folder_decodes_anew(paths, reads, monkeypatch):
     code = paths[0].parents[1] / "code"
-    shutil.copytree(ROOT / "cxr", code)
-    monkeypatch.setattr(decoded, "__file__", str(code / "decoded.py"))
+    shutil.copytree(ROOT / "cxr" / "reading", code)
+    monkeypatch.setattr(store, "__file__", str(code / "store.py"))
     decode(paths)
-    for name in decoded._DECODING_CODE:
+    for change in ("raster.py", "new.py"):
         reads.clear()
-        with (code / name).open("a") as file:
+        with (code / change).open("a") as file:
             file.write("# changed\n")
         decode(paths)
-        assert len(reads) == len(paths), name
-    (code / "cli.py").write_text("# has no part in it")
-    reads.clear()
-    decode(paths)
-    assert reads == []
-
-
-def test_every_module_between_a_file_and_its_square_counts_as_such():
-    """First-party imports, followed from pixels.py."""
-    found, waiting = set(), ["pixels"]
-    while waiting:
-        module = waiting.pop()
-        if module in found:
-            continue
-        found.add(module)
-        for node in ast.walk(ast.parse((ROOT / "cxr" / f"{module}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "cxr":
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cxr."):
-                waiting.append(node.module.removeprefix("cxr."))
-    assert {f"{module}.py" for module in found} | {"decoded.py"} == set(decoded._DECODING_CODE)
+        assert len(reads) == len(paths), change
 
 
 @pytest.mark.parametrize("package", ["Pillow", "pylibjpeg"])
 def test_another_version_of_a_decoder_decodes_anew(paths, reads, monkeypatch, package):
     decode(paths)
-    version = decoded.metadata.version
-    monkeypatch.setattr(decoded.metadata, "version", lambda name: "99" if name == package else version(name))
+    version = store.metadata.version
+    monkeypatch.setattr(store.metadata, "version", lambda name: "99" if name == package else version(name))
     decode(paths)
     assert len(reads) == 2 * len(paths)
 
@@ -237,7 +217,7 @@ def test_bad_files_are_left_out_on_demand_without_decoding_again(paths, reads):
     assert not found.images[1].any()
     assert found.sizes[1].tolist() == [0, 0]
     assert found.hashes[1] == ""
-    assert np.array_equal(found.images[2], pixels.read_square(paths[2], 16)[0])
+    assert np.array_equal(found.images[2], reading.read_square(paths[2], 16)[0])
 
 
 def test_a_mended_file_is_seen(paths):
@@ -250,15 +230,15 @@ def test_a_mended_file_is_seen(paths):
 
 
 def test_files_that_could_not_be_read_for_a_moment_only_do_not_stay_bad(paths, monkeypatch):
-    read_square, failed = pixels.read_square, set()
+    read_square, failed = radiograph.read_square, set()
 
     def busy(path, size):
         if path in paths[:2] and path not in failed:
             failed.add(path)
-            raise pixels.UnreadableImage(f"{path}: not now")
+            raise reading.UnreadableImage(f"{path}: not now")
         return read_square(path, size)
 
-    monkeypatch.setattr(pixels, "read_square", busy)
+    monkeypatch.setattr(radiograph, "read_square", busy)
     with pytest.raises(ValueError, match=r"3\.png: could not be read a moment ago but can now; start again"):
         decode(paths)
     assert decode(paths).readable.all()
@@ -279,20 +259,20 @@ def test_a_file_gone_since_it_was_listed_is_named(paths):
 
 
 def test_a_file_that_goes_during_decoding_is_named_and_no_store_is_left(paths, monkeypatch):
-    read_square = pixels.read_square
+    read_square = radiograph.read_square
 
     def vanish(path, size):
         paths[2].unlink(missing_ok=True)
         return read_square(path, size)
 
-    monkeypatch.setattr(pixels, "read_square", vanish)
+    monkeypatch.setattr(radiograph, "read_square", vanish)
     with pytest.raises(FileNotFoundError, match=r"5\.png"):
         decode(paths)
     assert stored(paths) == ["train-16px.lock"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(paths, monkeypatch):
-    read_square = pixels.read_square
+    read_square = radiograph.read_square
 
     def change(path, size):
         square = read_square(path, size)
@@ -300,7 +280,7 @@ def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(path
             path.write_bytes(paths[1].read_bytes())
         return square
 
-    monkeypatch.setattr(pixels, "read_square", change)
+    monkeypatch.setattr(radiograph, "read_square", change)
     with pytest.raises(ValueError, match=r"5\.png: changed while it was read; start again when it is complete"):
         decode(paths)
     assert stored(paths) == ["train-16px.lock"]
@@ -318,15 +298,15 @@ def test_an_interruption_leaves_no_store_and_does_not_wait_for_all_the_files(pat
                 raise KeyboardInterrupt
             yield item
 
-    monkeypatch.setattr(decoded, "tqdm", interrupted)
-    monkeypatch.setattr(decoded, "cores", lambda: 2)
-    read_square, pause = pixels.read_square, threading.Event()
+    monkeypatch.setattr(store, "tqdm", interrupted)
+    monkeypatch.setattr(store, "cores", lambda: 2)
+    read_square, pause = radiograph.read_square, threading.Event()
 
     def slow(path, size):
         pause.wait(0.005)
         return read_square(path, size)
 
-    monkeypatch.setattr(pixels, "read_square", slow)
+    monkeypatch.setattr(radiograph, "read_square", slow)
     with pytest.raises(KeyboardInterrupt):
         decode(many)
     assert len(reads) < 200
@@ -337,9 +317,10 @@ CHILD = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from cxr import decoded, pixels
+from cxr import reading
+from cxr.reading import radiograph
 folder, log, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-read_square, count = pixels.read_square, 0
+read_square, count = radiograph.read_square, 0
 def logged(path, size):
     global count
     count += 1
@@ -348,9 +329,9 @@ def logged(path, size):
     with log.open("a") as file:
         file.write(path.name + chr(10))
     return read_square(path, size)
-pixels.read_square = logged
+radiograph.read_square = logged
 input()
-found = decoded.decode(sorted(folder.glob("*.png")), 16, folder.parent / "store", name="train", progress=False)
+found = reading.decode_once(sorted(folder.glob("*.png")), 16, folder.parent / "store", name="train", progress=False)
 print(found.images.sum())
 """
 
@@ -401,10 +382,10 @@ def test_a_disk_too_small_is_told_before_anything_is_decoded(paths, reads, monke
         with pytest.raises(
             OSError, match=r"cannot write .*disk.*\.npy\.\w+: No space .*; 6\.0 MiB are needed, .* are free"
         ):
-            decoded.decode(paths, 1024, disk, name="train", progress=False)
+            reading.decode_once(paths, 1024, disk, name="train", progress=False)
         assert reads == []
         assert [path.name for path in disk.iterdir()] == ["train-1024px.lock"]
-        assert decoded.decode(paths, 64, disk, name="train", progress=False).readable.all()
+        assert reading.decode_once(paths, 64, disk, name="train", progress=False).readable.all()
 
 
 @limits_files
@@ -420,20 +401,20 @@ def test_a_store_larger_than_a_file_may_be_is_told(paths, reads):
 
 def test_the_old_store_makes_room_for_the_new_one(paths):
     with small_disk(paths[0].parents[1], 200) as disk:
-        decoded.decode(paths, 150, disk, name="train", progress=False)  # 132 KiB
+        reading.decode_once(paths, 150, disk, name="train", progress=False)  # 132 KiB
         change_time(paths)
-        assert decoded.decode(paths, 150, disk, name="train", progress=False).readable.all()
+        assert reading.decode_once(paths, 150, disk, name="train", progress=False).readable.all()
 
 
 def test_a_folder_that_cannot_be_made_is_named(paths, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file") as caught:
-        decoded.decode(paths, 16, tmp_path / "file" / "store", name="train", progress=False)
+        reading.decode_once(paths, 16, tmp_path / "file" / "store", name="train", progress=False)
     assert str(tmp_path / "file") in str(caught.value)
 
 
 def test_there_is_at_least_one_core(monkeypatch):
-    assert 1 <= decoded.cores() <= os.cpu_count()
+    assert 1 <= reading.cores() <= os.cpu_count()
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert decoded.cores() == 1
+    assert reading.cores() == 1

@@ -17,20 +17,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import checkpoints, pixels
+from cxr import files
+from cxr.reading import radiograph
 
-# The modules between a file and its square; a change in any of them rebuilds the store.
-_DECODING_CODE = (
-    "decoded.py",
-    "pixels.py",
-    "containers.py",
-    "raster.py",
-    "room.py",
-    "greyscale.py",
-    "dicom.py",
-    "dicom_elements.py",
-    "dicom_frame.py",
-)
 # The packages that decode: another version may give other pixels, a new one may read what could not be read.
 _DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 _SHOWN = 10  # files named in an error; more would scroll the reason away
@@ -53,7 +42,7 @@ class Decoded:
     readable: NDArray[np.bool_]
 
 
-def decode(
+def decode_once(
     paths: Sequence[Path], size: int, store_dir: Path, *, name: str, skip_bad: bool = False, progress: bool = True
 ) -> Decoded:
     """The ``paths`` as squares of ``size`` pixels, from the store when it holds them as they are now.
@@ -114,8 +103,8 @@ def _facts(store: Path, offset: int, size: int, count: int) -> NDArray[np.void]:
 def _key(paths: Sequence[Path], size: int) -> str:
     """Changes with anything that could change the pixels."""
     digest = hashlib.sha256(str(size).encode())
-    for name in _DECODING_CODE:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for code in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(code.read_bytes())
     for name in _DECODERS:
         digest.update(f"{name} {_version(name)}\n".encode())
     for path in paths:
@@ -157,8 +146,8 @@ def _fill(records: NDArray[np.void], paths: Sequence[Path], size: int, title: st
         path = paths[index]
         before = _stamp(path)
         try:
-            image, (height, width) = pixels.read_square(path, size)
-        except pixels.UnreadableImage:
+            image, (height, width) = radiograph.read_square(path, size)
+        except radiograph.UnreadableImage:
             return  # the height stays 0, which says so
         # Not before the picture: only now it is known that this is a file, and no larger than a radiograph.
         records[index]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest().encode()
@@ -192,7 +181,7 @@ def _create(file: Path, size: int, count: int) -> "np.memmap[Any, np.dtype[np.vo
         records = np.lib.format.open_memmap(file, "w+", _record(size), (count,))
         _reserve(file)
     except OSError as error:
-        raise checkpoints.not_written(file, count * _record(size).itemsize, error) from error
+        raise files.not_written(file, count * _record(size).itemsize, error) from error
     return records
 
 
@@ -210,7 +199,7 @@ def _reserve(file: Path) -> None:
             try:
                 os.posix_fallocate(opened.fileno(), 0, needed)
             except OSError as error:
-                if error.errno in checkpoints.FULL:
+                if error.errno in files.FULL:
                     raise
                 # else a file system that reserves nothing
 
@@ -228,8 +217,8 @@ def _complaint(paths: Sequence[Path], readable: NDArray[np.bool_], size: int, st
     reasons: list[str] = []
     for path in bad[:_SHOWN]:
         try:
-            pixels.read_square(path, size)
-        except pixels.UnreadableImage as error:
+            radiograph.read_square(path, size)
+        except radiograph.UnreadableImage as error:
             reasons.append(str(error))
         else:
             with suppress(PermissionError):

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr import containers, raster
-from cxr.dicom_elements import DEFLATED, Element, Elements, Tag, read_elements, read_head
-from cxr.dicom_frame import Layout, read_frame
-from cxr.greyscale import GreyScale, Lut, Window, look_up
-from cxr.room import ROOM
+from cxr.reading import containers, raster
+from cxr.reading.dicom_elements import DEFLATED, Element, Elements, Tag, read_elements, read_head
+from cxr.reading.dicom_frame import Layout, read_frame
+from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
+from cxr.reading.room import ROOM
 
 # Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
 MAX_INFLATED_BYTES = 2 * containers.MAX_PIXELS + 2**20

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cxr import containers, pixels
-from cxr.pixels import SUFFIXES, UnreadableImage, find_images, is_dicom, read_grey, read_square
-from cxr.room import Room
+from cxr.reading import UnreadableImage, containers, find_images, radiograph, read_grey, read_square
+from cxr.reading.room import Room
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
@@ -254,7 +253,7 @@ def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
 
 def test_a_jpeg_is_never_shrunk_below_twice_the_square(tmp_path):
     path = write(tmp_path / "a.jpg", scene(512, 1024))
-    sizes = {size: pixels._read(path, 2 * size).image.size for size in (16, 32, 64, 128, 129, 256, 1000)}
+    sizes = {size: radiograph._read(path, 2 * size).image.size for size in (16, 32, 64, 128, 129, 256, 1000)}
     assert sizes == {
         16: (128, 64),
         32: (128, 64),
@@ -385,7 +384,7 @@ def test_folders_and_pipes_are_refused(tmp_path):
 def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
     path = tmp_path / "a.dcm"
     with path.open("wb") as file:
-        file.truncate(pixels.MAX_FILE_BYTES + 1)  # sparse: takes no room on disk
+        file.truncate(radiograph.MAX_FILE_BYTES + 1)  # sparse: takes no room on disk
     with pytest.raises(UnreadableImage, match="no radiograph needs more than 458 MiB"):
         read_grey(path)
 
@@ -394,7 +393,7 @@ def test_control_characters_do_not_reach_the_message(tmp_path, monkeypatch):
     def decode(*_):
         raise ValueError("first\nsecond \x1b[2J")
 
-    monkeypatch.setattr(pixels.raster, "decode", decode)
+    monkeypatch.setattr(radiograph.raster, "decode", decode)
     with pytest.raises(UnreadableImage, match=r": first second \?\[2J$"):
         read_grey(write(tmp_path / "a.png", scene()))
 
@@ -406,7 +405,7 @@ def test_whatever_a_decoder_raises_is_an_unreadable_image(tmp_path, monkeypatch,
     def decode(*_):
         raise error
 
-    monkeypatch.setattr(pixels.raster, "decode", decode)
+    monkeypatch.setattr(radiograph.raster, "decode", decode)
     with pytest.raises(UnreadableImage, match=f"cannot be decoded .*{type(error).__name__}"):
         read_grey(write(tmp_path / "a.png", scene()))
 
@@ -456,7 +455,7 @@ def test_threads_read_alike_and_leave_the_warning_filters_alone(tmp_path):
 
 def test_reading_plain_files_imports_no_pydicom(tmp_path):
     path = write(tmp_path / "a.png", scene())
-    code = f"import sys; from pathlib import Path; from cxr.pixels import read_grey; read_grey(Path({str(path)!r}))"
+    code = f"import sys; from pathlib import Path; from cxr.reading import read_grey; read_grey(Path({str(path)!r}))"
     check = subprocess.run(
         [sys.executable, "-c", code + "; print('pydicom' in sys.modules)"],
         cwd=ROOT,
@@ -465,116 +464,6 @@ def test_reading_plain_files_imports_no_pydicom(tmp_path):
         check=True,
     )
     assert check.stdout == "False\n"
-
-
-# --- finding files --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """A folder as archives leave it: images in two depths, and much that is none."""
-    for name in (
-        "b.png",
-        "a.JPG",
-        "sub/c.dcm",
-        "sub/deep/d.tiff",
-        "notes.txt",
-        ".hidden.png",
-        "__MACOSX/._a.JPG",
-        "__MACOSX/a.png",
-        ".cache/e.png",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    for name in ("IM000017", "1.2.840.113619.2", "DICOMDIR", ".trash"):
-        (tmp_path / "sub" / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
-    (tmp_path / "sub" / "README").write_text("no image")
-    (tmp_path / "sub" / "report.2024").write_text("no image either")
-    return tmp_path
-
-
-def names(paths, root):
-    return [path.relative_to(root).as_posix() for path in paths]
-
-
-def test_a_folder_gives_its_radiographs_sorted(tree):
-    found = names(find_images([str(tree)]), tree)
-    assert found == ["a.JPG", "b.png", "sub/1.2.840.113619.2", "sub/IM000017", "sub/c.dcm", "sub/deep/d.tiff"]
-
-
-def test_a_file_is_taken_whatever_its_name(tree):
-    assert find_images([str(tree / "notes.txt")]) == [tree / "notes.txt"]
-    assert find_images([str(tree / ".hidden.png")]) == [tree / ".hidden.png"]
-
-
-def test_patterns_are_expanded_for_shells_that_do_not(tree):
-    assert names(find_images([str(tree / "*.png")]), tree) == ["b.png"]
-    assert names(find_images([str(tree / "**" / "*.tiff")]), tree) == ["sub/deep/d.tiff"]
-    assert names(find_images([str(tree / "s*")]), tree)[0] == "sub/1.2.840.113619.2"  # a folder among the matches
-
-
-def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tree):
-    (tree / "scan [1].png").write_bytes(b"x")
-    (tree / "scan 1.png").write_bytes(b"x")
-    assert names(find_images([str(tree / "scan [1].png")]), tree) == ["scan [1].png"]
-    (tree / "scan [1].png").unlink()
-    assert names(find_images([str(tree / "scan [1].png")]), tree) == ["scan 1.png"]
-
-
-def test_each_file_once_in_the_order_asked_for(tree, monkeypatch):
-    monkeypatch.chdir(tree)
-    found = find_images(["b.png", str(tree / "b.png"), "./b.png", ".", "*.JPG"])
-    assert found[0] == Path("b.png")
-    assert [path.name for path in found].count("b.png") == 1
-    assert len(found) == 6
-
-
-@pytest.mark.parametrize("pattern", ["gone.png", "*.gone", "gone/**/*.png", ""])
-def test_an_argument_without_a_match_is_named(tree, monkeypatch, pattern):
-    monkeypatch.chdir(tree)
-    with pytest.raises(FileNotFoundError, match="no such file or folder") as caught:
-        find_images(["b.png", pattern])
-    assert pattern in str(caught.value)
-
-
-def test_a_folder_without_images_is_named(tmp_path):
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(FileNotFoundError, match="holds no images"):
-        find_images([str(tmp_path)])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-def test_links_are_followed_but_not_in_circles(tree):
-    (tree / "sub" / "round").symlink_to(tree, target_is_directory=True)
-    (tree / "elsewhere").mkdir()
-    (tree / "elsewhere" / "f.png").write_bytes(b"x")
-    (tree / "sub" / "link").symlink_to(tree / "elsewhere", target_is_directory=True)
-    found = names(find_images([str(tree / "sub")]), tree)
-    assert len([name for name in found if name.endswith("f.png")]) == 1
-    assert len([name for name in found if name.endswith("c.dcm")]) == 1
-
-
-def test_suffixes_are_lower_case_with_their_dot():
-    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)
-    assert {".jpeg", ".png", ".tif", ".dcm"} <= set(SUFFIXES)
-
-
-def test_dicom_is_told_by_its_beginning(tmp_path):
-    cases = {
-        "magic": (bytes(128) + b"DICM", True),
-        "explicit": (b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + bytes(20), True),
-        "big endian": (b"\0\x08\0\x05CS\0\x0aISO_IR 100" + bytes(20), True),
-        "implicit": (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100\x08\0\x08\0" + bytes(20), True),
-        "text": (_TEXT, False),
-        "png": (containers.PNG_MAGIC + bytes(200), False),
-        "zeros": (bytes(200), False),
-        "group 8 by chance": (b"\x08\0\xff\xff\xff\xff\xff\xff" + bytes(20), False),
-        "empty": (b"", False),
-    }
-    for name, (content, expected) in cases.items():
-        (tmp_path / name).write_bytes(content)
-        assert is_dicom(tmp_path / name) is expected, name
 
 
 # --- real radiographs -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""JPEG, PNG and TIFF files -> one grey picture, by Pillow, from the bare stream of ``cxr.containers``."""
+"""JPEG, PNG and TIFF files -> one grey picture, by Pillow, from the bare stream of ``containers``."""
 
 import ctypes
 import logging
@@ -10,9 +10,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from cxr.containers import JPEG_MAGIC, PNG_MAGIC, Header, check_size, jpeg_header, png_header, tiff_header
-from cxr.greyscale import full_range, look_up
-from cxr.room import ROOM
+from cxr.reading.containers import JPEG_MAGIC, PNG_MAGIC, Header, check_size, jpeg_header, png_header, tiff_header
+from cxr.reading.greyscale import full_range, look_up
+from cxr.reading.room import ROOM
 
 # EXIF orientation -> what turns the stored picture upright (EXIF 2.3, tag 274; as in PIL.ImageOps.exif_transpose).
 _UPRIGHT = {

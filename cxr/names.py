@@ -1,0 +1,28 @@
+"""Names of files in what is given out: as text for a table or a message, and for the pictures of a run."""
+
+from pathlib import Path
+
+from cxr.text import printable
+
+FORMULA = ("=", "+", "-", "@", "\t", "\n")  # what spreadsheets begin a formula with (OWASP, CSV injection)
+_LONGEST_STEM = 200  # bytes; leaves 55 for a number, an ending and the mark of a file being written
+
+
+def shown_path(path: Path) -> str:
+    """``path`` as text for a CSV or a message: one line, and not what a spreadsheet would take for a formula."""
+    text = printable(str(path))
+    return f"./{text}" if text.startswith(FORMULA) else text
+
+
+def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
+    """``folder/stem + ending``, numbered when an image of the same name has been met in this run.
+
+    What is not printable becomes ``_``, and very long names are cut: file systems take 255 bytes.
+    """
+    whole = "".join(character if character.isprintable() else "_" for character in stem)
+    stem = whole.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    name, number = stem + ending, 2
+    while name.casefold() in taken:
+        name, number = f"{stem}-{number}{ending}", number + 1
+    taken.add(name.casefold())
+    return folder / name

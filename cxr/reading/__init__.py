@@ -1,0 +1,20 @@
+"""Any radiograph file -> one grey image; lists of files; squares of many, read ahead or decoded once and kept."""
+
+from cxr.reading.ahead import Read, read_again, read_ahead
+from cxr.reading.listing import SUFFIXES, find_images
+from cxr.reading.radiograph import UnreadableImage, read_grey, read_square
+from cxr.reading.store import Decoded, cores, decode_once
+
+__all__ = [
+    "SUFFIXES",
+    "Decoded",
+    "Read",
+    "UnreadableImage",
+    "cores",
+    "decode_once",
+    "find_images",
+    "read_again",
+    "read_ahead",
+    "read_grey",
+    "read_square",
+]

@@ -1,0 +1,70 @@
+"""Many radiographs for a prediction: read ahead of the model, a bad file is an answer and not the end."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.reading import radiograph
+from cxr.reading.store import cores
+from cxr.text import one_line, printable
+
+
+@dataclass(frozen=True)
+class Read:
+    """One file that was asked for: its picture, or why there is none.
+
+    Attributes:
+        image: uint8 [S, S], squashed to a square, bone white; None when ``error`` says why not.
+        height, width: of the original in pixels; 0 without an image.
+    """
+
+    path: Path
+    image: NDArray[np.uint8] | None
+    height: int
+    width: int
+    error: str
+
+
+def read_ahead(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[list[Read]]:
+    """Batches of ``paths`` in order, the next ones being read by all cores while the caller works on one.
+
+    Memory holds three batches of squares and one full image for each core, however many the paths are.
+    """
+    pool = ThreadPoolExecutor(cores())
+    waiting: deque[list[Future[Read]]] = deque()
+    try:
+        for first in range(0, len(paths), batch_size):
+            waiting.append([pool.submit(_read, path, size) for path in paths[first : first + batch_size]])
+            if len(waiting) == 3:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever leaves early does not want to wait for what was read ahead
+
+
+def _read(path: Path, size: int) -> Read:
+    try:
+        image, (height, width) = radiograph.read_square(path, size)
+    except (radiograph.UnreadableImage, OSError) as error:
+        return Read(path, None, 0, 0, one_line(error))
+    return Read(path, image, height, width, "")
+
+
+def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:
+    """The whole picture, uint8 [H, W], of a file whose square was read before; None and why, if that is gone.
+
+    Keeping every whole picture until its answer is known would take memory by the batch.
+    """
+    try:
+        image = radiograph.read_grey(read.path)
+    except (radiograph.UnreadableImage, OSError) as error:
+        return None, one_line(error)
+    if image.shape != (read.height, read.width):
+        return None, f"{printable(str(read.path))}: changed while its answer was worked out"
+    return image, ""

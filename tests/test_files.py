@@ -1,0 +1,114 @@
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+from small_disk import small_disk
+
+from cxr import files
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write(path, content):
+    files.write_atomically(path, lambda file: file.write(content))
+
+
+def fail(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    path = tmp_path / "a.bin"
+    write(path, b"old")
+    monkeypatch.setattr(step, fail)
+    with pytest.raises(OSError, match=r"No space left on device; 4\.0 MiB are needed, .* MiB are free") as caught:
+        write(path, bytes(2**22))
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a.bin"]
+
+
+def test_on_a_full_disk_the_last_good_file_survives(tmp_path):
+    with small_disk(tmp_path, 1024) as disk:
+        path = disk / "a.bin"
+        write(path, b"old")
+        with pytest.raises(OSError, match=r"cannot write .*a\.bin: No space .* 4\.0 MiB are needed, \d{3,4}\.\d KiB"):
+            write(path, bytes(2**22))
+        assert path.read_bytes() == b"old"
+        assert names_in(disk) == ["a.bin"]
+        write(path, b"new")  # there is room again
+        assert path.read_bytes() == b"new"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.bin", tmp_path / "folder"):
+        with pytest.raises(OSError, match="cannot write") as caught:
+            write(path, b"x")
+        assert str(path) in str(caught.value)
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+def test_a_fault_of_the_writer_is_not_called_a_full_disk(tmp_path):
+    def half(file):
+        file.write(b"half")
+        raise RuntimeError("a fault in here")
+
+    write(tmp_path / "a.json", b"old")
+    with pytest.raises(RuntimeError, match="a fault in here"):
+        files.write_atomically(tmp_path / "a.json", half)
+    assert (tmp_path / "a.json").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a.json"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a signal that meets a destructor
+def test_interrupted_at_any_moment_there_is_the_old_file_or_the_new_one(tmp_path):
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    path, last = tmp_path / "흉부.bin", 255
+    write(path, bytes([last]) * 2**20)
+    before, moments = signal.signal(signal.SIGALRM, interrupt), random.Random(0)
+    try:
+        for number in range(30):
+            with suppress(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.0002, 0.01), 20)
+                write(path, bytes([number]) * 2**20)
+                signal.pause()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert names_in(tmp_path) == ["흉부.bin"]
+            content = path.read_bytes()
+            assert len(content) == 2**20 and {*content} in ({last}, {number})
+            last = content[0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows tells a dead writer by the file that it no longer holds open")
+def test_what_killed_writers_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = [f"last.pth.{os.getppid()}.partial", "mine.partial"]
+    for name in (f"last.pth.{dead.pid}.partial", *kept):
+        (tmp_path / name).write_text("half")
+    write(tmp_path / "other.json", b"{}")
+    assert names_in(tmp_path) == sorted([*kept, "other.json"])
+
+
+def test_the_checksum_of_a_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")  # the example of FIPS 180
+    assert files.sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
