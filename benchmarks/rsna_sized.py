@@ -58,7 +58,7 @@ class Tables:
         return sorted({str(row[0]) for row in self.labels})
 
     def write(self, folder: Path, copies: int) -> list[Path]:
-        """The challenge's folder with each exam ``copies`` times; the DICOM files in the order of their names."""
+        """The challenge's folder with each exam ``copies`` times; the files, which are empty, by name."""
         (folder / IMAGES).mkdir(parents=True)
         for name, header, rows in (
             (LABELS, ("patientId", "x", "y", "width", "height", "Target"), self.labels),
@@ -76,40 +76,30 @@ class Tables:
         (folder / MAPPING).write_text(json.dumps(mapping), encoding="utf-8")
         paths: list[Path] = []
         for copy in range(copies):
-            headers = itertools.cycle(write_headers(folder, copy))
+            (folder / f"{copy}.dcm").touch()  # another for each copy: a file has only so many names
             for exam in self.exams:
                 paths.append(folder / IMAGES / f"{exam}-{copy}.dcm")
-                os.link(next(headers), paths[-1])
+                os.link(folder / f"{copy}.dcm", paths[-1])
         return sorted(paths, key=lambda path: path.stem)
 
 
-def write_headers(folder: Path, copy: int) -> list[Path]:
-    """DICOM files without pixels, of several ages and views; others for each copy: a file has only so many names."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    paths: list[Path] = []
-    for age, sex, view in itertools.product(("002Y", "030Y", "051Y", "077Y"), "FM", ("AP", "PA")):
-        exam = Dataset()
-        exam.file_meta = FileMetaDataset()
-        exam.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        exam.file_meta.MediaStorageSOPClassUID = exam.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-        exam.PatientAge, exam.PatientSex, exam.ViewPosition = age, sex, view
-        exam.Rows = exam.Columns = _WIDTH
-        paths.append(folder / f"{copy}-{age}-{sex}-{view}.dcm")
-        exam.save_as(paths[-1], enforce_file_format=True)
-    return paths
-
-
 def write_store(paths: Sequence[Path], size: int, folder: Path) -> None:
-    """What ``decode`` would leave of ``paths``, with holes in place of the squares."""
+    """What ``decode_once`` would leave of ``paths``, with holes in place of the squares."""
     folder.mkdir()
-    file_name, record = folder / f"exams-{size}px-{store._key(paths, size)}.npy", store._record(size)
-    with file_name.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": (len(paths),)}
-        np.lib.format.write_array_header_2_0(file, header)
-        # Not through a map: the kernel would fill holes around whatever is touched, up to megabytes for each exam.
-        for path in paths:
-            facts = np.array((_WIDTH, _WIDTH, hashlib.sha256(str(path).encode()).hexdigest()), store._FACTS)
-            file.seek(size * size, os.SEEK_CUR)
-            file.write(facts.tobytes())
+    file = folder / f"exams-{size}px-{store.key(paths, size)}.npy"
+    with file.open("wb") as opened:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
+        np.lib.format.write_array_header_2_0(opened, header)
+        opened.truncate(opened.tell() + len(paths) * size * size)
+    said = itertools.cycle(itertools.product((2, 30, 51, 77), "FM", ("AP", "PA")))
+    facts = [
+        {
+            "file": path.name,
+            "height": _WIDTH,
+            "width": _WIDTH,
+            "sha256": hashlib.sha256(str(path).encode()).hexdigest(),
+            "header": dict(zip(("age_years", "sex", "view"), next(said), strict=True)),
+        }
+        for path in paths
+    ]
+    store.write_facts(file, facts)

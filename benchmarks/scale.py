@@ -2,12 +2,12 @@
 
     python benchmarks/scale.py --tables dataset_det
 
-For each size, in a process of its own: reading the tables and headers, dividing by patient, opening the store with its
-boxes, and scoring the held-out tenth with intervals. Prints seconds, and the most memory up to then in MiB.
+For each size, in a process of its own: reading the tables, opening the store with its boxes, dividing by patient, and
+scoring the held-out tenth with intervals. Prints seconds, and the most memory up to then in MiB.
 
 The tables are generated or, with --tables, read; every exam of the larger set is a copy of one of the smaller with
-another id and patient. The DICOM files are headers without pixels, linked under many names, and the store is a file of
-holes, so that a data set of 70 GB takes 2 GB of the disk (on Linux or macOS, and a file system that has both).
+another id and patient. The DICOM files are empty, linked under many names, and the store is a file of holes, so that a
+data set of 70 GB takes 2 GB of the disk (on Linux or macOS, and a file system that has both).
 """
 
 import shutil
@@ -27,7 +27,7 @@ from benchmarks.own_process import peak_mib, run_alone
 from benchmarks.rsna_sized import BYTES_AN_EXAM, Tables, write_store
 from cxr import cli, reading
 from pytorch_detection import box_metrics, rsna_dataset
-from pytorch_detection.rsna_dataset import Exam, RsnaDetectionDataset
+from pytorch_detection.rsna_dataset import Exam, Listing, RsnaDetectionDataset
 
 _BOXES_FOUND = 5  # in each image, about what a detector gives
 
@@ -54,18 +54,19 @@ def measure(folder: Path, size: int, resamples: int) -> list[tuple[str, float, f
         measured.append((name, time.perf_counter() - begun, peak_mib()))
         return result
 
-    exams = stage("tables and headers", lambda: rsna_dataset.read_exams(folder, progress=False))
+    listing = stage("tables", lambda: rsna_dataset.list_exams(folder))
+    exams, data = stage("store and boxes", lambda: open_store(listing, size, folder / "decoded"))
     parts = stage("split", lambda: rsna_dataset.split(exams, seed=0))
-    data = stage("store and boxes", lambda: open_store(exams, size, folder / "decoded"))
     found = [data[int(index)][1]["boxes"].numpy() for index in parts.held_out]
     stage("scores of the held-out tenth", lambda: score([exams[i] for i in parts.held_out], found, size, resamples))
     return measured
 
 
-def open_store(exams: list[Exam], size: int, folder: Path) -> RsnaDetectionDataset:
+def open_store(listing: Listing, size: int, folder: Path) -> tuple[list[Exam], RsnaDetectionDataset]:
     """As ``load_data`` does once the images are decoded."""
-    store = reading.decode_once([exam.path for exam in exams], size, folder, name="exams", progress=False)
-    return RsnaDetectionDataset(store.images, store.sizes, exams)
+    store = reading.decode_once(listing.paths, size, folder, name="exams", progress=False)
+    exams = rsna_dataset.read_exams(listing, store)
+    return exams, RsnaDetectionDataset(store.images, store.sizes, exams)
 
 
 def score(exams: list[Exam], truths: list[Any], size: int, resamples: int) -> None:

@@ -12,15 +12,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
+from cxr.reading import Decoded
 from cxr.tables import Table, as_numbers, read_table, refuse
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -36,11 +36,8 @@ CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING}"
 
-OLDEST_YEARS = 120  # the data hold ages of 148 to 155 years, which nobody has reached
-AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (OLDEST_YEARS + 1, "65 and over"))
+AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (1000, "65 and over"))
 _NIH_NAME = re.compile(r"(\d{8})_\d+\.\w+")
-_AGE = re.compile(r"(\d{1,4})([DWMY]?)")
-_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
 _LINES_SHOWN = 5
 
 
@@ -68,13 +65,22 @@ class Exam:
     view: str | None
 
 
-class Header(NamedTuple):
-    """What is read from a DICOM header; ``size`` is (height, width) in pixels, None where it does not say."""
+@dataclass(frozen=True)
+class Listing:
+    """What the tables of a folder say of its complete exams, checked; no picture was read for it.
 
-    age_years: int | None
-    sex: str | None
-    view: str | None
-    size: tuple[int, int] | None
+    Attributes:
+        exam_ids: sorted; ``paths`` of the DICOM files are in the same order.
+        labels: rows of ``LABELS`` of these exams; the index is the line in the file.
+        findings, patients: of each exam that a table knows.
+    """
+
+    data_dir: Path
+    exam_ids: list[str]
+    paths: list[Path]
+    labels: Table
+    findings: dict[str, str]
+    patients: dict[str, str]
 
 
 class Split(NamedTuple):
@@ -85,7 +91,7 @@ class Split(NamedTuple):
     held_out: NDArray[np.int64]
 
 
-def read_exams(data_dir: Path, *, allow_missing: bool = False, progress: bool = True) -> list[Exam]:
+def list_exams(data_dir: Path, *, allow_missing: bool = False) -> Listing:
     """The exams of a folder as the Kaggle zip unpacks, sorted by id.
 
     The folder holds ``IMAGES`` and ``LABELS``; ``CLASS_INFO`` and ``MAPPING`` are read where they are. Without the
@@ -94,54 +100,44 @@ def read_exams(data_dir: Path, *, allow_missing: bool = False, progress: bool = 
     Args:
         data_dir: the folder.
         allow_missing: leave out, with a warning, exams that have a label but no DICOM file or the reverse.
-        progress: show a bar while headers are read.
 
     Raises:
         FileNotFoundError: the folder, its images or its labels are not there.
-        ValueError: a table or the mapping is not what it should be, exams are incomplete (unless ``allow_missing``), or
-            the images differ in size. Tables are refused by column, reason and lines.
+        ValueError: a table or the mapping is not what it should be, or exams are incomplete (unless
+            ``allow_missing``). Tables are refused by column, reason and lines.
     """
     labels = _read_labels(data_dir / LABELS)
     paths = _image_paths(data_dir / IMAGES)
     exam_ids = _complete_exams(data_dir, set(labels["patientId"]), set(paths), allow_missing)
     labels = labels[labels["patientId"].isin(exam_ids)]
-    shown = tqdm(exam_ids, "reading headers", unit="exam", disable=not progress, leave=False, delay=1)
-    headers = {exam_id: read_header(paths[exam_id]) for exam_id in shown}
-    _require_one_size(data_dir / IMAGES, {exam_id: header.size for exam_id, header in headers.items()})
-    boxes = _boxes(data_dir / LABELS, labels, headers)
-    findings = _read_findings(data_dir / CLASS_INFO, set(boxes), exam_ids)
+    with_box = set(labels["patientId"][labels["Target"] == 1])
+    findings = _read_findings(data_dir / CLASS_INFO, with_box, exam_ids)
     patients = _read_patients(data_dir / MAPPING, exam_ids)
+    return Listing(data_dir, exam_ids, [paths[exam_id] for exam_id in exam_ids], labels, findings, patients)
+
+
+def read_exams(listing: Listing, store: Decoded) -> list[Exam]:
+    """The exams of ``listing`` with what ``store``, decoded from its paths, knows of their pictures and headers.
+
+    Raises:
+        ValueError: the images differ in size, or a box reaches outside of its image.
+    """
+    sizes = dict(zip(listing.exam_ids, map(tuple, store.sizes.tolist()), strict=True))
+    _require_one_size(listing.data_dir / IMAGES, sizes)
+    boxes = _boxes(listing.data_dir / LABELS, listing.labels, sizes)
     return [
         Exam(
             exam_id,
-            paths[exam_id],
+            path,
             tuple(boxes.get(exam_id, ())),
-            findings[exam_id],
-            patients.get(exam_id, exam_id),
-            *headers[exam_id][:3],
+            listing.findings[exam_id],
+            listing.patients.get(exam_id, exam_id),
+            header.age_years,
+            header.sex,
+            header.view,
         )
-        for exam_id in exam_ids
+        for exam_id, path, header in zip(listing.exam_ids, listing.paths, store.headers, strict=True)
     ]
-
-
-def read_header(path: Path) -> Header:
-    """Age, sex, view and size from the DICOM header, without decoding the image.
-
-    An age is taken as ``051Y``, in days, weeks or months, or as the bare number of years that this data set has
-    (DICOM PS3.5 6.2 wants a unit). A file that is not DICOM says nothing here; decoding its image refuses it.
-    """
-    import pydicom
-
-    tags = ["PatientAge", "PatientSex", "ViewPosition", "Rows", "Columns"]
-    try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        # The text as it stands: pydicom may warn of each age without a unit.
-        age, sex, view = (_text(dataset.get_item(tag)) for tag in tags[:3])
-        rows, columns = (dataset.get(tag) for tag in tags[3:])
-        size = (int(rows), int(columns)) if rows and columns else None
-    except Exception:  # pydicom raises almost anything for damaged bytes; decoding the image will say what is wrong
-        return Header(None, None, None, None)
-    return Header(_years(age), sex if sex in ("M", "F") else None, view if view in ("AP", "PA") else None, size)
 
 
 def describe(exams: Sequence[Exam]) -> str:
@@ -301,14 +297,14 @@ def _read_labels(path: Path) -> Table:
     return table
 
 
-def _boxes(path: Path, labels: Table, headers: dict[str, Header]) -> dict[str, list[Box]]:
+def _boxes(path: Path, labels: Table, sizes: dict[str, tuple[int, int]]) -> dict[str, list[Box]]:
     """The xyxy boxes of each exam that has any, in the order of the table."""
     rows = labels[labels["Target"] == 1]
     x1, y1 = rows["x"], rows["y"]
     x2, y2 = x1 + rows["width"], y1 + rows["height"]
-    sizes = [headers[exam_id].size or (np.inf, np.inf) for exam_id in rows["patientId"]]
-    height, width = np.array(sizes, dtype=np.float64).reshape(-1, 2).T
-    refuse(path, (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height), "the box reaches outside the image")
+    height, width = np.array([sizes[exam_id] for exam_id in rows["patientId"]], np.float64).reshape(-1, 2).T
+    outside = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height)
+    refuse(path, (height > 0) & outside, "the box reaches outside the image")
     boxes: dict[str, list[Box]] = defaultdict(list)
     for exam_id, *box in zip(rows["patientId"], *(side.tolist() for side in (x1, y1, x2, y2)), strict=True):
         boxes[exam_id].append(cast(Box, tuple(box)))
@@ -379,11 +375,14 @@ def _complete_exams(data_dir: Path, labelled: set[str], imaged: set[str], allow_
     return sorted(labelled & imaged)
 
 
-def _require_one_size(folder: Path, sizes: dict[str, tuple[int, int] | None]) -> None:
-    """Refuse pictures of several sizes: boxes would be in pixels of one of them, and nobody knows of which."""
+def _require_one_size(folder: Path, sizes: dict[str, tuple[int, int]]) -> None:
+    """Refuse pictures of several sizes: boxes would be in pixels of one of them, and nobody knows of which.
+
+    Those that could not be read have height 0.
+    """
     first: dict[tuple[int, int], str] = {}
     for exam_id, size in sizes.items():
-        if size is not None:
+        if size[0]:
             first.setdefault(size, exam_id)
     if len(first) > 1:
         numbers = Counter(sizes.values())
@@ -392,16 +391,3 @@ def _require_one_size(folder: Path, sizes: dict[str, tuple[int, int] | None]) ->
             for (height, width), exam_id in sorted(first.items(), key=lambda item: -numbers[item[0]])[:_LINES_SHOWN]
         ]
         raise ValueError(f"{folder}: expected images of one size, found {', '.join(shown)}")
-
-
-def _text(element: Any) -> str:
-    """The value of a raw DICOM element as text, empty where there is none."""
-    value = element.value if element is not None else None
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
-    return text.strip(" \0").upper()
-
-
-def _years(text: str) -> int | None:
-    found = _AGE.fullmatch(text)
-    years = int(int(found.group(1)) / _PER_YEAR[found.group(2)]) if found else OLDEST_YEARS + 1
-    return years if years <= OLDEST_YEARS else None

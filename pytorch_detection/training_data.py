@@ -57,16 +57,17 @@ def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
 
     The held-out ones are decoded with the rest, so that one that cannot be read does not end a run in its last minute.
     """
-    exams = rsna_dataset.read_exams(config.data_dir, allow_missing=config.allow_missing, progress=run.is_main)
-    parts = rsna_dataset.split(exams, config.seed)
+    listing = rsna_dataset.list_exams(config.data_dir, allow_missing=config.allow_missing)
     store = reading.decode_once(
-        [exam.path for exam in exams],
+        listing.paths,
         config.size,
         config.out_dir / "decoded",
         name="exams",
         skip_bad=config.skip_bad,
         progress=run.is_main,
     )
+    exams = rsna_dataset.read_exams(listing, store)
+    parts = rsna_dataset.split(exams, config.seed)
     if not store.readable.all():
         warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
     images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)

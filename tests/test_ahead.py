@@ -27,7 +27,7 @@ def test_batches_hold_every_file_once_in_order(tmp_path, count):
     assert [read.path for batch in batches for read in batch] == paths
     assert [len(batch) for batch in batches] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
     for read in (read for batch in batches for read in batch):
-        image, (height, width) = reading.read_square(read.path, 16)
+        image, (height, width), _ = reading.read_square(read.path, 16)
         assert np.array_equal(read.image, image)
         assert (read.height, read.width, read.error) == (height, width, "")
 

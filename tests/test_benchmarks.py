@@ -183,12 +183,14 @@ def test_scale(command, here, tmp_path, given):
 def test_a_grown_data_set_holds_each_exam_as_often_with_patients_of_its_own(tmp_path):
     base = rsna_sized.Tables.generate(18)
     paths = base.write(tmp_path / "rsna", 3)
-    exams = rsna_dataset.read_exams(tmp_path / "rsna")
-    assert [exam.path for exam in exams] == paths and len(exams) == 54
-    assert sum(bool(exam.boxes_xyxy) for exam in exams) == 3 * 4 and len({exam.patient for exam in exams}) == 3 * 9
     rsna_sized.write_store(paths, 16, tmp_path / "decoded")
     store = reading.decode_once(paths, 16, tmp_path / "decoded", name="exams", progress=False)
     assert store.readable.all() and store.sizes.tolist() == [[1024, 1024]] * 54 and not store.images.any()
+    listing = rsna_dataset.list_exams(tmp_path / "rsna")
+    exams = rsna_dataset.read_exams(listing, store)
+    assert [exam.path for exam in exams] == paths and len(exams) == 54
+    assert sum(bool(exam.boxes_xyxy) for exam in exams) == 3 * 4 and len({exam.patient for exam in exams}) == 3 * 9
+    assert {exam.view for exam in exams} == {"AP", "PA"} and {exam.age_years for exam in exams} == {2, 30, 51, 77}
 
 
 def test_scale_refuses_a_disk_that_is_too_small(command, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from cxr.text import one_line
 from pytorch_classification.pointing_game import read_boxes
 from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
-from pytorch_detection.rsna_dataset import CLASS_INFO, LABELS, MAPPING, read_exams
+from pytorch_detection.rsna_dataset import CLASS_INFO, LABELS, MAPPING, list_exams, read_exams
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 10
@@ -138,12 +138,13 @@ def test_a_folder_of_pictures_as_large_as_they_may_be_leaves_memory_free(tmp_pat
 @pytest.mark.parametrize("name", [LABELS, CLASS_INFO, MAPPING])
 def test_a_damaged_part_of_the_challenge_is_read_or_refused_in_one_line(tmp_path, name, times):
     folder = tiny_detection.write_rsna(tmp_path / "dataset_det", 6)
-    path, refused = folder / name, 0
+    path, refused, paths = folder / name, 0, list_exams(folder).paths
+    store = reading.decode_once(paths, 16, tmp_path, name="exams", progress=False)
     with within_bounds() as check:
         for number, content in enumerate(mutations.damaged(mutations.tables(path.read_bytes()), 20 * times, name)):
             path.write_bytes(content)
             try:
-                assert len(read_exams(folder, progress=False)) == 6
+                assert len(read_exams(list_exams(folder), store)) == 6
             except (ValueError, OSError) as error:
                 refusal(error, folder)
                 refused += 1

@@ -73,7 +73,7 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
     ended = predict(film)
     sentence, picture = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
-    square, _ = reading.read_square(film, 36)
+    square = reading.read_square(film, 36).image
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
     assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)

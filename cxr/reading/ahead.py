@@ -21,6 +21,7 @@ class Read:
     Attributes:
         image: uint8 [S, S], squashed to a square, bone white; None when ``error`` says why not.
         height, width: of the original in pixels; 0 without an image.
+        note: what the header says against a frontal chest radiograph, empty if nothing.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Read:
     height: int
     width: int
     error: str
+    note: str = ""
 
 
 def read_ahead(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[list[Read]]:
@@ -50,10 +52,10 @@ def read_ahead(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[li
 
 def _read(path: Path, size: int) -> Read:
     try:
-        image, (height, width) = radiograph.read_square(path, size)
+        image, (height, width), header = radiograph.read_square(path, size)
     except (radiograph.UnreadableImage, OSError) as error:
         return Read(path, None, 0, 0, one_line(error))
-    return Read(path, image, height, width, "")
+    return Read(path, image, height, width, "", header.note)
 
 
 def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:

@@ -11,6 +11,7 @@ from cxr.reading import containers, raster
 from cxr.reading.dicom_elements import DEFLATED, Element, Elements, Tag, read_elements, read_head
 from cxr.reading.dicom_frame import Layout, read_frame
 from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
+from cxr.reading.header import read_header
 from cxr.reading.room import ROOM
 
 # Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
@@ -46,7 +47,9 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
         size = (layout.width, layout.height)
         containers.check_size(*size)
         with ROOM.take(0 if inflates else layout.width * layout.height):
-            return raster.Picture(_grey(elements, pixel_data, layout, syntax, at_least), size)
+            grey = _grey(elements, pixel_data, layout, syntax, at_least)
+            header = read_header(lambda keyword: elements.text(Tag[keyword]))
+            return raster.Picture(grey, size, header=header)
 
 
 def _grey(elements: Elements, pixel_data: Element, layout: Layout, syntax: str, at_least: int | None) -> Image.Image:

@@ -23,6 +23,10 @@ class Tag(IntEnum):
 
     TransferSyntaxUID = 0x00020010
     Modality = 0x00080060
+    BodyPartExamined = 0x00180015
+    PatientSex = 0x00100040
+    PatientAge = 0x00101010
+    ViewPosition = 0x00185101
     SamplesPerPixel = 0x00280002
     PhotometricInterpretation = 0x00280004
     PlanarConfiguration = 0x00280006

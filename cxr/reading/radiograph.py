@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from PIL import Image
 
 from cxr.reading import containers, dicom, raster
 from cxr.reading.dicom_elements import looks_like_dicom
+from cxr.reading.header import Header
 from cxr.reading.raster import Picture
 
 # An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
@@ -39,8 +41,22 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     return np.array(picture.upright(picture.image))
 
 
-def read_square(path: Path, size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """``read_grey`` squashed to uint8 [size, size] with antialiasing, aspect ratio not kept, and its (height, width).
+class Square(NamedTuple):
+    """A whole radiograph squashed to a square.
+
+    Fields:
+        image: uint8 [S, S], bone white.
+        size: (height, width) of the original in pixels.
+        header: what a DICOM file says of it.
+    """
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    header: Header
+
+
+def read_square(path: Path, size: int) -> Square:
+    """``read_grey`` squashed to ``size`` x ``size`` pixels with antialiasing, aspect ratio not kept.
 
     JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves twice ``size`` on both sides. At 224 pixels this takes a fifth
     off the time and moves pixels by 0.08 grey levels in the mean; down to once ``size`` it would take two fifths, but
@@ -54,7 +70,7 @@ def read_square(path: Path, size: int) -> tuple[NDArray[np.uint8], tuple[int, in
     shrunk = round(width / image.width)  # the last row and column of blocks may reach beyond the picture
     box = (0, 0, width / shrunk, height / shrunk)
     square = image.resize((size, size), Image.Resampling.BILINEAR, box)
-    return np.array(picture.upright(square)), picture.upright_height_width
+    return Square(np.array(picture.upright(square)), picture.upright_height_width, picture.header)
 
 
 def _read(path: Path, at_least: int | None) -> Picture:

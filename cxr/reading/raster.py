@@ -12,6 +12,8 @@ from PIL import Image, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin, T
 
 from cxr.reading.containers import JPEG_MAGIC, PNG_MAGIC, Header, check_size, jpeg_header, png_header, tiff_header
 from cxr.reading.greyscale import full_range, look_up
+from cxr.reading.header import NO_HEADER
+from cxr.reading.header import Header as DicomHeader
 from cxr.reading.room import ROOM
 
 # EXIF orientation -> what turns the stored picture upright (EXIF 2.3, tag 274; as in PIL.ImageOps.exif_transpose).
@@ -35,11 +37,13 @@ class Picture:
         image: mode L; smaller than ``size`` where the decoder could shrink on the way.
         size: (width, height) of the picture as stored, in pixels.
         transpose: the turn that makes it upright, None where it is.
+        header: what a DICOM file says of it.
     """
 
     image: Image.Image
     size: tuple[int, int]
     transpose: Image.Transpose | None = None
+    header: DicomHeader = NO_HEADER
 
     def upright(self, image: Image.Image) -> Image.Image:
         """``image``, which is this one or what was made of it, turned as the file asks for."""

@@ -1,7 +1,11 @@
-"""Decode once: radiographs as one memory-mapped uint8 array on disk, from which every epoch is read."""
+"""Decode once: radiographs as one memory-mapped uint8 array on disk, from which every epoch is read.
+
+Beside the array ``<name>-<size>px-<key>.npy`` lies a JSON file of the same name with what else was learnt of each file.
+"""
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -19,6 +23,7 @@ from tqdm import tqdm
 
 from cxr import files
 from cxr.reading import radiograph
+from cxr.reading.header import Header
 
 # The packages that decode: another version may give other pixels, a new one may read what could not be read.
 _DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
@@ -33,12 +38,14 @@ class Decoded:
         images: uint8 [N, S, S], bone white, squashed to a square; a read-only view of the file on disk.
         sizes: int32 [N, 2], height and width of the original in pixels.
         hashes: sha256 of each file's bytes as hexadecimal text.
-        readable: bool [N]; False where the file could not be read and was let pass (the image is black).
+        headers: what DICOM files say of themselves.
+        readable: bool [N]; False where the file could not be read and was let pass (black, size 0, no hash).
     """
 
     images: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     hashes: list[str]
+    headers: list[Header]
     readable: NDArray[np.bool_]
 
 
@@ -63,45 +70,32 @@ def decode_once(
     if not paths:
         raise ValueError(f"no {name} images to decode")
     stem = f"{name}-{size}px"
-    store = store_dir / f"{stem}-{_key(paths, size)}.npy"
+    store = store_dir / f"{stem}-{key(paths, size)}.npy"
     store_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(store_dir / f"{stem}.lock"):
-        if not store.exists():
+        if not store.with_suffix(".json").exists():  # which is written last
             _remove_stale(store_dir, stem)
             _build(paths, size, store, f"decoding {name}", progress)
-        records = cast("np.memmap[Any, np.dtype[np.void]]", np.load(store, mmap_mode="r"))
-        facts = _facts(store, records.offset, size, len(records))
-        readable = facts["height"] > 0
-        if not readable.all() and not skip_bad:
-            raise ValueError(_complaint(paths, readable, size, store))
-    hashes = [text.decode() for text in facts["sha256"].tolist()]
-    sizes = np.stack([facts["height"], facts["width"]], axis=1)
-    return Decoded(records["image"], sizes, hashes, readable)
+        images = np.load(store, mmap_mode="r")
+        facts: list[dict[str, Any]] = json.loads(store.with_suffix(".json").read_text(encoding="utf-8"))
+    errors = [fact["error"] for fact in facts if "error" in fact]
+    if errors and not skip_bad:
+        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        raise ValueError(
+            f"{len(errors)} of {len(paths)} images cannot be read: {'; '.join(errors[:_SHOWN])}{more}. "
+            "Mend or remove them, or leave them out with --skip-bad"
+        )
+    return Decoded(
+        images,
+        np.array([(fact.get("height", 0), fact.get("width", 0)) for fact in facts], np.int32),
+        [fact.get("sha256", "") for fact in facts],
+        [Header(**fact.get("header", {})) for fact in facts],
+        np.array(["error" not in fact for fact in facts]),
+    )
 
 
-_FACTS = np.dtype([("height", np.int32), ("width", np.int32), ("sha256", "S64")])  # height 0: could not be read
-
-
-def _record(size: int) -> np.dtype[np.void]:
-    return np.dtype([("image", np.uint8, (size, size)), *_FACTS.descr])
-
-
-def _facts(store: Path, offset: int, size: int, count: int) -> NDArray[np.void]:
-    """What follows the image in each record.
-
-    Through the map the kernel would fetch the pixels around it too, 7 GB for 26,684 images of 512 pixels.
-    """
-    facts = np.zeros(count, _FACTS)
-    rows, image = facts.view(np.uint8).data, size * size
-    with store.open("rb", buffering=0) as file:
-        for index in range(count):
-            file.seek(offset + index * (image + _FACTS.itemsize) + image)
-            file.readinto(rows[index * _FACTS.itemsize : (index + 1) * _FACTS.itemsize])
-    return facts
-
-
-def _key(paths: Sequence[Path], size: int) -> str:
-    """Changes with anything that could change the pixels."""
+def key(paths: Sequence[Path], size: int) -> str:
+    """Changes with anything that could change the store: the files, the size, the code of this folder, the decoders."""
     digest = hashlib.sha256(str(size).encode())
     for code in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(code.read_bytes())
@@ -110,6 +104,17 @@ def _key(paths: Sequence[Path], size: int) -> str:
     for path in paths:
         digest.update(f"{path.resolve()}|{_stamp(path)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def write_facts(store: Path, facts: Sequence[dict[str, Any]]) -> None:
+    """The JSON file beside the array ``store``: an object on a line for each image."""
+    text = "[\n" + ",\n".join(json.dumps(fact) for fact in facts) + "\n]\n"
+    files.write_atomically(store.with_suffix(".json"), lambda file: file.write(text.encode()))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _stamp(path: Path) -> str:
@@ -131,58 +136,55 @@ def _version(package: str) -> str:
 def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
     partial = store.with_suffix(".npy.partial")  # one builder at a time: the lock is held
     try:
-        records = _create(partial, size, len(paths))
-        _fill(records, paths, size, title, progress)
-        records.flush()
-        del records  # Windows renames no file that is mapped
+        images = _create(partial, size, len(paths))
+        facts = _fill(images, paths, size, title, progress)
+        images.flush()
+        del images  # Windows renames no file that is mapped
         partial.replace(store)
+        write_facts(store, facts)
     finally:
         with suppress(PermissionError):  # Windows: an error still holds it; the next build removes it
             partial.unlink(missing_ok=True)
 
 
-def _fill(records: NDArray[np.void], paths: Sequence[Path], size: int, title: str, progress: bool) -> None:
-    def fill(index: int) -> None:
+def _fill(
+    images: NDArray[np.uint8], paths: Sequence[Path], size: int, title: str, progress: bool
+) -> list[dict[str, Any]]:
+    def fill(index: int) -> dict[str, Any]:
         path = paths[index]
         before = _stamp(path)
         try:
-            image, (height, width) = radiograph.read_square(path, size)
-        except radiograph.UnreadableImage:
-            return  # the height stays 0, which says so
+            images[index], (height, width), header = radiograph.read_square(path, size)
+        except radiograph.UnreadableImage as error:
+            return {"file": path.name, "error": str(error)}
         # Not before the picture: only now it is known that this is a file, and no larger than a radiograph.
-        records[index]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest().encode()
+        content = files.sha256_of(path)
         if _stamp(path) != before:
             raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
-        records[index]["image"] = image
-        records[index]["height"], records[index]["width"] = height, width
+        said = {name: value for name, value in header._asdict().items() if value}
+        return {"file": path.name, "height": height, "width": width, "sha256": content, "header": said}
 
     # Threads: Pillow and numpy let go of the interpreter lock while they decode and resize.
     pool = ThreadPoolExecutor(cores())
     try:
         done = pool.map(fill, range(len(paths)))
-        for _ in tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False):
-            pass
+        return list(tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False))
     finally:
         pool.shutdown(cancel_futures=True)  # whoever interrupts does not want to wait for all the other files
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _create(file: Path, size: int, count: int) -> "np.memmap[Any, np.dtype[np.void]]":
-    """Room for ``count`` records in a new file.
+def _create(file: Path, size: int, count: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """Room for ``count`` squares in a new file.
 
     Raises:
         OSError: the file cannot be made, or not as large; names it and what it needs.
     """
     try:
-        records = np.lib.format.open_memmap(file, "w+", _record(size), (count,))
+        images = np.lib.format.open_memmap(file, "w+", np.uint8, (count, size, size))
         _reserve(file)
     except OSError as error:
-        raise files.not_written(file, count * _record(size).itemsize, error) from error
-    return records
+        raise files.not_written(file, count * size * size, error) from error
+    return cast("np.memmap[Any, np.dtype[np.uint8]]", images)
 
 
 def _reserve(file: Path) -> None:
@@ -206,26 +208,6 @@ def _reserve(file: Path) -> None:
 
 def _remove_stale(folder: Path, stem: str) -> None:
     """Remove stores that are out of date, and what builds that were killed have left."""
-    for other in folder.glob(f"{stem}-*.npy*"):
+    for other in folder.glob(f"{stem}-*"):
         with suppress(PermissionError):  # Windows: another run still has it mapped; the next build removes it
             other.unlink()
-
-
-def _complaint(paths: Sequence[Path], readable: NDArray[np.bool_], size: int, store: Path) -> str:
-    """One sentence that names the unreadable files, each with its reason, which reading them again tells."""
-    bad = [path for path, good in zip(paths, readable, strict=True) if not good]
-    reasons: list[str] = []
-    for path in bad[:_SHOWN]:
-        try:
-            radiograph.read_square(path, size)
-        except radiograph.UnreadableImage as error:
-            reasons.append(str(error))
-        else:
-            with suppress(PermissionError):
-                store.unlink(missing_ok=True)  # readable now, so the store is out of date
-            reasons.append(f"{path}: could not be read a moment ago but can now; start again")
-    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    return (
-        f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(reasons)}{more}. "
-        "Mend or remove them, or leave them out with --skip-bad"
-    )
