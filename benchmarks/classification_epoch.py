@@ -22,6 +22,7 @@ from cxr import cli, runtime
 from cxr.squares import Squares
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
+from pytorch_classification.training_data import Data, store_size
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def generated(config: training.TrainConfig, count: int, device: torch.device) -> training.Data:
+def generated(config: training.TrainConfig, count: int, device: torch.device) -> Data:
     """Noise in the form of a decoded data set, half of it PNEUMONIA."""
-    side = training.store_size(config.size)
+    side = store_size(config.size)
     images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
     labels = np.arange(count) % 2
     listing = Listing([Path(f"{index}.png") for index in range(count)], labels, [str(index) for index in range(count)])
-    return training.Data(listing, Squares(images, device), labels, [""] * count, np.arange(count), np.arange(0))
+    return Data(listing, Squares(images, device), labels, [""] * count, np.arange(count), np.arange(0))
 
 
 def bare_epoch(learner: training.Learner[torch.nn.Module], config: BenchConfig, run: runtime.Runtime) -> None:

@@ -37,19 +37,21 @@ def flag(default: Any = dataclasses.MISSING, *, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
-def parse(config_type: type[ConfigType], argv: Sequence[str] | None = None) -> ConfigType:
+def parse(
+    config_type: type[ConfigType], argv: Sequence[str] | None = None, *, summary: str | None = None
+) -> ConfigType:
     """An instance of ``config_type`` from the command line ``argv`` (``sys.argv[1:]`` when None).
 
     Each field becomes one flag, its underscores dashes: bool gives ``--name`` and ``--no-name``, Literal gives choices,
-    ``tuple[X, ...]`` takes one or more values. The first paragraph of the module that defines ``config_type`` is the
-    description that ``--help`` shows. A command line that does not fit ends the process with one line on stderr and
-    exit code 2.
+    ``tuple[X, ...]`` takes one or more values. The first paragraph of ``summary``, or else of the module that defines
+    ``config_type``, is the description that ``--help`` shows. A command line that does not fit ends the process with
+    one line on stderr and exit code 2.
 
     Raises:
         TypeError: a field whose type no command line can give.
     """
-    summary = (sys.modules[config_type.__module__].__doc__ or "").strip().split("\n\n")[0]
-    parser = _Parser(description=summary, formatter_class=_Help, allow_abbrev=False)
+    summary = summary or sys.modules[config_type.__module__].__doc__ or ""
+    parser = _Parser(description=summary.strip().split("\n\n")[0], formatter_class=_Help, allow_abbrev=False)
     hints = typing.get_type_hints(config_type)
     for field in dataclasses.fields(typing.cast(Any, config_type)):
         required = field.default is dataclasses.MISSING

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,13 @@ from cxr import checkpoints, cli, metrics, pictures, reading, runtime
 from cxr.files import write_atomically
 from pytorch_classification import data_load, plots
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
-
-if TYPE_CHECKING:
-    from pytorch_classification.train_classification import Data, TrainConfig
+from pytorch_classification.settings import TrainConfig
+from pytorch_classification.training_data import Data
 
 _GRID = 8  # pictures in the Grad-CAM grid
 
 
-def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
+def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
     """Fit what is fitted on validation, write the model, then read the test folder for the first and only time."""
     state = checkpoints.load(config.out_dir / "best.pth", task=TASK)
     if run.is_main:
@@ -64,7 +63,7 @@ def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]
         print(f"no folder {config.data_dir / 'test'}, so there is no test report")
 
 
-def test_report(config: "TrainConfig", data: "Data", classifier: Classifier, run: runtime.Runtime) -> None:
+def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: runtime.Runtime) -> None:
     """Score the finished model on ``test/`` and draw it; test files that also stand in training are left out."""
     listing = data_load.list_images(config.data_dir, "test")
     store = reading.decode_once(

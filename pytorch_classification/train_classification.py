@@ -9,8 +9,6 @@ batch is divided among the processes.
 """
 
 import sys
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,148 +22,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import augment, checkpoints, cli, metrics, reading, resume, runlog, runtime
+from cxr import checkpoints, cli, metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
-from cxr.squares import Squares, sent
+from cxr.squares import sent
 from pytorch_classification import data_load, report
 from pytorch_classification.model import (
-    LARGEST_SIZE,
     TASK,
     as_input,
     build,
     predict_logits,
     to_probability,
 )
+from pytorch_classification.settings import MAY_DIFFER, TrainConfig
+from pytorch_classification.training_data import Data, augmented, load_data
 
 ROOT = Path(__file__).resolve().parents[1]
-# Where the files lie and what computes them; every other setting decides the weights.
-MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume"}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
-
-    data_dir: Path = cli.flag(ROOT / "chest_xray", help="holds train/ and test/, each with NORMAL/ and PNEUMONIA/")
-    out_dir: Path = cli.flag(
-        ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go"
-    )
-    images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
-    model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model, all that prediction needs")
-    weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
-    epochs: int = cli.flag(20, help="passes over the training images")
-    size: int = cli.flag(112, help="side in pixels of the square the network sees")
-    batch_size: int = cli.flag(32, help="images per step, over all processes together")
-    lr: float = cli.flag(1.5e-3, help="highest AdamW learning rate of the one-cycle schedule")
-    weight_decay: float = cli.flag(0.05, help="AdamW weight decay of kernels; biases and normalisation have none")
-    average_share: float = cli.flag(0.08, help="share of all steps that the weight average reaches back over")
-    validation_share: float = cli.flag(0.12, help="share of each class set apart, by patient, to choose by")
-    target_sensitivity: float = cli.flag(0.95, help="validation sensitivity that the operating point must reach")
-    flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
-    seed: int = cli.flag(0, help="decides the split, the start and every random draw")
-    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
-    compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
-    resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
-    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
-
-    def __post_init__(self) -> None:
-        """Refuse what could only fail later."""
-        for name, low, high in (("validation_share", 0, 1), ("target_sensitivity", 0, 1), ("average_share", 0, 1)):
-            if not low < getattr(self, name) < high:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than {low}, below {high}"
-                )
-        for name, least in (("epochs", 1), ("size", 32), ("batch_size", 2), ("seed", 0), ("weight_decay", 0)):
-            if not least <= getattr(self, name) < float("inf"):
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")
-        if self.size > LARGEST_SIZE:
-            raise ValueError(f"--size {self.size}: expected at most {LARGEST_SIZE}")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"--lr {self.lr}: expected a positive number")
-        if self.weights not in ("imagenet", "none") and not self.resume and not Path(self.weights).is_file():
-            raise FileNotFoundError(f"--weights: no file {Path(self.weights).resolve()}, nor is it imagenet or none")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run learns from and chooses by.
-
-    ``squares`` are [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
-    ``validation`` are indices into them, not of images that cannot be read.
-    """
-
-    listing: data_load.Listing
-    squares: Squares
-    labels: NDArray[np.int64]
-    hashes: list[str]
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        """uint8 [N, S', S'], mapped from disk."""
-        return self.squares.array
-
-    def facts(self, data_dir: Path) -> dict[str, str]:
-        """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
-        names = [path.relative_to(data_dir).as_posix() for path in self.listing.paths]
-        facts = zip(self.hashes, self.labels.tolist(), strict=True)
-        return {name: f"{content} {label}" for name, (content, label) in zip(names, facts, strict=True)}
-
-
-def store_size(size: int) -> int:
-    """Side of the stored squares: an eighth over the training size, so that warping does not blur them."""
-    return size + size // 8
-
-
-def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
-    """train/ and val/ decoded and divided by patient; ``test/`` is not opened."""
-    pool = ("train", "val") if (config.data_dir / "val").is_dir() else ("train",)
-    listing = data_load.list_images(config.data_dir, *pool)
-    if not (config.data_dir / "test").is_dir():
-        warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
-    store = reading.decode_once(
-        listing.paths,
-        store_size(config.size),
-        config.out_dir / "decoded",
-        name="train",
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
-    )
-    readable = np.flatnonzero(store.readable)
-    if len(readable) < len(listing):
-        warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)
-    hashes = [store.hashes[i] for i in readable]
-    kept = listing.take(readable)
-    train, validation = data_load.split(kept, hashes, config.validation_share, config.seed)
-    conflicts = data_load.conflicting_duplicates(kept, hashes)
-    if conflicts:
-        warnings.warn(
-            f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
-        )
-    squares = Squares(store.images, run.device)
-    return Data(listing, squares, listing.labels, store.hashes, readable[train], readable[validation])
-
-
-def augmented(stored: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """What the network sees of ``stored`` uint8 [B, S', S'] while it learns: float32 [B, 1, size, size].
-
-    Position and shape vary as children do; tone, sharpness and the frame vary because in this data set they differ
-    between sources and so between classes, and would be learnt in place of the lungs.
-    """
-    count = len(stored)
-    curves = augment.plain_curves(count, stored.device)
-    curves = augment.swap_tones(curves, stored, generator, share=0.5)
-    curves = augment.vary_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
-    images = augment.apply_curves(stored, curves)
-    matrices = augment.random_affine(
-        count, generator, rotation_degrees=12, zoom=0.2, stretch=0.12, shear=0.1, shift=0.12, flip=0.5
-    )
-    images = augment.warp(images, matrices, size)
-    images = augment.swap_frames(images, generator, share=0.5, inner=0.72)
-    images = augment.vary_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
-    return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)
 
 
 def class_weights(labels: NDArray[np.int64]) -> Tensor:
@@ -341,7 +212,7 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
 
 def main() -> None:
     """Parse, lock the output folder, train."""
-    config = cli.parse(TrainConfig)
+    config = cli.parse(TrainConfig, summary=__doc__)
     with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
         fit(config, run)
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,8 @@ from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, plots, rsna_dataset
 from pytorch_detection.detector import Array, Detector, Rule, choose_rule, load_model
 from pytorch_detection.model import TASK
-
-if TYPE_CHECKING:
-    from pytorch_detection.train_detection import TrainConfig
-    from pytorch_detection.training_data import Data
+from pytorch_detection.settings import TrainConfig
+from pytorch_detection.training_data import Data
 
 _GRID = 9  # pictures in the grid of examples
 _RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
@@ -31,7 +29,7 @@ _PARTS = {
 }
 
 
-def finish(config: "TrainConfig", data: "Data", records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
+def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then look at the held-out exams for the first and only time."""
     best = config.out_dir / "best_weights.pth"
     state = checkpoints.load(best, task=TASK)
@@ -88,10 +86,10 @@ def described(rule: Rule) -> str:
 
 def opinions(
     classifier: Classifier,
-    data: "Data",
+    data: Data,
     indices: NDArray[np.int64],
     name: str,
-    config: "TrainConfig",
+    config: TrainConfig,
     run: runtime.Runtime,
 ) -> Array:
     """The classifier's probability float64 [N] for the exams at ``indices``, from squares of its own size.
@@ -114,7 +112,7 @@ def opinions(
 
 
 def held_out_report(
-    config: "TrainConfig", data: "Data", detector: Detector, classifier: Classifier | None, run: runtime.Runtime
+    config: TrainConfig, data: Data, detector: Detector, classifier: Classifier | None, run: runtime.Runtime
 ) -> None:
     """Score the finished model on the held-out exams and draw it."""
     exams, truths = data.of(data.held_out), data.truths(data.held_out)
@@ -233,7 +231,7 @@ def _interval(score: dict[str, Any]) -> str:
 
 def draw(
     folder: Path,
-    data: "Data",
+    data: Data,
     boxes: Sequence[Array],
     scores: Sequence[Array],
     truths: Sequence[Any],

@@ -10,7 +10,7 @@ torchrun the batch is divided among the processes.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,76 +28,20 @@ from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
-    LARGEST_SIZE,
-    SMALLEST_SIZE,
     TASK,
     Architecture,
-    Backbone,
     Detection,
     GreyFasterRCNN,
     Losses,
     Target,
     construct,
 )
+from pytorch_detection.settings import MAY_DIFFER, TrainConfig
 from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
 ROOT = Path(__file__).resolve().parents[1]
 _BATCH = 16  # images at once when no gradients are kept
-# Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
-MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "device", "compile", "resume", "flip_average", "classifier"}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
-
-    data_dir: Path = cli.flag(ROOT / "dataset_det", help="holds the DICOM folder and the tables of the RSNA challenge")
-    out_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
-    images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
-    backbone: Backbone = cli.flag("resnet18", help="resnet18 is cut for training from scratch, the others for COCO")
-    weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
-    epochs: int = cli.flag(24, help="passes over the training images")
-    size: int = cli.flag(384, help="side in pixels of the square the network sees")
-    batch_size: int = cli.flag(8, help="images per step, over all processes together")
-    lr: float = cli.flag(5e-4, help="highest AdamW learning rate of the one-cycle schedule")
-    weight_decay: float = cli.flag(0.05, help="AdamW weight decay of kernels; biases and normalisation have none")
-    average_share: float = cli.flag(0.08, help="share of all steps that the weight average reaches back over")
-    negatives_per_positive: float | None = cli.flag(
-        1.0, help="images without opacity drawn per epoch for each one with"
-    )
-    image_loss_weight: float = cli.flag(0.5, help="weight of the loss of the whole image's answer; 0 leaves it out")
-    calm_epochs: int = cli.flag(4, help="the last epochs, which see the images nearly as they are")
-    flip_average: bool = cli.flag(True, help="fuse the boxes of an image and its mirror image; kept in the model")
-    classifier: Path | None = cli.flag(None, help="choose also how boxes are cut when this model multiplies scores")
-    seed: int = cli.flag(0, help="decides the split, the start and every random draw")
-    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
-    compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
-    resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
-    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
-    allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")
-
-    def __post_init__(self) -> None:
-        """Refuse what could only fail later."""
-        if not 0 < self.average_share < 1:
-            raise ValueError(f"--average-share {self.average_share}: expected more than 0, below 1")
-        least = {"epochs": 1, "size": SMALLEST_SIZE, "batch_size": 1, "seed": 0, "weight_decay": 0, "calm_epochs": 0}
-        for name, low in {**least, "image_loss_weight": 0, "negatives_per_positive": 0}.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < float("inf"):
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
-        if self.size > LARGEST_SIZE:
-            raise ValueError(f"--size {self.size}: expected at most {LARGEST_SIZE}")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"--lr {self.lr}: expected a positive number")
-        known = ("coco", "imagenet", "none")
-        if self.weights not in known and not self.resume and not Path(self.weights).is_file():
-            raise FileNotFoundError(
-                f"--weights: no file {Path(self.weights).resolve()}, nor is it {' or '.join(known)}"
-            )
-        if self.classifier is not None and not self.classifier.is_file():
-            raise FileNotFoundError(f"--classifier: no file {self.classifier.resolve()}")
 
 
 def make_learner(
@@ -291,7 +235,7 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
 
 def main() -> None:
     """Parse, lock the output folder, train."""
-    config = cli.parse(TrainConfig)
+    config = cli.parse(TrainConfig, summary=__doc__)
     with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
         fit(config, run)
 

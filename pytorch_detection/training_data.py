@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ from cxr import augment, reading, runtime
 from cxr.squares import Squares
 from pytorch_detection import rsna_dataset
 from pytorch_detection.model import Target
-
-if TYPE_CHECKING:
-    from pytorch_detection.train_detection import TrainConfig
+from pytorch_detection.settings import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Data:
         return {exam.path.name: f"{content} {exam.boxes_xyxy} {part}" for content, exam, part in rows}
 
 
-def load_data(config: "TrainConfig", run: runtime.Runtime) -> Data:
+def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     """The exams, decoded and divided by patient.
 
     The held-out ones are decoded with the rest, so that one that cannot be read does not end a run in its last minute.
@@ -134,7 +131,7 @@ def of_joined(abnormal: Tensor, source: Tensor, boxes: Sequence[Tensor]) -> Tens
     return torch.where(source == torch.arange(len(source), device=source.device), abnormal, together)
 
 
-def epoch_order(data: Data, config: "TrainConfig", epoch: int) -> NDArray[np.int64]:
+def epoch_order(data: Data, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
     """The exams of an epoch, the same in every process."""
     return rsna_dataset.epoch_indices(
         data.exams,

@@ -1,0 +1,96 @@
+"""What a training run learns from and chooses by: images divided by patient, their squares, how they are varied."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxr import augment, reading, runtime
+from cxr.squares import Squares
+from pytorch_classification import data_load
+from pytorch_classification.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and chooses by.
+
+    ``squares`` are [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
+    ``validation`` are indices into them, not of images that cannot be read.
+    """
+
+    listing: data_load.Listing
+    squares: Squares
+    labels: NDArray[np.int64]
+    hashes: list[str]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """uint8 [N, S', S'], mapped from disk."""
+        return self.squares.array
+
+    def facts(self, data_dir: Path) -> dict[str, str]:
+        """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
+        names = [path.relative_to(data_dir).as_posix() for path in self.listing.paths]
+        facts = zip(self.hashes, self.labels.tolist(), strict=True)
+        return {name: f"{content} {label}" for name, (content, label) in zip(names, facts, strict=True)}
+
+
+def store_size(size: int) -> int:
+    """Side of the stored squares: an eighth over the training size, so that warping does not blur them."""
+    return size + size // 8
+
+
+def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
+    """train/ and val/ decoded and divided by patient; ``test/`` is not opened."""
+    pool = ("train", "val") if (config.data_dir / "val").is_dir() else ("train",)
+    listing = data_load.list_images(config.data_dir, *pool)
+    if not (config.data_dir / "test").is_dir():
+        warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
+    store = reading.decode_once(
+        listing.paths,
+        store_size(config.size),
+        config.out_dir / "decoded",
+        name="train",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+    readable = np.flatnonzero(store.readable)
+    if len(readable) < len(listing):
+        warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)
+    hashes = [store.hashes[i] for i in readable]
+    kept = listing.take(readable)
+    train, validation = data_load.split(kept, hashes, config.validation_share, config.seed)
+    conflicts = data_load.conflicting_duplicates(kept, hashes)
+    if conflicts:
+        warnings.warn(
+            f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
+        )
+    squares = Squares(store.images, run.device)
+    return Data(listing, squares, listing.labels, store.hashes, readable[train], readable[validation])
+
+
+def augmented(stored: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """What the network sees of ``stored`` uint8 [B, S', S'] while it learns: float32 [B, 1, size, size].
+
+    Position and shape vary as children do; tone, sharpness and the frame vary because in this data set they differ
+    between sources and so between classes, and would be learnt in place of the lungs.
+    """
+    count = len(stored)
+    curves = augment.plain_curves(count, stored.device)
+    curves = augment.swap_tones(curves, stored, generator, share=0.5)
+    curves = augment.vary_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
+    images = augment.apply_curves(stored, curves)
+    matrices = augment.random_affine(
+        count, generator, rotation_degrees=12, zoom=0.2, stretch=0.12, shear=0.1, shift=0.12, flip=0.5
+    )
+    images = augment.warp(images, matrices, size)
+    images = augment.swap_frames(images, generator, share=0.5, inner=0.72)
+    images = augment.vary_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
+    return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)
