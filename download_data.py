@@ -15,33 +15,77 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
+from urllib.error import URLError
 from urllib.request import urlopen
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from cxr import cli
-from cxr.files import sha256_of
-from cxr.published import DATASETS, DataSet, file_problems, wanted
-from cxr.unpacking import Member, folder_entries, require_space, unpack, write_whole, zip_entries
+from cxr.files import sha256_of, write_atomically
+from cxr.text import first_of
 
-ROOT = Path(__file__).resolve().parent
-SHOWN_PROBLEMS = 5
-EXIT_NOT_WHOLE = 1
+SPARE_BYTES = 100 << 20  # stay free on the disk
 KAGGLE_CACHE = ".kagglehub"  # inside the target: the same disk, and gone with the set
-KAGGLE_TOKENS = "https://www.kaggle.com/settings/api"
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"  # which NIH patient each RSNA exam is of
+MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING}"
 
-MAPPING_FILE = "pneumonia-challenge-dataset-mappings_2018.json"  # which NIH patient each RSNA exam is of
-MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING_FILE}"
-MAPPING_BYTES = 17_587_143
-MAPPING_SHA256 = "803ce79e3bc9c66d3631738e91e62e1175730e98ad1415e8dc4d6292ba10bf27"
-CONNECT_SECONDS = 30
+
+@dataclass(frozen=True)
+class DataSet:
+    """A published set."""
+
+    target: Path
+    page: str
+    download: str  # kagglehub's function
+    handle: str  # kagglehub's name for the set
+    zip_bytes: int
+    images: dict[str, int]  # how many lie in each folder
+    suffix: str
+    signature: tuple[bytes, int]  # of every image, and where in the file
+    tables: dict[str, str]  # sha256 of each; the mapping does not come from Kaggle
+
+
+DATASETS = {
+    "chest_xray": DataSet(
+        target=cli.ROOT / "chest_xray",
+        page="https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia",
+        download="dataset_download",
+        handle="paultimothymooney/chest-xray-pneumonia",
+        zip_bytes=2_460_000_000,  # about: 1.23 GB of images, twice
+        images={
+            "train/NORMAL": 1_341,
+            "train/PNEUMONIA": 3_875,
+            "val/NORMAL": 8,
+            "val/PNEUMONIA": 8,
+            "test/NORMAL": 234,
+            "test/PNEUMONIA": 390,
+        },
+        suffix=".jpeg",
+        signature=(b"\xff\xd8\xff", 0),
+        tables={},
+    ),
+    "rsna": DataSet(
+        target=cli.ROOT / "dataset_det",
+        page="https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge",
+        download="competition_download",
+        handle="rsna-pneumonia-detection-challenge",
+        zip_bytes=3_932_287_530,
+        images={"stage_2_train_images": 26_684},
+        suffix=".dcm",
+        signature=(b"DICM", 128),  # DICOM PS3.10 7.1
+        tables={
+            "stage_2_train_labels.csv": "bb40b7e956e9922a6b275ed4a158197568cf9ab618017d53db6159b1b624bb65",
+            "stage_2_detailed_class_info.csv": "c004c12dea2042cc23e3b848f65e8cb2e725799afaa90f13ee81f854bcc9614d",
+            MAPPING: "803ce79e3bc9c66d3631738e91e62e1175730e98ad1415e8dc4d6292ba10bf27",
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -50,149 +94,154 @@ class Config:
 
     dataset: Literal["chest_xray", "rsna"] = cli.flag(help="chest_xray: images of two classes; rsna: DICOMs with boxes")
     zip: Path | None = cli.flag(None, help="zip downloaded by hand, or the folder it was unpacked to")
-    mapping: Path | None = cli.flag(None, help=f"rsna: {MAPPING_FILE} downloaded by hand")
     out_dir: Path | None = cli.flag(None, help="folder to fill, else chest_xray/ or dataset_det/ in the repository")
     verify: bool = cli.flag(False, help="only check the set that is there; nothing is written")
 
 
-def unpack_by_hand(source: Path, dataset: DataSet, target: Path) -> None:
-    """Fill ``target`` from a zip, or from the folder that a browser has unpacked one to."""
-    if not source.exists():
-        raise FileNotFoundError(f"{source.resolve()}: no such file; expected the zip of {dataset.page}")
+def place(path: PurePosixPath, dataset: DataSet) -> str | None:
+    """Where a file of the zip belongs, wherever the zip has it (Kaggle's holds the images twice); None: nowhere."""
+    if any(part == "__MACOSX" or part.startswith(".") for part in path.parts):
+        return None
+    folder = next((name for name in dataset.images if f"/{path.parent}".endswith(f"/{name}")), None)
+    if folder and path.suffix == dataset.suffix:
+        return f"{folder}/{path.name}"
+    return path.name if path.name in dataset.tables else None
+
+
+def problems_of(dataset: DataSet, folder: Path) -> list[str]:
+    """What is wrong in ``folder``, one sentence each: tables, numbers of images, files of another format."""
+    problems = [f"{name} is missing" for name in dataset.tables if not (folder / name).is_file()]
+    for name, sha256 in dataset.tables.items():
+        if (folder / name).is_file() and sha256_of(folder / name) != sha256:
+            problems.append(f"{name} is not the published file, whose sha256 is {sha256}")
+    signature, at = dataset.signature
+    for name, expected in dataset.images.items():
+        found = (folder / name).iterdir() if (folder / name).is_dir() else ()
+        images = sorted(path for path in found if place(PurePosixPath(name, path.name), dataset))
+        if len(images) != expected:
+            problems.append(f"{name} holds {len(images):,} images, expected {expected:,}")
+        for path in images:
+            with path.open("rb") as file:
+                if file.read(at + len(signature))[at:] != signature:
+                    problems.append(f"{name}/{path.name} is no {dataset.suffix} file")
+    return problems
+
+
+def unpack(
+    entries: dict[PurePosixPath, tuple[int, Callable[[], IO[bytes]]]], dataset: DataSet, source: Path, target: Path
+) -> None:
+    """Write what belongs to ``dataset`` to its place, but for files that are there in the same size.
+
+    Args:
+        entries: size in bytes, and how to open it, of each file in ``source``.
+    """
+    placed = {target / where: entry for path, entry in entries.items() if (where := place(path, dataset))}
+    if not placed:
+        raise ValueError(f"{source}: nothing in it belongs to the set; expected what {dataset.page} gives")
+    lacking = {path: entry for path, entry in placed.items() if not path.is_file() or path.stat().st_size != entry[0]}
+    require_space(target, sum(size for size, _ in lacking.values()))
+    for path, (_, opened) in tqdm(lacking.items(), "unpacking", unit=" files", disable=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        side = path.with_name(path.name + ".partial")  # so that a file of the set is never half a file
+        with opened() as content, side.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        side.replace(path)
+    print(f"{target}: {len(lacking):,} files written, {len(placed) - len(lacking):,} were there")
+
+
+def unpack_from(source: Path, dataset: DataSet, target: Path) -> None:
+    """Fill ``target`` from a zip, or from the folder that one was unpacked to."""
     if source.is_dir():
-        unpack(wanted(folder_entries(source), dataset, source), target)
+        files = {PurePosixPath(path.relative_to(source)): path for path in sorted(source.rglob("*")) if path.is_file()}
+        entries = {name: (path.stat().st_size, partial(path.open, "rb")) for name, path in files.items()}
+        unpack(entries, dataset, source, target)
         return
     try:
         with zipfile.ZipFile(source) as archive:
-            unpack(wanted(zip_entries(archive), dataset, source), target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            members = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+            entries = {name: (info.file_size, partial(archive.open, info)) for name, info in members.items()}
+            unpack(entries, dataset, source, target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be unpacked ({error}); download it again") from error
 
 
-def kaggle_folder(dataset: DataSet, target: Path) -> Path:
+def require_space(folder: Path, needed: int) -> None:
+    """Raise OSError unless the disk of ``folder``, which need not exist yet, has ``needed`` bytes and some to spare."""
+    free = shutil.disk_usage(next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())).free
+    if needed and free < needed + SPARE_BYTES:
+        raise OSError(
+            f"{folder}: {(needed + SPARE_BYTES) / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
+            "make room or choose another disk with --out-dir"
+        )
+
+
+def download(dataset: DataSet, target: Path) -> Path:
     """The folder to which kagglehub has downloaded and unpacked ``dataset``; it resumes a broken download by itself.
 
     kagglehub's ``output_dir`` is not used: it refuses a folder that is not empty, so nothing could be resumed there.
 
     Raises:
-        ValueError: kagglehub is not installed, or what it downloaded is damaged.
+        ValueError: kagglehub is not installed.
         PermissionError: no token, a wrong one, or rules not accepted.
-        ConnectionError: Kaggle cannot be reached or answers with another error.
+        ConnectionError: Kaggle cannot be reached, answers with another error, or what came is damaged.
     """
-    by_hand = (
-        f"download the zip at {dataset.page} in a browser and add `--zip FILE` to this command, "
-        f"which unpacks it to {target.resolve()}"
+    by_hand = f"download the zip at {dataset.page} in a browser and add `--zip FILE` to this command"
+    log_in = (
+        "create a token at https://www.kaggle.com/settings/api, put it into ~/.kaggle/access_token or the variable "
+        f"KAGGLE_API_TOKEN, accept the rules at {dataset.page} if there are any, and run this again; or {by_hand}"
     )
     try:
         kagglehub = importlib.import_module("kagglehub")
-        requests = importlib.import_module("requests")
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: `pip install kagglehub`, or {by_hand}") from error
-    if "KAGGLEHUB_CACHE" not in os.environ:
-        os.environ["KAGGLEHUB_CACHE"] = str(target.resolve() / KAGGLE_CACHE)
-        there = sum(file.stat().st_size for file in (target / KAGGLE_CACHE).rglob("*") if file.is_file())
-        require_space(target, max(0, 2 * dataset.zip_bytes - there))  # the archive and what comes out of it
+    cache = Path(os.environ.setdefault("KAGGLEHUB_CACHE", str(target.resolve() / KAGGLE_CACHE)))
+    there = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    require_space(target, max(0, 2 * dataset.zip_bytes - there))  # the archive and what comes out of it
     try:
-        return Path(getattr(kagglehub, dataset.kagglehub_function)(dataset.handle))
-    except (kagglehub.exceptions.UnauthenticatedError, kagglehub.exceptions.CredentialError) as error:
-        raise PermissionError(_login_advice(dataset, by_hand)) from error
-    except requests.exceptions.RequestException as error:
-        if error.response is None:
-            failure = f"the connection to Kaggle failed ({type(error).__name__})"
-            raise ConnectionError(f"{failure}: run this again to go on where it stopped, or {by_hand}") from error
-        raise _refusal(error.response.status_code, dataset, by_hand) from error
-    except (kagglehub.exceptions.DataCorruptionError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        kept = f"what it keeps of {dataset.handle} in {os.environ['KAGGLEHUB_CACHE']}"
-        raise ValueError(f"kagglehub stopped ({error}): delete {kept} and run this again, or {by_hand}") from error
+        return Path(getattr(kagglehub, dataset.download)(dataset.handle))
+    except Exception as error:  # kagglehub's own, those of requests, zipfile and the disk
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or type(error).__name__ in ("UnauthenticatedError", "CredentialError"):
+            raise PermissionError(f"Kaggle refuses the download ({status or 'no account'}): {log_in}") from error
+        if isinstance(error, OSError) and not hasattr(error, "response"):
+            raise  # of the disk
+        failed = f"answers {status}" if status else f"cannot be reached or sends what is damaged ({error})"
+        again = f"run this again to go on where it stopped, or delete {cache} and begin anew"
+        raise ConnectionError(f"Kaggle {failed}: {again}, or {by_hand}") from error
 
 
-def _login_advice(dataset: DataSet, by_hand: str) -> str:
-    rules = f" accept the rules at {dataset.rules}," if dataset.rules else ""
-    return (
-        f"Kaggle needs an account here: create an API token at {KAGGLE_TOKENS}, put it into ~/.kaggle/access_token or "
-        f"the variable KAGGLE_API_TOKEN,{rules} and run this again; or {by_hand}"
-    )
-
-
-def _refusal(status: int, dataset: DataSet, by_hand: str) -> OSError:
-    if status == 401:
-        return PermissionError(f"Kaggle refuses the token (401). {_login_advice(dataset, by_hand)}")
-    if status == 403 and dataset.rules:
-        return PermissionError(
-            f"Kaggle refuses the download (403): accept the rules at {dataset.rules} with the account of your token "
-            f"and run this again; if it still refuses, {by_hand}"
-        )
-    return ConnectionError(f"Kaggle answers {status}: try again later, or {by_hand}")
-
-
-def bring_mapping(target: Path, source: Path | None) -> None:
-    """Put the RSNA-to-NIH mapping into ``target`` from ``source``, or from RSNA's public address without one.
-
-    Raises:
-        ValueError: not the published file, by its size or sha256.
-        ConnectionError: the address cannot be reached.
-    """
-    path = target / MAPPING_FILE
-    if path.is_file() and sha256_of(path) == MAPPING_SHA256:
+def bring_mapping(target: Path, sha256: str) -> None:
+    """Put RSNA's mapping of its exams to NIH patients into ``target``, unless it is there."""
+    path = target / MAPPING
+    if path.is_file() and sha256_of(path) == sha256:
         return
-    opener = partial(source.open, "rb") if source else partial(urlopen, MAPPING_URL, timeout=CONNECT_SECONDS)
-    member = Member(str(source or MAPPING_URL), MAPPING_BYTES, None, opener)
-    require_space(target, MAPPING_BYTES)
     try:
-        with tqdm(total=MAPPING_BYTES, desc="mapping", unit="B", unit_scale=True, disable=None) as progress:
-            write_whole(path, member, progress, MAPPING_SHA256)
-    except (OSError, HTTPException) as error:
-        if source:
-            raise
-        raise ConnectionError(
-            f"the RSNA-to-NIH mapping did not come ({error}), the rest is in {target.resolve()}: "
-            f"run this again later, or download {MAPPING_URL} by hand and add `--mapping FILE` to this command"
-        ) from error
+        with urlopen(MAPPING_URL, timeout=30) as content:
+            write_atomically(path, partial(shutil.copyfileobj, content))
+    except (URLError, HTTPException, TimeoutError) as error:
+        by_hand = f"download {MAPPING_URL} by hand into {target.resolve()}"
+        raise ConnectionError(f"the mapping did not come ({error}): run this again later, or {by_hand}") from error
 
 
-def bring(config: Config, dataset: DataSet, target: Path) -> None:
-    """Fill ``target``, which a second run cannot enter meanwhile; a mapping given by hand is checked first."""
-    target.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(target / ".lock", timeout=0):
-            if config.mapping:
-                bring_mapping(target, config.mapping)
-            if config.zip:
-                unpack_by_hand(config.zip, dataset, target)
-            elif dataset.problems(target):
-                folder = kaggle_folder(dataset, target)
-                unpack(wanted(folder_entries(folder), dataset, folder), target)
-            if config.dataset == "rsna":
-                bring_mapping(target, None)
-    except Timeout as error:
-        raise OSError(f"{target}: another download_data.py is writing there; wait until it has finished") from error
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Bring or verify one data set and print how it stands; the exit code says whether it is whole."""
-    config = cli.parse(Config, argv)
+    config = cli.parse(Config)
     dataset = DATASETS[config.dataset]
-    target = config.out_dir or ROOT / dataset.folder
-    if config.verify and (config.zip or config.mapping):
-        raise ValueError("--verify only looks at what is there: leave --zip and --mapping out")
-    if config.mapping and config.dataset != "rsna":
-        raise ValueError(f"--mapping belongs to --dataset rsna, not to {config.dataset}")
-    if not config.verify:
-        bring(config, dataset, target)
-    elif not target.is_dir():
-        raise FileNotFoundError(f"{target.resolve()}: no such folder; without --verify this script fills it")
-    problems = dataset.problems(target)
-    if config.dataset == "rsna":
-        problems += file_problems(target / MAPPING_FILE, MAPPING_SHA256)
-    if problems:
-        advice = "; without --verify this script brings what is missing" if config.verify else ""
-        print(f"{target}: not whole, {len(problems):,} found{advice}", *problems[:SHOWN_PROBLEMS], sep="\n  ")
-        if len(problems) > SHOWN_PROBLEMS:
-            print(f"  and {len(problems) - SHOWN_PROBLEMS:,} more")
-        return EXIT_NOT_WHOLE
+    target = config.out_dir or dataset.target
+    if config.verify and config.zip:
+        raise ValueError("--verify only looks at what is there: leave --zip out")
+    if config.zip:
+        unpack_from(config.zip, dataset, target)
+    elif not config.verify and any(MAPPING not in problem for problem in problems_of(dataset, target)):
+        unpack_from(download(dataset, target), dataset, target)
+    if not config.verify and MAPPING in dataset.tables:
+        bring_mapping(target, dataset.tables[MAPPING])
+    if problems := problems_of(dataset, target):
+        print(f"{target}: not whole: {first_of(problems)}")
+        return 1
     if not config.verify:
         shutil.rmtree(target / KAGGLE_CACHE, ignore_errors=True)  # kept until now, so that nothing is fetched twice
-    print(f"{target}: whole ({dataset.content})")
+    print(f"{target}: whole")
     return 0
 
 
