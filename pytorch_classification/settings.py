@@ -19,7 +19,7 @@ class TrainConfig:
     out_dir: Path = cli.flag(
         ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go"
     )
-    images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
+    images_dir: Path = cli.flag(ROOT / "images" / "classification", help="where the pictures go")
     model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model, all that prediction needs")
     weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
     epochs: int = cli.flag(20, help="passes over the training images")

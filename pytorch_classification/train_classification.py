@@ -3,9 +3,9 @@
     python pytorch_classification/train_classification.py --data-dir chest_xray --weights none
 
 Writes checkpoint/classification/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model to
-pneumonia_resnet18.pth, the test report to checkpoint/classification/test_report.json, and pictures to images/. With
---resume it goes on from last.pth and ends with the same weights as a run that was never stopped. Under torchrun the
-batch is divided among the processes.
+pneumonia_resnet18.pth, the test report to checkpoint/classification/test_report.json, and pictures to
+images/classification/. With --resume it goes on from last.pth and ends with the same weights as a run that was never
+stopped. Under torchrun the batch is divided among the processes.
 """
 
 import sys

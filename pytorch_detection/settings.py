@@ -17,7 +17,7 @@ class TrainConfig:
 
     data_dir: Path = cli.flag(ROOT / "dataset_det", help="holds the DICOM folder and the tables of the RSNA challenge")
     out_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
-    images_dir: Path = cli.flag(ROOT / "images", help="where the pictures go")
+    images_dir: Path = cli.flag(ROOT / "images" / "detection", help="where the pictures go")
     backbone: Backbone = cli.flag("resnet18", help="resnet18 is cut for training from scratch, the others for COCO")
     weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
     epochs: int = cli.flag(24, help="passes over the training images")

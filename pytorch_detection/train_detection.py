@@ -4,8 +4,8 @@
 
 Writes checkpoint/detection/{last,best_weights}.pth and metrics.jsonl while it trains; at the end the finished model to
 checkpoint/detection/best.pth, the report on held-out patients to held_out_report.json beside it, and pictures to
-images/. With --resume it goes on from last.pth and ends with the same weights as a run that was never stopped. Under
-torchrun the batch is divided among the processes.
+images/detection/. With --resume it goes on from last.pth and ends with the same weights as a run that was never
+stopped. Under torchrun the batch is divided among the processes.
 """
 
 import sys
