@@ -38,9 +38,10 @@ demo: .venv/installed
 	$(VENV)/python pytorch_classification/predict_classification.py --model $(RUN)/pneumonia_resnet18.pth \
 		--image $(FILM) --output-dir $(RUN)/predictions
 	$(VENV)/python pytorch_detection/train_detection.py --data-dir $(SAMPLE)/dataset_det --weights none \
-		--size 160 --epochs 5 --out-dir $(RUN)/detection --images-dir $(RUN)/images
-	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/detection/best.pth --output-dir $(RUN)/predictions \
-		--image $(SAMPLE)/dataset_det/stage_2_train_images/$(EXAM).dcm
+		--size 160 --epochs 5 --out-dir $(RUN)/detection --images-dir $(RUN)/images \
+		--model-file $(RUN)/pneumonia_fasterrcnn.pth
+	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/pneumonia_fasterrcnn.pth \
+		--output-dir $(RUN)/predictions --image $(SAMPLE)/dataset_det/stage_2_train_images/$(EXAM).dcm
 	@cp $(RUN)/predictions/$$(basename $(FILM) .jpeg)_grad_cam.png $(RUN)/images/predicted_class.png
 	@cp $(RUN)/predictions/$(EXAM)_boxes.png $(RUN)/images/predicted_boxes.png
 	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"

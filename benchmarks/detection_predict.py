@@ -46,7 +46,7 @@ def main() -> None:
         model = config.model or place / "model.pth"
         if config.model is None:
             network = construct(Architecture("resnet18", config.size, frozen=False, image_head=True))
-            Detector(network, True, Rule(0.0, 1.0, 0.5), None, "").save(model)
+            Detector(network, True, Rule(0.0, 1.0, 0.5)).save(model)
         detector = Detector.load(model, run)
         command = [sys.executable, str(Path(script.__file__)), "--image", str(paths[0]), "--model", str(model)]
         print(prediction.whole_process([*command, "--no-pictures"], config.rounds))
@@ -59,7 +59,7 @@ def main() -> None:
                 detector.find(squares[: len(paths) - first], run)
 
         def predict() -> None:
-            script.predict(detector, None, paths, settings, run)
+            script.predict(detector, paths, settings, run)
 
         print(prediction.folder(paths, detector.size, compute, predict, config.rounds))
 

@@ -14,6 +14,7 @@ from torchvision.models import ResNet, ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
+from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors
 from cxr.squares import sent
 from cxr.text import quoted
 
@@ -21,30 +22,20 @@ TASK = "classification"
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 _BATCH = 128  # images at once when no gradients are kept
 
-State = dict[str, Tensor]
-
 
 class GreyResNet18(ResNet):
     """torchvision's ResNet-18 (He et al. 2016, doi:10.1109/CVPR.2016.90) for one grey channel and one output.
 
-    Every image is first brought to mean 0 and standard deviation 1: exposure and window are the source's, not the
-    patient's. Takes float32 [B, 1, S, S] in any linear scale, gives [B, 1].
+    Takes float32 [B, 1, S, S] in any linear scale, which it standardises, and gives [B, 1].
     """
 
     def __init__(self) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=1)
-        self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does its own
+        self.conv1 = grey_layer(self.conv1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Log-odds of PNEUMONIA."""
         return super().forward(standardized(x))
-
-
-def standardized(images: Tensor) -> Tensor:
-    """[B, 1, S, S] with mean 0 and standard deviation 1 in each image; an even image becomes 0 everywhere."""
-    deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True, correction=0)
-    return (images - mean) / (deviation + 0.03)
 
 
 def build(weights: str) -> nn.Module:
@@ -61,14 +52,12 @@ def build(weights: str) -> nn.Module:
     model = GreyResNet18()
     if weights != "none":
         source = "the ImageNet weights" if weights == "imagenet" else weights
-        state = _imagenet() if weights == "imagenet" else _tensors(checkpoints.read(Path(weights)), source)
+        if weights == "imagenet":
+            state = downloaded(ResNet18_Weights.IMAGENET1K_V1, "ImageNet")
+        else:
+            state = _tensors(checkpoints.read(Path(weights)), source)
         _fill(model, _adapted(state, model.state_dict(), source), source)
     return model
-
-
-def fold_input_planes(weight: Tensor) -> Tensor:
-    """[64, 3, 7, 7] to [64, 1, 7, 7]: gives for a grey image what the three planes give for it three times over."""
-    return weight.sum(dim=1, keepdim=True)
 
 
 def _adapted(state: State, own: State, source: str) -> State:
@@ -91,27 +80,10 @@ def _fill(model: nn.Module, state: State, source: str) -> None:
         raise ValueError(f"{source}: not the weights of a ResNet-18 ({first})") from error
 
 
-def _imagenet() -> State:
-    try:
-        return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash of the download is wrong
-        raise ConnectionError(
-            f"the ImageNet weights cannot be downloaded ({error}); train from scratch with --weights none, or give a "
-            "downloaded file with --weights FILE"
-        ) from error
-
-
 def _tensors(state: Any, source: str) -> State:
-    if isinstance(state, dict) and state.get("task") == TASK:
-        state = state.get("model")
-    if not isinstance(state, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in state.items()):
-        raise ValueError(f"{source}: expected a classification checkpoint or a dictionary of a ResNet-18's tensors")
-    return state
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Numbers that training moves."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """The weights in what a file holds: in a checkpoint of this task, or all there is."""
+    is_ours = isinstance(state, dict) and state.get("task") == TASK
+    return tensors(state.get("model") if is_ours else state, source)
 
 
 def grad_cam_layers(model: nn.Module) -> list[nn.Module]:
@@ -189,7 +161,10 @@ class Classifier:
         """
         state = checkpoints.load(path, task=TASK)
         if "prediction" not in state:
-            raise ValueError(f"{path}: a checkpoint of an unfinished training; the finished model is --model-file")
+            raise ValueError(
+                f"{path}: from a training, without the operating point that prediction needs; the finished model is "
+                "pneumonia_resnet18.pth, unless --model-file named another"
+            )
         settings = _settings(state["prediction"], path)
         model = build("none")
         _fill(model, _tensors(state, str(path)), str(path))

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from cxr import checkpoints, runtime
+from cxr.grey_resnet import tensors
 from cxr.squares import sent
 from cxr.text import quoted
 from pytorch_detection import box_metrics
 from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, construct
-from pytorch_detection.weights import tensors
 
 SHRINK_FACTORS = (1.0, 0.95, 0.9, 0.875, 0.85)
 GATE_POWERS = (0.0, 0.5, 1.0)
@@ -60,10 +60,9 @@ class Found:
             np.array([parts[rank].probability[row] for rank, row in order], np.float64),
         )
 
-    def gated(self, gate_power: float, extra: Array | None = None) -> list[Array]:
-        """Scores times the image's probability to ``gate_power``, times ``extra`` [N] where there is one."""
-        gate = self.probability**gate_power * (1 if extra is None else extra)
-        return [scores * factor for scores, factor in zip(self.scores, gate, strict=True)]
+    def gated(self, gate_power: float) -> list[Array]:
+        """Scores times the image's probability to ``gate_power``."""
+        return [scores * gate for scores, gate in zip(self.scores, self.probability**gate_power, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,12 @@ class Rule:
     shrink: float
     threshold: float
 
-    def apply(self, found: Found, extra: Array | None = None) -> tuple[list[Array], list[Array]]:
+    def apply(self, found: Found) -> tuple[list[Array], list[Array]]:
         """All boxes, shrunk, and their gated scores; the threshold is left to the caller."""
-        return [box_metrics.shrink(boxes, self.shrink) for boxes in found.boxes], found.gated(self.gate_power, extra)
+        return [box_metrics.shrink(boxes, self.shrink) for boxes in found.boxes], found.gated(self.gate_power)
 
 
-def choose_rule(found: Found, truths: Sequence[ArrayLike], extra: Array | None = None) -> tuple[Rule, float]:
+def choose_rule(found: Found, truths: Sequence[ArrayLike]) -> tuple[Rule, float]:
     """The rule for ``found`` and the RSNA score that it has on these images.
 
     The gate is chosen by AP50, which hangs on every box and not on a threshold; the rest by the RSNA score.
@@ -93,22 +92,21 @@ def choose_rule(found: Found, truths: Sequence[ArrayLike], extra: Array | None =
     Args:
         found: on validation images.
         truths: N of [m, 4] xyxy in pixels of the square.
-        extra: float64 [N], a classifier's probability that multiplies every score of its image.
 
     Raises:
         ValueError: as ``box_metrics.choose_rule``.
     """
-    gate_power = choose_gate(found, truths, extra)
-    chosen = box_metrics.choose_rule(found.boxes, found.gated(gate_power, extra), truths, SHRINK_FACTORS)
+    gate_power = choose_gate(found, truths)
+    chosen = box_metrics.choose_rule(found.boxes, found.gated(gate_power), truths, SHRINK_FACTORS)
     return Rule(gate_power, chosen.shrink, chosen.threshold), chosen.rsna_score
 
 
-def choose_gate(found: Found, truths: Sequence[ArrayLike], extra: Array | None = None) -> float:
+def choose_gate(found: Found, truths: Sequence[ArrayLike]) -> float:
     """The power among ``GATE_POWERS`` with the highest AP50; the lowest of those that do equally well."""
     weights = np.ones((1, len(truths)))
 
     def ap50(power: float) -> float:
-        matches = box_metrics.match(found.boxes, found.gated(power, extra), truths)
+        matches = box_metrics.match(found.boxes, found.gated(power), truths)
         return float(box_metrics.average_precisions(matches, weights)["ap50"][0])
 
     return max(GATE_POWERS, key=ap50)
@@ -192,15 +190,11 @@ class Detector:
     Attributes:
         flip_average: whether the mirror image is asked too.
         rule: what becomes of the boxes found.
-        combined: the same with a classifier; None where training had none.
-        classifier: SHA-256 of that classifier's file, empty without one.
     """
 
     model: GreyFasterRCNN
     flip_average: bool
     rule: Rule
-    combined: Rule | None
-    classifier: str
 
     @property
     def size(self) -> int:
@@ -209,12 +203,7 @@ class Detector:
 
     def save(self, path: Path, **record: Any) -> None:
         """Write the model file, with ``record`` (plain values) for a later reader."""
-        settings = {
-            "flip_average": self.flip_average,
-            "rule": asdict(self.rule),
-            "combined": None if self.combined is None else asdict(self.combined),
-            "classifier": self.classifier,
-        }
+        settings = {"flip_average": self.flip_average, "rule": asdict(self.rule)}
         architecture = asdict(self.model.architecture)
         checkpoints.save(
             path, task=TASK, model=self.model.state_dict(), architecture=architecture, prediction=settings, **record
@@ -229,7 +218,10 @@ class Detector:
         """
         state = checkpoints.load(path, task=TASK)
         if "prediction" not in state:
-            raise ValueError(f"{path}: of an unfinished training; the finished model is best.pth beside it")
+            raise ValueError(
+                f"{path}: from a training, without the operating point that prediction needs; the finished model is "
+                "pneumonia_fasterrcnn.pth, unless --model-file named another"
+            )
         settings = _settings(state["prediction"], path)
         return cls(load_model(state, path, run), **settings)
 
@@ -245,20 +237,22 @@ class Detector:
 
 def _settings(found: Any, path: Path) -> dict[str, Any]:
     """``found`` with rules as rules if prediction can work with it; a model file may come from anywhere."""
-    kinds = {"flip_average": (bool,), "rule": (dict,), "combined": (dict, type(None)), "classifier": (str,)}
-    if not isinstance(found, dict) or found.keys() != kinds.keys():
-        raise ValueError(f"{path}: expected the prediction settings {', '.join(kinds)}")
-    rules = [found[name] for name in ("rule", "combined") if found[name] is not None]
-    sound = all(type(found[name]) in allowed for name, allowed in kinds.items()) and all(
-        {name: type(value) for name, value in rule.items()} == dict.fromkeys(_RULE, float)
+    rule: Any = found.get("rule") if isinstance(found, dict) else None
+    if not isinstance(rule, dict) or found.keys() != {"flip_average", "rule"}:
+        raise ValueError(
+            f"{path}: expected the prediction settings flip_average and rule, as this version writes them to "
+            f"pneumonia_fasterrcnn.pth, found {quoted(found)}; train anew"
+        )
+    sound = (
+        type(found["flip_average"]) is bool
+        and {name: type(value) for name, value in rule.items()} == dict.fromkeys(_RULE, float)
         and 0 <= rule["gate_power"] < float("inf")
         and 0 < rule["shrink"] < float("inf")
         and 0 <= rule["threshold"] <= 1
-        for rule in rules
     )
     if not sound:
         raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
-    return found | {name: Rule(**found[name]) for name in ("rule", "combined") if found[name] is not None}
+    return {"flip_average": found["flip_average"], "rule": Rule(**rule)}
 
 
 _RULE = tuple(field.name for field in fields(Rule))

@@ -10,23 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
-from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FasterRCNN,
+    FastRCNNPredictor,
+    TwoMLPHead,
+    fasterrcnn_resnet50_fpn_v2,
+)
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from cxr.grey_resnet import grey_layer, standardized
 from cxr.text import quoted
-from pytorch_classification.model import standardized
 
 TASK = "detection"
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_image")
 
-Backbone = Literal["resnet18", "resnet50", "resnet50_v2", "mobilenet_v3"]
+Backbone = Literal["resnet18", "resnet50_v2"]
 Target = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Detection = dict[str, Tensor]
@@ -226,41 +230,26 @@ def _resnet18(size: int) -> FasterRCNN:
     )
 
 
-_DETECTORS: dict[Backbone, Any] = {
-    "resnet50": detection.fasterrcnn_resnet50_fpn,
-    "resnet50_v2": detection.fasterrcnn_resnet50_fpn_v2,
-    "mobilenet_v3": detection.fasterrcnn_mobilenet_v3_large_fpn,
-}
-# The layers that torchvision leaves as they are when it fine-tunes: all but the last three stages.
-_FIRST_LAYERS: dict[Backbone, tuple[str, ...]] = {
-    "resnet18": ("conv1.", "bn1.", "layer1."),
-    "resnet50": ("conv1.", "bn1.", "layer1."),
-    "resnet50_v2": ("conv1.", "bn1.", "layer1."),
-    "mobilenet_v3": tuple(f"{block}." for block in range(7)),
-}
+# What torchvision leaves as it is when it fine-tunes: all but the last three stages.
+_FIRST_LAYERS = ("conv1.", "bn1.", "layer1.")
 
 
 def construct(architecture: Architecture) -> GreyFasterRCNN:
     """The network with random weights, in training mode.
 
-    ``resnet18`` is cut for radiographs from scratch. The others keep the shapes, levels and anchors of torchvision's
-    own detectors, which COCO's weights were trained with.
+    ``resnet18`` is cut for radiographs from scratch. ``resnet50_v2`` keeps the shapes, levels and anchors of
+    torchvision's own detector, which COCO's weights were trained with.
     """
-    name = architecture.backbone
-    if name == "resnet18":
+    if architecture.backbone == "resnet18":
         parts = _resnet18(architecture.size)
     else:
-        parts = _DETECTORS[name](weights=None, weights_backbone=None, num_classes=2, **FEW_BOXES)
+        parts = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=2, **FEW_BOXES)
     body: Any = parts.backbone.body
-    owner, key = (body["0"], "0") if name == "mobilenet_v3" else (body, "conv1")
-    first = owner.get_submodule(key)
-    grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
-    nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does its own
-    setattr(owner, key, grey)
+    body.conv1 = grey_layer(body.conv1)
     if architecture.frozen:
         for layer, parameter in body.named_parameters():
-            parameter.requires_grad_(not layer.startswith(_FIRST_LAYERS[name]))
-        if name != "resnet50_v2":  # which torchvision trained with batch normalisation, and fine-tunes with it
+            parameter.requires_grad_(not layer.startswith(_FIRST_LAYERS))
+        if architecture.backbone == "resnet18":  # torchvision fine-tunes the other with its batch normalisation
             _freeze_normalisation(body)
     return GreyFasterRCNN(parts, architecture)
 
@@ -272,8 +261,3 @@ def _freeze_normalisation(module: nn.Module) -> None:
             setattr(module, name, FrozenBatchNorm2d(child.num_features, child.eps))
         else:
             _freeze_normalisation(child)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Numbers that training moves."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,9 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr import cli, names, reading, runtime, tables
-from cxr.files import sha256_of
-from pytorch_classification.model import Classifier
-from pytorch_detection.detector import Detector, Rule
+from pytorch_detection.detector import Detector
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,10 +37,7 @@ class PredictConfig:
     """What to read, with which model, and where the answers go."""
 
     image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
-    model: Path = cli.flag(
-        ROOT / "checkpoint" / "detection" / "best.pth", help="the finished model that training wrote"
-    )
-    classifier: Path | None = cli.flag(None, help="multiply scores by this model's probability; train with it first")
+    model: Path = cli.flag(ROOT / "pneumonia_fasterrcnn.pth", help="the finished model that training wrote")
     threshold: float | None = cli.flag(None, help="give out boxes from this score on, not from the one training chose")
     output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
     pictures: bool = cli.flag(True, help="draw the boxes on each image")
@@ -119,24 +114,17 @@ class Answer:
         }
 
 
-def predict(
-    detector: Detector, classifier: Classifier | None, paths: list[Path], config: PredictConfig, run: runtime.Runtime
-) -> list[Answer]:
+def predict(detector: Detector, paths: list[Path], config: PredictConfig, run: runtime.Runtime) -> list[Answer]:
     """An answer for each of ``paths``, in order."""
-    batches = reading.read_ahead(paths, detector.size, _BATCH)
-    # The classifier looks at squares of its own size, for which the files are read once more.
-    for_classifier = None if classifier is None else reading.read_ahead(paths, classifier.store_size, _BATCH)
     answers: list[Answer] = []
     taken: set[str] = set()
     with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
-        for batch in batches:
-            others = batch if for_classifier is None else next(for_classifier)
-            pairs = list(zip(batch, others, strict=True))
-            good = [(read, other) for read, other in pairs if read.image is not None and other.image is not None]
-            found = iter(boxes_in(detector, classifier, good, run) if good else [])
-            for read, other in pairs:
-                if read.error or other.error:
-                    answers.append(Answer(read.path, [], None, read.error or other.error, None))
+        for batch in reading.read_ahead(paths, detector.size, _BATCH):
+            good = [read for read in batch if read.image is not None]
+            found = iter(boxes_in(detector, good, run) if good else [])
+            for read in batch:
+                if read.image is None:
+                    answers.append(Answer(read.path, [], None, read.error, None))
                     continue
                 boxes, highest = next(found)
                 answer = Answer(read.path, boxes, highest, "", None)
@@ -145,35 +133,18 @@ def predict(
     return answers
 
 
-def boxes_in(
-    detector: Detector,
-    classifier: Classifier | None,
-    reads: Sequence[tuple[reading.Read, reading.Read]],
-    run: runtime.Runtime,
-) -> list[tuple[list[Box], float]]:
-    """For each image the boxes given out, highest score first, and the highest score of any box.
-
-    ``reads`` hold the square for the detector and the square for the classifier, which is not looked at without one.
-    """
-    rule = rule_of(detector, classifier)
-    found = detector.find(np.stack([cast(Any, read.image) for read, _ in reads]), run)
-    extra = classifier and classifier.probabilities(np.stack([cast(Any, other.image) for _, other in reads]), run)
+def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Runtime) -> list[tuple[list[Box], float]]:
+    """For each image the boxes given out, highest score first, and the highest score of any box."""
+    rule = detector.rule
+    found = detector.find(np.stack([read.image for read in reads if read.image is not None]), run)
     answers: list[tuple[list[Box], float]] = []
-    for (read, _), boxes, scores in zip(reads, *rule.apply(found, extra), strict=True):
+    for read, boxes, scores in zip(reads, *rule.apply(found), strict=True):
         whole = np.array([read.width, read.height, read.width, read.height], np.float64)
         left, top, right, bottom = np.clip(boxes * whole / detector.size, 0, whole).T
         sides = np.stack([left, top, right - left, bottom - top, scores], axis=1)
         order = [int(index) for index in np.argsort(-scores, kind="stable") if scores[index] >= rule.threshold]
         answers.append(([Box(*sides[index].tolist()) for index in order], float(scores.max(initial=0.0))))
     return answers
-
-
-def rule_of(detector: Detector, classifier: Classifier | None) -> Rule:
-    """The rule that training chose for the detector, alone or with the classifier."""
-    if classifier is None:
-        return detector.rule
-    assert detector.combined is not None  # ``load`` has refused it
-    return detector.combined
 
 
 def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken: set[str]) -> Answer:
@@ -265,12 +236,12 @@ def main() -> int:
         require_distinct(paths)
     require_for_dicom(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
-        detector, classifier = load(config, run)
-        answers = predict(detector, classifier, paths, config, run)
+        detector = load(config, run)
+        answers = predict(detector, paths, config, run)
     failed = [answer for answer in answers if answer.error]
     if single and failed:
         raise ValueError(failed[0].error)
-    threshold = rule_of(detector, classifier).threshold
+    threshold = detector.rule.threshold
     table = config.output_dir / "predictions.csv"
     if not single:
         header = ("path", "x", "y", "width", "height", "score", "error")
@@ -292,32 +263,17 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def load(config: PredictConfig, run: runtime.Runtime) -> tuple[Detector, Classifier | None]:
-    """The model, and the classifier where one is asked for, or an error that says how to get one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a finished model, or not the classifier that the detector's threshold was chosen with.
-    """
+def load(config: PredictConfig, run: runtime.Runtime) -> Detector:
+    """The model, or an error that says how to get one."""
     if not config.model.exists():
         raise FileNotFoundError(
             f"no model at {config.model.resolve()}; train one with "
             "`python pytorch_detection/train_detection.py` or name one with --model"
         )
     detector = Detector.load(config.model, run)
-    if config.threshold is not None:
-        combined = detector.combined and replace(detector.combined, threshold=config.threshold)
-        detector = replace(detector, rule=replace(detector.rule, threshold=config.threshold), combined=combined)
-    if config.classifier is None:
-        return detector, None
-    classifier = Classifier.load(config.classifier, run)
-    if detector.combined is None or detector.classifier != sha256_of(config.classifier):
-        other = "without a classifier" if detector.combined is None else "with another classifier"
-        raise ValueError(
-            f"--classifier {config.classifier}: {config.model} was trained {other}, so no threshold is known for the "
-            "two together; give the same --classifier to train_detection.py"
-        )
-    return detector, classifier
+    if config.threshold is None:
+        return detector
+    return replace(detector, rule=replace(detector.rule, threshold=config.threshold))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, pictures, reading, runtime
-from cxr.files import sha256_of, write_atomically
-from pytorch_classification.model import Classifier
+from cxr import checkpoints, cli, pictures, runtime
+from cxr.files import write_atomically
 from pytorch_detection import box_metrics, plots, rsna_dataset
 from pytorch_detection.detector import Array, Detector, Rule, choose_rule, load_model
 from pytorch_detection.model import TASK
@@ -31,35 +30,26 @@ _PARTS = {
 
 def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then look at the held-out exams for the first and only time."""
-    best = config.out_dir / "best_weights.pth"
+    best = config.out_dir / "best.pth"
     state = checkpoints.load(best, task=TASK)
     if run.is_main:
         print(f"training is done; the weights of epoch {state['epoch']} are kept")
-    detector = Detector(load_model(state, best, run), config.flip_average, Rule(0.0, 1.0, 1.0), None, "")
-    classifier = None if config.classifier is None else Classifier.load(config.classifier, run)
+    detector = Detector(load_model(state, best, run), config.flip_average, Rule(0.0, 1.0, 1.0))
     exams = data.of(data.validation)
     found = detector.find(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
     rule, score = choose_rule(found, truths)
-    chosen, combined, hashed = {"rsna_score": score}, None, ""
-    if classifier is not None and config.classifier is not None:
-        extra = opinions(classifier, data, data.validation, "validation", config, run)
-        combined, chosen["rsna_score_with_classifier"] = choose_rule(found, truths, extra)
-        hashed = sha256_of(config.classifier)
-    detector = Detector(detector.model, config.flip_average, rule, combined, hashed)
+    detector = replace(detector, rule=rule)
     if run.is_main:
         detector.save(
-            config.out_dir / "best.pth",
+            config.model_file,
             config=cli.plain(config),
             epoch=state["epoch"],
-            validation={"images": len(exams), **chosen},
+            validation={"images": len(exams), "rsna_score": score},
             provenance=runtime.provenance(run),
         )
         print(
-            f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}\n"
-            + (f"with the classifier: {described(combined)}; " if combined else "")
-            + (f"RSNA score {chosen['rsna_score_with_classifier']:.3f}\n" if combined else "")
-            + f"model: {config.out_dir / 'best.pth'}"
+            f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}\nmodel: {config.model_file}"
         )
         pictures.loss_curves(
             records,
@@ -73,7 +63,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
             },
             parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
         )
-    held_out_report(config, data, detector, classifier, run)
+    held_out_report(config, data, detector, run)
 
 
 def described(rule: Rule) -> str:
@@ -84,40 +74,10 @@ def described(rule: Rule) -> str:
     )
 
 
-def opinions(
-    classifier: Classifier,
-    data: Data,
-    indices: NDArray[np.int64],
-    name: str,
-    config: TrainConfig,
-    run: runtime.Runtime,
-) -> Array:
-    """The classifier's probability float64 [N] for the exams at ``indices``, from squares of its own size.
-
-    Raises:
-        ValueError: a file is no longer what the run began with.
-    """
-    paths = [exam.path for exam in data.of(indices)]
-    store = reading.decode_once(
-        paths,
-        classifier.store_size,
-        config.out_dir / "decoded",
-        name=f"{name}-for-classifier",
-        progress=run.is_main,
-    )
-    for path, index, content in zip(paths, indices, store.hashes, strict=True):
-        if content != data.hashes[index]:
-            raise ValueError(f"{path.absolute()}: changed since the run began; train anew on the file as it is")
-    return classifier.probabilities(store.images, run)
-
-
-def held_out_report(
-    config: TrainConfig, data: Data, detector: Detector, classifier: Classifier | None, run: runtime.Runtime
-) -> None:
+def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: runtime.Runtime) -> None:
     """Score the finished model on the held-out exams and draw it."""
     exams, truths = data.of(data.held_out), data.truths(data.held_out)
     found = detector.find(data.images.images, run, data.held_out)
-    extra = None if classifier is None else opinions(classifier, data, data.held_out, "held_out", config, run)
     if not run.is_main:
         return
     boxes, scores = detector.rule.apply(found)
@@ -134,12 +94,6 @@ def held_out_report(
         },
         "provenance": runtime.provenance(run),
     }
-    if detector.combined is not None:
-        other_boxes, other_scores = detector.combined.apply(found, extra)
-        result["rule_with_classifier"] = asdict(detector.combined)
-        result["with_classifier"] = evaluated(
-            other_boxes, other_scores, truths, exams, detector.combined.threshold, _RESAMPLES
-        )
     path = config.out_dir / "held_out_report.json"
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -203,17 +157,9 @@ def format_report(result: dict[str, Any]) -> str:
         f"({whole['true_boxes']} boxes); threshold {whole['threshold']:.4f}; 95 % intervals by patient",
         "",
     ]
-    other = result.get("with_classifier")
-    if other:
-        lines.append(f"{'':38}{'detector alone':26}with the classifier")
-    for key, name in _ROWS.items():
-        lines.append(
-            f"{name:38}{_interval(whole['scores'][key]):26}" + (_interval(other["scores"][key]) if other else "")
-        )
+    lines += [f"{name:38}{_interval(whole['scores'][key])}" for key, name in _ROWS.items()]
     lines += ["", "share of images without opacity that get a box:"]
-    for name, rate in whole["false_positive_rates"].items():
-        beside = _interval(other["false_positive_rates"][name]) if other else ""
-        lines.append(f"  {name:36}{_interval(rate):26}{beside}")
+    lines += [f"  {name:36}{_interval(rate)}" for name, rate in whole["false_positive_rates"].items()]
     lines += ["", f"{'':18}{'exams':>6} {'ill':>5}   " + "".join(f"{_ROWS[key]:26}" for key in _SUBGROUP_COLUMNS)]
     for name, part in result["subgroups"].items():
         cells = "".join(f"{_interval(part['scores'][key]):26}" for key in _SUBGROUP_COLUMNS)

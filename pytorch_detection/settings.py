@@ -8,7 +8,7 @@ from pytorch_detection.model import LARGEST_SIZE, SMALLEST_SIZE, Backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
-MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "device", "compile", "resume", "flip_average", "classifier"}
+MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume", "flip_average"}
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class TrainConfig:
     data_dir: Path = cli.flag(ROOT / "dataset_det", help="holds the DICOM folder and the tables of the RSNA challenge")
     out_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
     images_dir: Path = cli.flag(ROOT / "images" / "detection", help="where the pictures go")
-    backbone: Backbone = cli.flag("resnet18", help="resnet18 is cut for training from scratch, the others for COCO")
+    model_file: Path = cli.flag(ROOT / "pneumonia_fasterrcnn.pth", help="the finished model, all that prediction needs")
+    backbone: Backbone = cli.flag("resnet18", help="resnet18 for training from scratch, resnet50_v2 for COCO's weights")
     weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
     epochs: int = cli.flag(24, help="passes over the training images")
     size: int = cli.flag(384, help="side in pixels of the square the network sees")
@@ -32,7 +33,6 @@ class TrainConfig:
     image_loss_weight: float = cli.flag(0.5, help="weight of the loss of the whole image's answer; 0 leaves it out")
     calm_epochs: int = cli.flag(4, help="the last epochs, which see the images nearly as they are")
     flip_average: bool = cli.flag(True, help="fuse the boxes of an image and its mirror image; kept in the model")
-    classifier: Path | None = cli.flag(None, help="choose also how boxes are cut when this model multiplies scores")
     seed: int = cli.flag(0, help="decides the split, the start and every random draw")
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: runtime.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
@@ -59,5 +59,3 @@ class TrainConfig:
             raise FileNotFoundError(
                 f"--weights: no file {Path(self.weights).resolve()}, nor is it {' or '.join(known)}"
             )
-        if self.classifier is not None and not self.classifier.is_file():
-            raise FileNotFoundError(f"--classifier: no file {self.classifier.resolve()}")

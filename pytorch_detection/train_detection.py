@@ -2,8 +2,8 @@
 
     python pytorch_detection/train_detection.py --data-dir dataset_det --weights none
 
-Writes checkpoint/detection/{last,best_weights}.pth and metrics.jsonl while it trains; at the end the finished model to
-checkpoint/detection/best.pth, the report on held-out patients to held_out_report.json beside it, and pictures to
+Writes checkpoint/detection/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model to
+pneumonia_fasterrcnn.pth, the report on held-out patients to checkpoint/detection/held_out_report.json, and pictures to
 images/detection/. With --resume it goes on from last.pth and ends with the same weights as a run that was never
 stopped. Under torchrun the batch is divided among the processes.
 """
@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from cxr import checkpoints, cli, metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
-from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
@@ -164,14 +163,12 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: epochs, then operating point, model file, report on held-out patients and pictures."""
-    if config.classifier is not None:
-        Classifier.load(config.classifier, run)  # needed in the end; a wrong file is to be refused now
     data = load_data(config, run)
     images = len(epoch_order(data, config, 0))
     batch_size = min(config.batch_size, images)
     if batch_size % run.world_size:
         raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
-    last, best_file, log = (config.out_dir / name for name in ("last.pth", "best_weights.pth", "metrics.jsonl"))
+    last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
     about = {"config": cli.plain(config), "processes": run.world_size, "data": resume.listed(data.facts())}
     state = checkpoints.load(last, task=TASK) if config.resume else None
     if state is not None:
@@ -190,7 +187,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
         if not config.resume:
-            resume.make_way(config.out_dir, ("last.pth", "best_weights.pth"), "held_out_report.json")
+            resume.make_way(config.out_dir, ("last.pth", "best.pth"), "held_out_report.json")
         runlog.drop_from(log, start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):

@@ -4,30 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchvision import models
-from torchvision.models import detection
+from torchvision.models import ResNet18_Weights, ResNet50_Weights
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
 from cxr import checkpoints
-from pytorch_classification.model import TASK as CLASSIFICATION
-from pytorch_classification.model import fold_input_planes
+from cxr.grey_resnet import State, downloaded, fold_input_planes, tensors
 from pytorch_detection.model import TASK, Architecture, Backbone, GreyFasterRCNN, construct
 
-State = dict[str, Tensor]
-
-_COCO: dict[Backbone, Any] = {
-    "resnet50": detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
-    "resnet50_v2": detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
-    "mobilenet_v3": detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
-}
 _IMAGENET: dict[Backbone, Any] = {
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-    "resnet50_v2": models.ResNet50_Weights.IMAGENET1K_V1,
-    "mobilenet_v3": models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
+    "resnet50_v2": ResNet50_Weights.IMAGENET1K_V1,
 }
+_CLASSIFICATION = "classification"  # the task of a classifier's checkpoint
 _BODY = "backbone.body."
-_EPSILON = 1e-5  # of torchvision's normalisation layers
 _FITTED = ("roi_heads.box_predictor.", "image_head.")  # left as they are where a file has none, or for other classes
 
 
@@ -56,19 +45,13 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
 
 
 def _downloaded(weights: str, backbone: Backbone) -> State:
-    known = _COCO if weights == "coco" else _IMAGENET
-    if backbone not in known:
+    if weights == "coco" and backbone == "resnet18":
         raise ValueError(
-            f"--weights coco --backbone {backbone}: torchvision has none; it has them for {', '.join(known)}, and "
-            f"--weights imagenet for {backbone}"
+            "--weights coco --backbone resnet18: torchvision has no such weights; it has COCO's for "
+            "--backbone resnet50_v2, and --weights imagenet for both"
         )
-    try:
-        return _as_trained(dict(known[backbone].get_state_dict(progress=True, check_hash=True)), backbone)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash of the download is wrong
-        raise ConnectionError(
-            f"the {weights} weights of {backbone} cannot be downloaded ({error}); train from scratch with "
-            "--weights none, or give a downloaded file with --weights FILE"
-        ) from error
+    published: Any = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1 if weights == "coco" else _IMAGENET[backbone]
+    return downloaded(published, f"{weights} {backbone}")
 
 
 def _from_file(path: Path, backbone: Backbone) -> tuple[State, bool]:
@@ -80,37 +63,13 @@ def _from_file(path: Path, backbone: Backbone) -> tuple[State, bool]:
         if made.backbone != backbone:
             raise ValueError(f"{path}: a detector with --backbone {made.backbone}, not {backbone}")
         return tensors(found.get("model"), path), made.frozen
-    if task == CLASSIFICATION:
+    if task == _CLASSIFICATION:
         if backbone != "resnet18":
             raise ValueError(
                 f"{path}: a classifier, which is a ResNet-18; expected --backbone resnet18, not {backbone}"
             )
         return tensors(found.get("model"), path), False
-    return _as_trained(tensors(found, path), backbone), True
-
-
-def tensors(found: Any, path: Path) -> State:
-    """``found`` if it is a state dict.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(found, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in found.items()):
-        raise ValueError(f"{path}: expected a checkpoint of this project or a dictionary of a network's tensors")
-    return found
-
-
-def _as_trained(state: State, backbone: Backbone) -> State:
-    """Torchvision's ``state`` for layers that add an epsilon to the variance.
-
-    Its first Faster R-CNN was trained without one, which torchvision makes up for by setting it to 0.
-    """
-    if backbone != "resnet50" or not any(name.startswith(_BODY) for name in state):
-        return state
-    return {
-        name: value - _EPSILON if name.endswith("running_var") and value.is_floating_point() else value
-        for name, value in state.items()
-    }
+    return tensors(found, path), True
 
 
 def _load(model: GreyFasterRCNN, state: State, source: str) -> None:
@@ -119,7 +78,7 @@ def _load(model: GreyFasterRCNN, state: State, source: str) -> None:
     if not whole:
         state = _as_body(state, model.architecture.image_head)
     own = model.state_dict()
-    first = _BODY + ("0.0.weight" if model.architecture.backbone == "mobilenet_v3" else "conv1.weight")
+    first = _BODY + "conv1.weight"
     if first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
         state = state | {first: fold_input_planes(state[first])}
     fits = {
@@ -141,8 +100,8 @@ def _load(model: GreyFasterRCNN, state: State, source: str) -> None:
 
 def _as_body(state: State, image_head: bool) -> State:
     """The tensors of a classifying network under the names that they have in a detector."""
-    last = {name: value for name, value in state.items() if name.startswith(("fc.", "classifier."))}
-    body = {_BODY + name.removeprefix("features."): value for name, value in state.items() if name not in last}
+    last = {name: value for name, value in state.items() if name.startswith("fc.")}
+    body = {_BODY + name: value for name, value in state.items() if name not in last}
     if image_head and "fc.weight" in last and last["fc.weight"].shape[0] == 1:
         # Pneumonia is the nearest thing to both of its questions.
         body |= {name.replace("fc.", "image_head."): torch.cat([value, value]) for name, value in last.items()}

@@ -22,7 +22,6 @@ import torch
 from bombs import BOMBS, LARGE
 
 from cxr import reading
-from cxr.files import sha256_of
 from cxr.reading import cores
 from cxr.text import one_line
 from pytorch_classification.pointing_game import read_boxes
@@ -200,13 +199,12 @@ def watched(command: list, limit: float) -> tuple[int | None, str, str, int]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Files of a classifier and of a detector that was trained with it; both have learnt nothing."""
+    """Files of a classifier and of a detector that have learnt nothing."""
     folder = tmp_path_factory.mktemp("models")
     tiny_detection.write_classifier(folder / "classification.pth")
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, False, True))
-    rules = Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05)
-    Detector(network, False, *rules, sha256_of(folder / "classification.pth")).save(folder / "detection.pth")
+    Detector(network, False, Rule(0.5, 0.9, 0.2)).save(folder / "detection.pth")
     return folder
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
 
 from cxr import checkpoints, reading
 from cxr.reading import Read
-from pytorch_classification.model import Classifier
 from pytorch_detection import predict_detection
 from pytorch_detection.detector import Detector, Found, Rule
 from pytorch_detection.model import TASK, Architecture, construct
@@ -32,23 +31,14 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    path = tmp_path_factory.mktemp("classifier") / "classifier.pth"
-    write_classifier(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, classifier):
-    """A finished detector that has learnt nothing but gives out some boxes, alone and with the classifier."""
-    from cxr.files import sha256_of
-
+def model(tmp_path_factory):
+    """A finished detector that has learnt nothing but gives out some boxes."""
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, False, True))
     with torch.no_grad():
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
-    path = tmp_path_factory.mktemp("detector") / "best.pth"
-    Detector(network, True, Rule(0.5, 0.9, 0.2), Rule(1.0, 0.9, 0.05), sha256_of(classifier)).save(path)
+    path = tmp_path_factory.mktemp("detector") / "model.pth"
+    Detector(network, True, Rule(0.5, 0.9, 0.2)).save(path)
     return path
 
 
@@ -57,10 +47,8 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("extra", [False, True], ids=["alone", "with the classifier"])
-def test_the_threshold_of_training_can_be_set_aside(command, images, model, classifier, tmp_path, extra):
+def test_the_threshold_of_training_can_be_set_aside(command, images, model, tmp_path):
     def boxes(*words):
-        words = (*words, "--classifier", classifier) if extra else words
         words = ("--image", images[1], "--model", model, "--no-pictures", "--json", "--output-dir", tmp_path, *words)
         ended = command(main, *words)
         assert ended.code == 0, ended.err
@@ -112,7 +100,7 @@ class Stub:
     size = 100
 
     def __init__(self, found, rule):
-        self.found, self.rule, self.combined = found, rule, None
+        self.found, self.rule = found, rule
 
     def find(self, images, _run):
         assert len(images) == len(self.found.boxes)
@@ -128,7 +116,7 @@ def read(width, height):
 
 def test_boxes_are_in_pixels_of_the_original_image(processor):
     found = Found([np.array([[10.0, 20, 30, 60]])], [np.array([0.5])], np.array([1.0]))
-    ((boxes, highest),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), None, [(read(400, 50), read(400, 50))], processor)
+    ((boxes, highest),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(400, 50)], processor)
     assert boxes == [Box(40.0, 10.0, 80.0, 20.0, 0.5)] and highest == 0.5
 
 
@@ -136,20 +124,20 @@ def test_boxes_are_gated_shrunk_cut_and_sorted(processor):
     boxes = np.array([[10.0, 20, 30, 60], [50, 50, 90, 90], [0, 0, 10, 10]])
     found = Found([boxes], [np.array([0.4, 0.8, 0.1])], np.array([0.25]))
     stub = Stub(found, Rule(0.5, 0.5, 0.2))
-    ((kept, highest),) = boxes_in(stub, None, [(read(100, 100), read(100, 100))], processor)
+    ((kept, highest),) = boxes_in(stub, [read(100, 100)], processor)
     assert kept == [Box(60.0, 60.0, 20.0, 20.0, 0.4), Box(15.0, 30.0, 10.0, 20.0, 0.2)]  # .8 and .4 times .5
     assert highest == 0.4
 
 
 def test_boxes_that_reach_beyond_the_image_are_clipped(processor):
     found = Found([np.array([[-10.0, 90, 30, 130]])], [np.array([0.5])], np.array([1.0]))
-    ((boxes, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), None, [(read(200, 100), read(200, 100))], processor)
+    ((boxes, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(200, 100)], processor)
     assert boxes == [Box(0.0, 90.0, 60.0, 10.0, 0.5)]
 
 
 def test_an_image_without_any_box_has_a_highest_score_of_0(processor):
     found = Found([np.zeros((0, 4))], [np.zeros(0)], np.array([1.0]))
-    answer = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), None, [(read(9, 9), read(9, 9))], processor)
+    answer = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(9, 9)], processor)
     assert answer == [([], 0.0)]
 
 
@@ -387,39 +375,6 @@ def test_json_is_one_document(model, images, tmp_path, command):
     assert result["images"][2]["error"] and result["images"][2]["boxes"] == []
 
 
-# ---------------------------------------------------------------------------------------------- with a classifier
-
-
-def test_a_classifier_multiplies_scores_and_has_its_own_rule(model, classifier, images, tmp_path, command, processor):
-    arguments = ["--model", model, "--output-dir", tmp_path, "--no-pictures", "--json", "--device", "cpu"]
-    ended = command(main, "--image", *images, "--classifier", classifier, *arguments)
-    result = json.loads(ended.out)
-    assert ended.code == 0 and result["threshold"] == 0.05
-    small = np.stack([reading.read_square(path, 36)[0] for path in images])
-    large = np.stack([reading.read_square(path, 64)[0] for path in images])
-    extra = Classifier.load(classifier, processor).probabilities(small, processor)
-    detector = Detector.load(model, processor)
-    _, scores = detector.combined.apply(detector.find(large, processor), extra)
-    highest = [one["highest_score"] for one in result["images"]]
-    assert highest == pytest.approx([values.max() for values in scores], abs=1e-5)
-
-
-def test_another_classifier_is_refused(model, images, tmp_path, command):
-    write_classifier(tmp_path / "other.pth", seed=1)
-    ended = command(main, "--image", images[0], "--model", model, "--classifier", tmp_path / "other.pth")
-    assert ended.code == 2
-    assert re.search(
-        r"other\.pth: .*best\.pth was trained with another classifier.* --classifier to train_det", ended.err
-    )
-
-
-def test_a_classifier_is_refused_where_training_had_none(model, classifier, images, tmp_path, command, processor):
-    made = Detector.load(model, processor)
-    replace(made, combined=None, classifier="").save(tmp_path / "alone.pth")
-    ended = command(main, "--image", images[0], "--model", tmp_path / "alone.pth", "--classifier", classifier)
-    assert ended.code == 2 and "alone.pth was trained without a classifier" in ended.err
-
-
 # ---------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -434,11 +389,13 @@ def test_an_unfinished_training_is_refused(model, images, tmp_path, command):
     del state["prediction"], state["task"], state["format"]
     checkpoints.save(tmp_path / "last.pth", task=TASK, **state)
     ended = command(main, "--image", images[0], "--model", tmp_path / "last.pth")
-    assert ended.code == 2 and "of an unfinished training; the finished model is best.pth" in ended.err
+    assert ended.code == 2 and "last.pth: from a training, without the operating point" in ended.err
+    assert "the finished model is pneumonia_fasterrcnn.pth" in ended.err
 
 
-def test_a_classifier_is_no_detector(classifier, images, command):
-    ended = command(main, "--image", images[0], "--model", classifier)
+def test_a_classifier_is_no_detector(images, command, tmp_path):
+    write_classifier(tmp_path / "classifier.pth")
+    ended = command(main, "--image", images[0], "--model", tmp_path / "classifier.pth")
     assert ended.code == 2 and "a checkpoint of the task 'classification', expected 'detection'" in ended.err
 
 
@@ -467,5 +424,5 @@ def test_a_full_disk_leaves_no_half_of_a_file(model, images, tmp_path, command, 
 def test_the_default_model_is_what_training_writes():
     from pytorch_detection.train_detection import TrainConfig
 
-    assert predict_detection.PredictConfig(image=("x",)).model == TrainConfig().out_dir / "best.pth"
+    assert predict_detection.PredictConfig(image=("x",)).model == TrainConfig().model_file
     assert asdict(predict_detection.PredictConfig(image=("x",)))["pictures"] is True

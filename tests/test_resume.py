@@ -122,7 +122,7 @@ CHANGES = {
 MORE_CHANGES = {
     "classification": {"validation_share": 0.3, "target_sensitivity": 0.9, "flip_average": False},
     "detection": {
-        "backbone": "resnet50",
+        "backbone": "resnet50_v2",
         "negatives_per_positive": None,
         "image_loss_weight": 0.1,
         "calm_epochs": 0,

@@ -13,11 +13,10 @@ from killing import ROOT, flags
 from tiny_detection import exam_id, few_samples, settings, write_rsna
 
 from cxr import augment, checkpoints, runlog, runtime
-from pytorch_classification.model import Classifier
 from pytorch_detection import train_detection
 from pytorch_detection.detector import Detector, find_boxes
 from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
-from pytorch_detection.report import format_report, opinions, telling_cases
+from pytorch_detection.report import format_report, telling_cases
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
     TrainConfig,
@@ -75,18 +74,9 @@ def test_an_image_too_large_for_memory_is_refused():
         TrainConfig(size=2048)
 
 
-@pytest.mark.parametrize("name", ["weights", "classifier"])
-def test_files_that_are_not_there_are_named_before_anything_is_read(name, tmp_path):
-    path = tmp_path / "nothing.pth"
-    with pytest.raises(FileNotFoundError, match=f"--{name}: no file .*nothing.pth"):
-        TrainConfig(**{name: str(path) if name == "weights" else path})
-
-
-def test_a_file_that_is_no_classifier_is_refused_before_anything_is_read(finished, folder, processor):
-    wrong = finished.config.out_dir / "best.pth"
-    config = replace(finished.config, classifier=wrong, data_dir=folder / "nothing", out_dir=folder / "run")
-    with pytest.raises(ValueError, match=r"best\.pth: a checkpoint of the task 'detection', expected 'classification'"):
-        train_detection.fit(config, processor)
+def test_weights_that_are_not_there_are_named_before_anything_is_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--weights: no file .*nothing.pth"):
+        TrainConfig(weights=str(tmp_path / "nothing.pth"))
 
 
 def test_every_setting_is_read_somewhere():
@@ -263,17 +253,17 @@ def test_a_training_learns_and_says_so(finished):
     assert max(record["val_ap50"] for record in records) > 0.02  # from .00; boxes need more than thirty steps
     for record in records:
         assert {f"{part}_{name}" for part in ("train", "val") for name in ("loss", *LOSS_PARTS)} <= set(record)
-    kept = checkpoints.load(finished.config.out_dir / "best_weights.pth", task=TASK)["epoch"]
+    kept = checkpoints.load(finished.config.out_dir / "best.pth", task=TASK)["epoch"]
     assert records[kept - 1]["val_ap"] == max(record["val_ap"] for record in records)
     assert f"the weights of epoch {kept} are kept" in finished.printed
 
 
 def test_the_finished_model_holds_all_that_prediction_needs(finished, data, processor):
-    path = finished.config.out_dir / "best.pth"
+    path = finished.config.model_file
     found = Detector.load(path, processor)
-    assert found.size == 64 and not found.flip_average and found.combined is not None
+    assert found.size == 64 and not found.flip_average
     state = checkpoints.load(path, task=TASK)
-    assert state["validation"]["images"] == len(data.validation) and "rsna_score_with_classifier" in state["validation"]
+    assert state["validation"]["images"] == len(data.validation) and "rsna_score" in state["validation"]
     assert state["provenance"]["torch"] == torch.__version__
     boxes = find_boxes(found.model, data.images.images, data.validation, False, processor)
     again = found.find(data.images.images[data.validation], processor)
@@ -283,7 +273,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
 
 def test_the_report_tells_of_held_out_exams_alone(finished, data):
     result = json.loads((finished.config.out_dir / "held_out_report.json").read_text())
-    assert result["all"]["images"] == len(data.held_out) == result["with_classifier"]["images"]
+    assert result["all"]["images"] == len(data.held_out)
     assert result["all"]["true_boxes"] == sum(len(exam.boxes_xyxy) for exam in data.of(data.held_out))
     assert set(result["all"]["false_positive_rates"]) <= {"Normal", "No Lung Opacity / Not Normal"}
     for kind in ("view", "sex", "age"):
@@ -292,14 +282,7 @@ def test_the_report_tells_of_held_out_exams_alone(finished, data):
     assert {"value", "low", "high"} <= set(result["all"]["scores"]["rsna_score"])
     table = format_report(result)
     assert table in finished.printed
-    assert "RSNA score" in table and "with the classifier" in table and "view AP" in table
-
-
-def test_a_file_that_changed_before_the_classifier_sees_it_is_named(finished, data, folder, processor):
-    classifier = Classifier.load(finished.classifier, processor)
-    other = replace(data, hashes=["0" * 64] * len(data.hashes))
-    with pytest.raises(ValueError, match=r"exam\d+\.dcm: changed since the run began"):
-        opinions(classifier, other, data.held_out, "held_out", replace(finished.config, out_dir=folder), processor)
+    assert "RSNA score" in table and "view AP" in table
 
 
 def test_the_pictures_are_drawn(finished):
