@@ -69,7 +69,7 @@ def main() -> None:
     )
     with runtime.start(config.device, "auto", seed=0) as run:
         data = generated(settings, config.steps * config.batch_size, run.device)
-        learner = training.make_learner(settings, config.steps, run)
+        learner = training.make_learner(settings, training.build("none"), config.steps, run)
         run = training.with_faster_precision(learner.model, data, settings, run)
         learner.model.train()
         numbers = itertools.count()

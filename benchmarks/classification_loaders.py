@@ -65,7 +65,7 @@ def our_epochs(
     )
     data = training.load_data(settings, run)
     batch_size = min(config.batch_size, len(data.train))
-    learner = training.make_learner(settings, len(data.train) // batch_size, run)
+    learner = training.make_learner(settings, training.build("none"), len(data.train) // batch_size, run)
     run = training.with_faster_precision(learner.model, data, settings, run)
     numbers = iter(range(settings.epochs))
 

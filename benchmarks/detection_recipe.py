@@ -34,8 +34,8 @@ _THRESHOLD = 0.5
 class RecipeConfig:
     """What both ways of training share."""
 
-    data_dir: Path = cli.flag(training.ROOT / "dataset_det", help="holds the DICOM folder and the tables")
-    out_dir: Path = cli.flag(training.ROOT / "checkpoint" / "detection_recipe", help="where the decoded images go")
+    data_dir: Path = cli.flag(cli.ROOT / "dataset_det", help="holds the DICOM folder and the tables")
+    out_dir: Path = cli.flag(cli.ROOT / "checkpoint" / "detection_recipe", help="where the decoded images go")
     weights: str = cli.flag("none", help="as for train_detection")
     epochs: int = cli.flag(training.TrainConfig.epochs, help="passes over the training images")
     size: int = cli.flag(training.TrainConfig.size, help="side in pixels of the square the network sees")
@@ -93,7 +93,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
 def main() -> None:
     """Train and print the scores as JSON."""
     config = cli.parse(RecipeConfig)
-    with runtime.start(config.device, "auto", config.seed) as run, runtime.only_run_in(config.out_dir, run):
+    with runtime.start(config.device, "auto", config.seed) as run, training.only_run_in(config.out_dir, run):
         print(json.dumps(train(config, run), indent=2))
 
 

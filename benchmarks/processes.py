@@ -43,7 +43,7 @@ def timed_epoch(config: BenchConfig) -> float:
     settings = training.TrainConfig(weights="none", size=config.size, batch_size=config.batch_size, epochs=2)
     with runtime.start("cpu", "auto", seed=0) as run:
         data = generated(settings, config.steps * config.batch_size, run.device)
-        learner = training.make_learner(settings, config.steps, run)
+        learner = training.make_learner(settings, training.build("none"), config.steps, run)
         run = training.with_faster_precision(learner.model, data, settings, run)
         for epoch in range(2):
             runtime.wait(run)

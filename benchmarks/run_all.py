@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli, reading, runtime
+from cxr.provenance import provenance
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -80,7 +81,7 @@ def main() -> int:
         if code:
             failed.append(script)
     with runtime.start("auto", "auto", seed=0) as run:
-        machine = {**runtime.provenance(run), "cores": reading.cores(), "machine": platform.machine()}
+        machine = {**provenance(run), "cores": reading.cores(), "machine": platform.machine()}
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))

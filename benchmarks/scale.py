@@ -28,6 +28,7 @@ from benchmarks.rsna_sized import BYTES_AN_EXAM, Tables, write_store
 from cxr import cli, reading
 from pytorch_detection import box_metrics, rsna_dataset
 from pytorch_detection.rsna_dataset import Exam, Listing, RsnaDetectionDataset
+from pytorch_detection.training_data import divided
 
 _BOXES_FOUND = 5  # in each image, about what a detector gives
 
@@ -56,9 +57,9 @@ def measure(folder: Path, size: int, resamples: int) -> list[tuple[str, float, f
 
     listing = stage("tables", lambda: rsna_dataset.list_exams(folder))
     exams, data = stage("store and boxes", lambda: open_store(listing, size, folder / "decoded"))
-    parts = stage("split", lambda: rsna_dataset.split(exams, seed=0))
-    found = [data[int(index)][1]["boxes"].numpy() for index in parts.held_out]
-    stage("scores of the held-out tenth", lambda: score([exams[i] for i in parts.held_out], found, size, resamples))
+    parts = stage("split", lambda: divided(exams, listing.exam_ids, seed=0))
+    found = [data[int(index)][1]["boxes"].numpy() for index in parts["held_out"]]
+    stage("scores of the held-out tenth", lambda: score([exams[i] for i in parts["held_out"]], found, size, resamples))
     return measured
 
 

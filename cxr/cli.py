@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import io
 import math
+import operator
 import os
 import signal
 import sys
@@ -25,6 +26,10 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 _LONGEST_MESSAGE = 2000  # characters; what a hostile file holds may be quoted in one
 
+# What both tasks let a user choose.
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "bf16", "fp32"]
+
 ConfigType = TypeVar("ConfigType")
 
 
@@ -32,9 +37,19 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt not an Exception, so that no handler for errors swallows it."""
 
 
-def flag(default: Any = dataclasses.MISSING, *, help: str) -> Any:
-    """A dataclass field that carries its ``--help`` text; without a default the flag is required."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def flag(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    above: float | None = None,
+    below: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A dataclass field that carries its ``--help`` text and the range of its number; without a default, required."""
+    limits = {"more than": above, "less than": below, "at least": at_least, "at most": at_most}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return dataclasses.field(default=default, metadata={"help": help, "limits": given})
 
 
 def parse(
@@ -44,8 +59,8 @@ def parse(
 
     Each field becomes one flag, its underscores dashes: bool gives ``--name`` and ``--no-name``, Literal gives choices,
     ``tuple[X, ...]`` takes one or more values. The first paragraph of ``summary``, or else of the module that defines
-    ``config_type``, is the description that ``--help`` shows. A command line that does not fit ends the process with
-    one line on stderr and exit code 2.
+    ``config_type``, is the description that ``--help`` shows. A command line that does not fit, or a number outside its
+    range, ends the process with one line on stderr and exit code 2.
 
     Raises:
         TypeError: a field whose type no command line can give.
@@ -65,11 +80,24 @@ def parse(
         )
         # Set afterwards: some Pythons write the default of a bool into the help text a second time.
         action.default = None if required else field.default
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(parser.parse_args(argv)).items()
     }
+    for field in dataclasses.fields(typing.cast(Any, config_type)):
+        value, limits = values[field.name], field.metadata["limits"]
+        if value is not None and not all(_WITHIN[name](value, limit) for name, limit in limits.items()):
+            expected = " and ".join(f"{name} {limit}" for name, limit in limits.items())
+            parser.error(f"--{field.name.replace('_', '-')} {value}: expected {expected}")
     return config_type(**values)
+
+
+_WITHIN: dict[str, Callable[[float, float], bool]] = {
+    "more than": operator.gt,
+    "less than": operator.lt,
+    "at least": operator.ge,
+    "at most": operator.le,
+}
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from pydicom.uid import ComputedRadiographyImageStorage, SecondaryCaptureImageSt
 from pydicom.valuerep import DA, TM, validate_value
 from tqdm import tqdm
 
-from cxr import runtime
 from cxr.checkpoints import write_atomically
+from cxr.provenance import commit
 from cxr.text import printable
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _device_uid(*models: Model) -> str:
 
 @cache
 def _version() -> str:
-    return runtime.commit() or "not in a git checkout"
+    return commit() or "not in a git checkout"
 
 
 def _series(purpose: str, image: Dataset, results: Results) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What both networks share: a ResNet whose first layer sees one grey plane, and the state dicts that it starts from."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,18 @@ def downloaded(weights: WeightsEnum, name: str) -> State:
             f"the {name} weights cannot be downloaded ({error}); train from scratch with --weights none, or give a "
             "downloaded file with --weights FILE"
         ) from error
+
+
+def weights_file(weights: str, known: str) -> Path:
+    """The file that ``weights`` names, which is none of the ``known`` words.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"--weights: no file {path.resolve()}, nor is it {known}")
+    return path
 
 
 def tensors(found: Any, source: object) -> State:

@@ -1,9 +1,8 @@
-"""A run that goes on, or makes way for another: what makes two runs the same, and what is left of an earlier one."""
+"""What makes a resumed run the one that was begun: its settings, its processes, its images."""
 
 import hashlib
 import json
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from cxr.text import first_of
 
 
-def listed(facts: Mapping[str, str]) -> Tensor:
+def fingerprint(facts: Mapping[str, str]) -> Tensor:
     """What a run learns from, as its checkpoint holds it: for each file a short hash of what decides about it.
 
     Args:
@@ -32,8 +31,8 @@ def require_same_run(
     """Refuse to continue the run in ``out_dir`` under what would make it another run.
 
     Args:
-        saved: its checkpoint: ``config`` as ``cli.plain`` gives it, ``processes``, ``data`` as ``listed`` gives it,
-            and the number of finished epochs.
+        saved: its checkpoint: ``config`` as ``cli.plain`` gives it, ``processes``, ``data`` as ``fingerprint`` gives
+            it, and the number of finished epochs.
         now: the first three of these as they are now.
         may_differ: settings that do not decide the weights. The number of processes does while an epoch is left: it
             divides the batches.
@@ -71,22 +70,3 @@ def _changes(before: dict[str, str], now: dict[str, str]) -> str:
         "changed": [name for name in now if name in before and now[name] != before[name]],
     }
     return "; ".join(f"{kind}: {first_of(names)}" for kind, names in kinds.items() if names)
-
-
-def make_way(out_dir: Path, names: Sequence[str], report: str) -> None:
-    """Remove what an earlier run left in ``out_dir``: two must not mix, not even if the new one is killed soon.
-
-    A run that had not come to its report is told of, because somebody may have wanted to go on with it.
-
-    Args:
-        names: its checkpoints, the one that ``--resume`` reads first.
-        report: what it writes in the end.
-    """
-    if (out_dir / names[0]).exists() and not (out_dir / report).exists():
-        warnings.warn(
-            f"the run in {out_dir}, which has no {report} yet, is replaced by this new one; --resume would have gone "
-            "on with it",
-            stacklevel=2,
-        )
-    for name in (*names, report):
-        (out_dir / name).unlink(missing_ok=True)

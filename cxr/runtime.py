@@ -1,27 +1,22 @@
-"""Where and how a run computes: device, precision, processes, seeds, and the record of it."""
+"""Where and how a run computes: device, precision, processes and seeds."""
 
 import copy
 import os
-import platform
 import random
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "bf16", "fp32"]
+from cxr.cli import Device, Precision
 
 # A trial of both precisions: 2 to 5 pairs of steps, none begun after so many seconds, on images of so many pixels in
 # all (5 of 112 x 112), so that it takes about a second on one core.
@@ -67,11 +62,8 @@ def start(device: Device, precision: Precision, seed: int) -> Generator[Runtime]
     ``auto`` precision is bfloat16 on a GPU that has it; on a CPU float32 until ``with_faster_precision``.
 
     Raises:
-        ValueError: the device asked for is not there, bf16 is asked for where it is not computed natively, or the seed
-            is negative or beyond 63 bits.
+        ValueError: the device asked for is not there, or bf16 is asked for where it is not computed natively.
     """
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"--seed {seed}: expected a whole number from 0 to 2^63 - 1")
     chosen = _device(device)
     if precision == "bf16" and not has_native_bf16(chosen):
         raise ValueError(f"--precision bf16: {chosen} has no bfloat16 arithmetic of its own; use fp32 or auto")
@@ -193,8 +185,21 @@ def epoch_order(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np
     return np.random.default_rng([seed, epoch]).permutation(indices)
 
 
+def steps_per_epoch(images: int, batch_size: int, runtime: Runtime) -> int:
+    """How many whole batches so many images make; one where they are fewer than ``batch_size``.
+
+    Raises:
+        ValueError: the batch cannot be divided evenly among the processes.
+    """
+    batch_size = min(batch_size, images)
+    if batch_size % runtime.world_size:
+        raise ValueError(f"--batch-size {batch_size} cannot be divided among {runtime.world_size} processes")
+    return images // batch_size
+
+
 def batches(order: NDArray[np.int64], batch_size: int, runtime: Runtime) -> list[NDArray[np.int64]]:
     """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
+    batch_size = min(batch_size, len(order))
     count = len(order) // batch_size
     return [shard(batch, runtime) for batch in order[: count * batch_size].reshape(count, batch_size)]
 
@@ -241,72 +246,3 @@ def synchronize_buffers(model: nn.Module, runtime: Runtime) -> None:
     if runtime.world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-
-
-@contextmanager
-def only_run_in(folder: Path, runtime: Runtime) -> Generator[None]:
-    """Hold ``folder`` for this run; the lock goes with the process, however it ends.
-
-    Raises:
-        ValueError: another run is writing there.
-        OSError: nothing can be written there.
-    """
-    if not runtime.is_main:
-        yield
-        return
-    lock = FileLock(folder / "run.lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"another run is writing to {folder}; wait for it or give another --out-dir") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot write to {folder.absolute()}: {reason}; give another --out-dir") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def provenance(runtime: Runtime) -> dict[str, Any]:
-    """What a later reader needs to place a result: versions, device, code."""
-    name = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
-    return {
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": f"{runtime.device.type} {name}".strip(),
-        "threads": torch.get_num_threads(),
-        "bf16": runtime.bf16,
-        "bf16_speedup": runtime.bf16_speedup,
-        "processes": runtime.world_size,
-        "commit": commit(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the code, marked when code differs from it; None outside a git checkout or without git.
-
-    A copy without ``.git`` that lies in another repository has none: git does not look above the root. The pictures
-    that a run draws over those in ``images/`` do not count.
-    """
-    head = _git("rev-parse", "--short=12", "HEAD")
-    return head and head + ("-dirty" if _git("diff", "--name-only", "HEAD", "--", "*.py") else "")
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says of this checkout; None where it says nothing."""
-    root = Path(__file__).resolve().parents[1]
-    try:
-        shown = subprocess.run(
-            ["git", *arguments],
-            cwd=root,
-            env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)},
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return shown.stdout.strip() or None

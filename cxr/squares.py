@@ -28,11 +28,11 @@ class Squares:
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
         """uint8 [len(indices), S, S] on the device."""
         if self._resident is None:
-            return sent(self.array[indices], self._device)
-        return self._resident[sent(indices, self._device)]
+            return to_device(self.array[indices], self._device)
+        return self._resident[to_device(indices, self._device)]
 
 
-def sent(array: NDArray[np.generic], device: torch.device) -> Tensor:
+def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     """``array`` on ``device``; to a GPU from pinned memory, which it fetches while it computes."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

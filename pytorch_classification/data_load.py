@@ -1,13 +1,8 @@
-"""The Kaggle chest-xray-pneumonia folders as lists of images, and a validation set of other patients than training.
+"""The Kaggle chest-xray-pneumonia folders as lists of images with their class and patient."""
 
-The published ``val/`` holds 16 images, too few to choose anything by; it is pooled with ``train/`` and a validation set
-is carved from both.
-"""
-
-import hashlib
 import re
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,58 +102,6 @@ def _is_image(path: Path, folder: Path) -> bool:
     """By its name; hidden files and folders, and what macOS adds to archives, hold no radiographs of the data set."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
     return path.suffix.lower() in reading.SUFFIXES and not hidden
-
-
-def split(
-    listing: Listing, hashes: Sequence[str], validation_share: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (training, validation), about ``validation_share`` of each class in validation.
-
-    No patient and no file content is on both sides. The choice hangs on the patients' names and the seed alone, not on
-    the order of listing, the platform or a library's random numbers.
-
-    Args:
-        hashes: content hash of each image; equal ones tie their patients together.
-
-    Raises:
-        ValueError: a side would be left without one of the classes.
-    """
-    groups = _tie(listing.patients, hashes)
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    wanted = validation_share * np.bincount(listing.labels, minlength=2)
-    taken = np.zeros(2)
-    validation = np.zeros(len(listing), dtype=bool)
-    for group in sorted(members, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()):
-        counts = np.bincount(listing.labels[members[group]], minlength=2)
-        if np.all((taken + counts / 2 <= wanted) | (counts == 0)):  # at most half of a group over the share
-            validation[members[group]] = True
-            taken += counts
-    for side, chosen in (("training", ~validation), ("validation", validation)):
-        missing = [CLASSES[c] for c in range(2) if not np.any(listing.labels[chosen] == c)]
-        if missing:
-            raise ValueError(
-                f"no {missing[0]} image is left for {side}: {len(listing)} images of {len(members)} patients "
-                f"are too few to set {validation_share:.0%} of the patients apart"
-            )
-    return np.flatnonzero(~validation), np.flatnonzero(validation)
-
-
-def _tie(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
-    """Each image's group: the patients that share a file content, directly or through others, are one."""
-    parent = {patient: patient for patient in patients}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    first: dict[str, str] = {}
-    for patient, content in zip(patients, hashes, strict=True):
-        one, other = sorted((root(patient), root(first.setdefault(content, patient))))
-        parent[other] = one
-    return [root(patient) for patient in patients]
 
 
 def conflicting_duplicates(listing: Listing, hashes: Sequence[str]) -> list[Path]:

@@ -14,12 +14,12 @@ from torchvision.models import ResNet, ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
-from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors
-from cxr.squares import sent
+from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors, weights_file
+from cxr.squares import to_device
 from cxr.text import quoted
+from pytorch_classification.settings import LARGEST_SIZE
 
 TASK = "classification"
-LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 _BATCH = 128  # images at once when no gradients are kept
 
 
@@ -55,7 +55,7 @@ def build(weights: str) -> nn.Module:
         if weights == "imagenet":
             state = downloaded(ResNet18_Weights.IMAGENET1K_V1, "ImageNet")
         else:
-            state = _tensors(checkpoints.read(Path(weights)), source)
+            state = _tensors(checkpoints.read(weights_file(weights, "imagenet or none")), source)
         _fill(model, _adapted(state, model.state_dict(), source), source)
     return model
 
@@ -114,7 +114,7 @@ def predict_logits(
     mine = runtime.shard(indices, run)
     found: list[Tensor] = []
     for first in range(0, len(mine), _BATCH):
-        stored = sent(images[mine[first : first + _BATCH]], run.device)
+        stored = to_device(images[mine[first : first + _BATCH]], run.device)
         seen = as_input(stored, size).contiguous(memory_format=torch.channels_last)
         with run.autocast():
             logits = model(seen).float()

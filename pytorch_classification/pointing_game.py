@@ -13,33 +13,25 @@ neural attention by excitation backprop", doi:10.1007/s11263-017-1059-x; here wi
 import json
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cxr import cli
+from pytorch_classification.settings import PointingConfig
+
+if __name__ == "__main__":
+    cli.parse(PointingConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import cli, reading, runtime, tables
+from cxr import reading, runtime, tables
 from pytorch_classification.model import Classifier
 
-ROOT = Path(__file__).resolve().parents[1]
-
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class PointingConfig:
-    """Which images, which boxes, which model."""
-
-    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
-    boxes: Path = cli.flag(help="CSV with the columns path or patientId, and x, y, width, height")
-    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
-    json: bool = cli.flag(False, help="print one JSON document instead of a sentence")
-    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
 def read_boxes(table: Path) -> dict[str, NDArray[np.float64]]:
@@ -104,7 +96,7 @@ def play(
 
 def main() -> None:
     """Parse, play, print."""
-    config = cli.parse(PointingConfig)
+    config = cli.parse(PointingConfig, summary=__doc__)
     truth = read_boxes(config.boxes)
     found = [(path, truth.get(str(path.resolve()), truth.get(path.stem))) for path in reading.find_images(config.image)]
     chosen = [(path, boxes) for path, boxes in found if boxes is not None]

@@ -18,33 +18,21 @@ from typing import Any
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cxr import cli
+from pytorch_classification.settings import PredictConfig
+
+if __name__ == "__main__":
+    cli.parse(PredictConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cli, names, reading, runtime, tables
+from cxr import names, reading, runtime, tables
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import Classifier
 
-ROOT = Path(__file__).resolve().parents[1]
-
 _BATCH = 32
 _NEAR = math.log(2)  # odds within a factor of two of the operating point's
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What to read, with which model, and where the answers go."""
-
-    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
-    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
-    output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
-    grad_cam: bool | None = cli.flag(None, help="draw where the model looked; by default for a single file or a PACS")
-    json: bool = cli.flag(False, help="print one JSON document instead of sentences")
-    dicom_output: Path | None = cli.flag(
-        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
-    )
-    dicom_3d: bool = cli.flag(False, help="make the reports Comprehensive 3D SR, which some viewers ask for")
-    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
 @dataclass(frozen=True)
@@ -188,7 +176,7 @@ def summary(answers: list[Answer], table: Path) -> str:
 
 def main() -> int:
     """Parse, load, answer."""
-    config = cli.parse(PredictConfig)
+    config = cli.parse(PredictConfig, summary=__doc__)
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     require_for_dicom(config)

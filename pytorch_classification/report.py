@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, metrics, pictures, reading, runtime
+from cxr import cli, metrics, pictures, reading, runtime
 from cxr.files import write_atomically
+from cxr.provenance import provenance
+from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, plots
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 from pytorch_classification.settings import TrainConfig
 from pytorch_classification.training_data import Data
 
+NAME = "test_report.json"  # in the folder of the run
 _GRID = 8  # pictures in the Grad-CAM grid
 
 
 def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
     """Fit what is fitted on validation, write the model, then read the test folder for the first and only time."""
-    state = checkpoints.load(config.out_dir / "best.pth", task=TASK)
+    folder = RunFolder(config.out_dir, TASK, NAME)
+    state = folder.load_best()
     if run.is_main:
         print(f"training is done; the weights of epoch {state['epoch']} are kept")
     model = build("none")
@@ -44,7 +48,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
             classes=list(data_load.CLASSES),
             epoch=state["epoch"],
             validation=validation,
-            provenance=runtime.provenance(run),
+            provenance=provenance(run),
         )
         print(
             f"on {len(labels)} validation images: temperature {temperature:.3f}; operating point {point.threshold:.4f} "
@@ -90,8 +94,8 @@ def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: ru
         return
     probabilities = to_probability(log_odds, classifier.temperature)
     scores = metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
-    result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": runtime.provenance(run)}
-    path = config.out_dir / "test_report.json"
+    result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": provenance(run)}
+    path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")

@@ -15,6 +15,12 @@ from typing import Any
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cxr import cli
+from pytorch_classification.settings import MAY_DIFFER, TrainConfig
+
+if __name__ == "__main__":
+    cli.parse(TrainConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,21 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import checkpoints, cli, metrics, resume, runlog, runtime
+from cxr import metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
-from cxr.squares import sent
+from cxr.run_folder import RunFolder, only_run_in
+from cxr.squares import to_device
 from pytorch_classification import data_load, report
-from pytorch_classification.model import (
-    TASK,
-    as_input,
-    build,
-    predict_logits,
-    to_probability,
-)
-from pytorch_classification.settings import MAY_DIFFER, TrainConfig
+from pytorch_classification.model import TASK, as_input, build, predict_logits, to_probability
 from pytorch_classification.training_data import Data, augmented, load_data
 
-ROOT = Path(__file__).resolve().parents[1]
+GRADIENT_LIMIT = 2.0  # longer gradients are cut to this norm
 
 
 def class_weights(labels: NDArray[np.int64]) -> Tensor:
@@ -54,9 +54,10 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights[labels]).mean()
 
 
-def make_learner(config: TrainConfig, steps_per_epoch: int, run: runtime.Runtime) -> Learner[nn.Module]:
-    """The network with its optimizer, schedule and weight average."""
-    model = build("none" if config.resume else config.weights)
+def make_learner(
+    config: TrainConfig, model: nn.Module, steps_per_epoch: int, run: runtime.Runtime
+) -> Learner[nn.Module]:
+    """``model`` with its optimizer, schedule and weight average."""
     return prepare(
         model,
         run,
@@ -78,7 +79,7 @@ def batch_loss(network: nn.Module, images: Tensor, labels: Tensor, weights: Tens
 def with_faster_precision(model: nn.Module, data: Data, config: TrainConfig, run: runtime.Runtime) -> runtime.Runtime:
     """``run`` in the precision in which ``model`` trains faster, if ``config`` leaves the choice."""
     few = data.train[: runtime.trial_images(config.size)]
-    images, labels = as_input(data.squares[few], config.size), sent(data.labels[few], run.device)
+    images, labels = as_input(data.squares[few], config.size), to_device(data.labels[few], run.device)
     weights = torch.ones(2, device=run.device)
     return runtime.with_faster_precision(
         run,
@@ -101,10 +102,10 @@ def train_one_epoch(
     order = runtime.epoch_order(data.train, config.seed, epoch)
     learner.model.train()
     total = 0.0
-    steps = runtime.batches(order, min(config.batch_size, len(order)), run)
+    steps = runtime.batches(order, config.batch_size, run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
-        labels = sent(data.labels[chosen], run.device)
+        labels = to_device(data.labels[chosen], run.device)
         images = augmented(data.squares[chosen], config.size, generator)
         loss = batch_loss(learner.stepper, images, labels, weights, run)
         value = loss.item()
@@ -113,7 +114,7 @@ def train_one_epoch(
             raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: the loss is {value} on the images {names}")
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(learner.model.parameters(), max_norm=2.0)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
         learner.optimizer.step()
         learner.scheduler.step()
         learner.average.update_parameters(learner.model)
@@ -144,32 +145,28 @@ def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: epochs, then calibration, model file, test report and pictures."""
+    folder = RunFolder(config.out_dir, TASK, report.NAME)
+    state = folder.load_last() if config.resume else None
+    model = build(config.weights if state is None else "none")
     data = load_data(config, run)
-    batch_size = min(config.batch_size, len(data.train))
-    if batch_size % run.world_size:
-        raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
-    learner = make_learner(config, len(data.train) // batch_size, run)
-    last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
-    start, best = 0, float("inf")
+    learner = make_learner(config, model, runtime.steps_per_epoch(len(data.train), config.batch_size, run), run)
     about = {
         "config": cli.plain(config),
         "classes": list(data_load.CLASSES),
         "processes": run.world_size,
-        "data": resume.listed(data.facts(config.data_dir)),
+        "data": resume.fingerprint(data.facts(config.data_dir)),
     }
-    if config.resume:
-        state = checkpoints.load(last, task=TASK)
+    start, best = 0, float("inf")
+    if state is None:
+        run = with_faster_precision(learner.model, data, config, run)
+    else:
         resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
         learner.restore(state)
         start, best = state["epoch"], state["best"]
         run = runtime.as_begun(run, state)
-    else:
-        run = with_faster_precision(learner.model, data, config, run)
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
-        if not config.resume:
-            resume.make_way(config.out_dir, ("last.pth", "best.pth"), "test_report.json")
-        runlog.drop_from(log, start)
+        folder.begin(start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):
         lr = learner.scheduler.get_last_lr()[0]
@@ -179,15 +176,10 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         improved = scores["val_calibrated_loss"] < best
         best = min(best, scores["val_calibrated_loss"])
         if run.is_main:
-            runlog.append(log, record)
-            common = {**about, "epoch": epoch + 1, "best": best}
-            if improved:
-                weights = learner.average.module.state_dict()
-                checkpoints.save(best_file, task=TASK, **common, model=weights)
-            checkpoints.save(last, task=TASK, **common, **learner.state())
+            folder.save_epoch(learner, about, record, best=best, improved=improved)
             print(line_of(record, config.epochs, improved))
     runtime.wait(run)  # the other processes read what the first has just written
-    report.finish(config, data, runlog.read(log), run)
+    report.finish(config, data, runlog.read(folder.log), run)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
@@ -213,7 +205,7 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
 def main() -> None:
     """Parse, lock the output folder, train."""
     config = cli.parse(TrainConfig, summary=__doc__)
-    with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
         fit(config, run)
 
 

@@ -1,4 +1,8 @@
-"""What a training run learns from and chooses by: images divided by patient, their squares, how they are varied."""
+"""What a training run learns from and chooses by: images divided by patient, their squares, how they are varied.
+
+The published ``val/`` holds 16 images, too few to choose anything by; it is pooled with ``train/``, and a validation
+set of other patients is carved from both.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -9,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr import augment, reading, runtime
+from cxr import augment, patient_split, reading, runtime
 from cxr.squares import Squares
 from pytorch_classification import data_load
 from pytorch_classification.settings import TrainConfig
@@ -66,14 +70,22 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)
     hashes = [store.hashes[i] for i in readable]
     kept = listing.take(readable)
-    train, validation = data_load.split(kept, hashes, config.validation_share, config.seed)
+    parts = patient_split.split(
+        kept.patients,
+        [data_load.CLASSES[label] for label in kept.labels],
+        hashes,
+        {"validation": config.validation_share},
+        config.seed,
+        needed=data_load.CLASSES,
+    )
     conflicts = data_load.conflicting_duplicates(kept, hashes)
     if conflicts:
         warnings.warn(
             f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
         )
     squares = Squares(store.images, run.device)
-    return Data(listing, squares, listing.labels, store.hashes, readable[train], readable[validation])
+    train, validation = readable[parts["train"]], readable[parts["validation"]]
+    return Data(listing, squares, listing.labels, store.hashes, train, validation)
 
 
 def augmented(stored: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from cxr import checkpoints, runtime
 from cxr.grey_resnet import tensors
-from cxr.squares import sent
+from cxr.squares import to_device
 from cxr.text import quoted
 from pytorch_detection import box_metrics
 from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, construct
@@ -132,7 +132,7 @@ def find_boxes(
     mine = runtime.shard(indices, run)
     detections: list[Detection] = []
     for first in range(0, len(mine), _BATCH):
-        seen = as_input(sent(images[mine[first : first + _BATCH]], run.device))
+        seen = as_input(to_device(images[mine[first : first + _BATCH]], run.device))
         with run.autocast():
             answers = model(seen)
             if flip_average:

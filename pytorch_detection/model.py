@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,11 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cxr.grey_resnet import grey_layer, standardized
 from cxr.text import quoted
+from pytorch_detection.settings import LARGEST_SIZE, SMALLEST_SIZE, Backbone
 
 TASK = "detection"
-SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_image")
 
-Backbone = Literal["resnet18", "resnet50_v2"]
 Target = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Detection = dict[str, Tensor]

@@ -21,38 +21,19 @@ from typing import Any, NamedTuple
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cxr import cli
+from pytorch_detection.settings import PredictConfig
+
+if __name__ == "__main__":
+    cli.parse(PredictConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cli, names, reading, runtime, tables
+from cxr import names, reading, runtime, tables
 from pytorch_detection.detector import Detector
 
-ROOT = Path(__file__).resolve().parents[1]
-
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What to read, with which model, and where the answers go."""
-
-    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
-    model: Path = cli.flag(ROOT / "pneumonia_fasterrcnn.pth", help="the finished model that training wrote")
-    threshold: float | None = cli.flag(None, help="give out boxes from this score on, not from the one training chose")
-    output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
-    pictures: bool = cli.flag(True, help="draw the boxes on each image")
-    submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
-    json: bool = cli.flag(False, help="print one JSON document instead of sentences")
-    dicom_output: Path | None = cli.flag(
-        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
-    )
-    dicom_3d: bool = cli.flag(False, help="make the reports Comprehensive 3D SR, which some viewers ask for")
-    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-
-    def __post_init__(self) -> None:
-        """Refuse what could only fail later."""
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"--threshold {self.threshold}: expected a score from 0 to 1")
 
 
 class Box(NamedTuple):
@@ -229,7 +210,7 @@ def summary(answers: list[Answer], table: Path) -> str:
 
 def main() -> int:
     """Parse, load, answer."""
-    config = cli.parse(PredictConfig)
+    config = cli.parse(PredictConfig, summary=__doc__)
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.submission is not None:

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, pictures, runtime
+from cxr import cli, pictures, runtime
 from cxr.files import write_atomically
+from cxr.provenance import provenance
+from cxr.run_folder import RunFolder
 from pytorch_detection import box_metrics, plots, rsna_dataset
 from pytorch_detection.detector import Array, Detector, Rule, choose_rule, load_model
 from pytorch_detection.model import TASK
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import Data
 
+NAME = "held_out_report.json"  # in the folder of the run
 _GRID = 9  # pictures in the grid of examples
 _RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
 _PARTS = {
@@ -30,11 +33,11 @@ _PARTS = {
 
 def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then look at the held-out exams for the first and only time."""
-    best = config.out_dir / "best.pth"
-    state = checkpoints.load(best, task=TASK)
+    folder = RunFolder(config.out_dir, TASK, NAME)
+    state = folder.load_best()
     if run.is_main:
         print(f"training is done; the weights of epoch {state['epoch']} are kept")
-    detector = Detector(load_model(state, best, run), config.flip_average, Rule(0.0, 1.0, 1.0))
+    detector = Detector(load_model(state, folder.best, run), config.flip_average, Rule(0.0, 1.0, 1.0))
     exams = data.of(data.validation)
     found = detector.find(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
@@ -46,7 +49,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
             config=cli.plain(config),
             epoch=state["epoch"],
             validation={"images": len(exams), "rsna_score": score},
-            provenance=runtime.provenance(run),
+            provenance=provenance(run),
         )
         print(
             f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}\nmodel: {config.model_file}"
@@ -92,9 +95,9 @@ def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: ru
             )
             for name, at in rsna_dataset.subgroups(exams).items()
         },
-        "provenance": runtime.provenance(run),
+        "provenance": provenance(run),
     }
-    path = config.out_dir / "held_out_report.json"
+    path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\nheld-out exams, read once:\n{format_report(result)}\n\nreport: {path}")

@@ -4,7 +4,6 @@ Boxes in the table are ``x, y, width, height`` in pixels of the original image, 
 left corner. Here they are xyxy: ``(x, y, x + width, y + height)``.
 """
 
-import hashlib
 import json
 import re
 import warnings
@@ -12,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 OPACITY = 1  # the label of a box; 0 is the background of torchvision's detectors
 CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
+OPACITY_CLASS = CLASSES[-1]
 UNCLASSIFIED = "No Lung Opacity"  # a chest without a box, of which no class is given
 _ABNORMAL = {CLASSES[0]: 0.0, CLASSES[1]: 1.0, CLASSES[2]: 1.0, UNCLASSIFIED: float("nan")}
 
@@ -81,14 +81,6 @@ class Listing:
     labels: Table
     findings: dict[str, str]
     patients: dict[str, str]
-
-
-class Split(NamedTuple):
-    """Ascending indices of exams, int64; no patient is in two of the three."""
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    held_out: NDArray[np.int64]
 
 
 def list_exams(data_dir: Path, *, allow_missing: bool = False) -> Listing:
@@ -165,43 +157,6 @@ def subgroups(exams: Sequence[Exam]) -> dict[str, NDArray[np.int64]]:
     return {name: np.array(members[name], dtype=np.int64) for name in names}
 
 
-def split(exams: Sequence[Exam], seed: int, share: float = 0.1) -> Split:
-    """Training exams, and about ``share`` of each class for validation and as much held out, divided by patient.
-
-    The choice hangs on the patients' names and the seed alone, not on the order of the exams, the platform or a
-    library's random numbers.
-
-    Raises:
-        ValueError: a part would be left without an opacity.
-    """
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, exam in enumerate(exams):
-        members[exam.patient].append(index)
-    order = sorted(members, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    counts = {patient: Counter(exams[index].finding for index in members[patient]) for patient in order}
-    wanted = {finding: share * number for finding, number in Counter(exam.finding for exam in exams).items()}
-    part_of: dict[str, str] = {}
-    for part in ("held_out", "validation"):
-        taken: Counter[str] = Counter()
-        for patient in order:
-            # At most half of a patient over the share, in each class that the patient has.
-            if patient not in part_of and all(
-                taken[finding] + number / 2 <= wanted[finding] for finding, number in counts[patient].items()
-            ):
-                part_of[patient] = part
-                taken += counts[patient]
-    parts: dict[str, list[int]] = {name: [] for name in Split._fields}
-    for index, exam in enumerate(exams):
-        parts[part_of.get(exam.patient, "train")].append(index)
-    for name, indices in parts.items():
-        if not any(exams[index].boxes_xyxy for index in indices):
-            raise ValueError(
-                f"no exam with an opacity is left for {name.replace('_', '-')}: {describe(exams)} are too few to set "
-                f"{share:.0%} apart twice"
-            )
-    return Split(**{name: np.array(indices, dtype=np.int64) for name, indices in parts.items()})
-
-
 def epoch_indices(
     exams: Sequence[Exam],
     indices: NDArray[np.int64],
@@ -276,12 +231,6 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return {"boxes": boxes, "labels": labels, **about}
 
 
-def collate(items: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """A batch: images uint8 [B, 1, S, S] and their targets."""
-    images, targets = zip(*items, strict=True)
-    return torch.stack(images), list(targets)
-
-
 def _read_labels(path: Path) -> Table:
     """The checked rows of the label table; the index is the line in the file."""
     columns = ("x", "y", "width", "height", "Target")
@@ -313,16 +262,15 @@ def _boxes(path: Path, labels: Table, sizes: dict[str, tuple[int, int]]) -> dict
 
 def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> dict[str, str]:
     """The class of each exam; without a table, what the labels say."""
-    opacity = CLASSES[-1]
-    findings = {exam_id: opacity if exam_id in with_box else UNCLASSIFIED for exam_id in exam_ids}
+    findings = {exam_id: OPACITY_CLASS if exam_id in with_box else UNCLASSIFIED for exam_id in exam_ids}
     if not path.is_file():
         return findings
     table = read_table(path, ["patientId"], ["class"]).drop_duplicates()  # one row a box
     refuse(path, ~table["class"].isin(CLASSES), f"class is none of {', '.join(CLASSES)}")
     refuse(path, table.duplicated("patientId"), "the exam has another class before")
     table = table[table["patientId"].isin(exam_ids)]
-    wrong = (table["class"] == opacity) != table["patientId"].isin(with_box)
-    refuse(path, wrong, f"class is {opacity} without a box in {LABELS}, or another class with one")
+    wrong = (table["class"] == OPACITY_CLASS) != table["patientId"].isin(with_box)
+    refuse(path, wrong, f"class is {OPACITY_CLASS} without a box in {LABELS}, or another class with one")
     return {**findings, **dict(zip(table["patientId"], table["class"], strict=True))}
 
 

@@ -17,13 +17,20 @@ from typing import Any
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cxr import cli
+from pytorch_detection.settings import MAY_DIFFER, TrainConfig
+
+if __name__ == "__main__":
+    cli.parse(TrainConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cxr import checkpoints, cli, metrics, resume, runlog, runtime
+from cxr import metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
+from cxr.run_folder import RunFolder, only_run_in
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
 from pytorch_detection.model import (
@@ -35,11 +42,10 @@ from pytorch_detection.model import (
     Target,
     construct,
 )
-from pytorch_detection.settings import MAY_DIFFER, TrainConfig
 from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
-ROOT = Path(__file__).resolve().parents[1]
+GRADIENT_LIMIT = 5.0  # longer gradients are cut to this norm
 _BATCH = 16  # images at once when no gradients are kept
 
 
@@ -95,14 +101,14 @@ def train_one_epoch(
     """
     generator = runtime.seed_epoch(config.seed, epoch, run)
     order = epoch_order(data, config, epoch)
-    calm = epoch >= config.epochs - config.calm_epochs
+    light = epoch >= config.epochs - config.light_augmentation_epochs
     learner.model.train()
     sums: dict[str, float] = {}
-    steps = runtime.batches(order, min(config.batch_size, len(order)), run)
+    steps = runtime.batches(order, config.batch_size, run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
-        images, targets = augmented(stored, targets, generator, calm)
+        images, targets = augmented(stored, targets, generator, light)
         losses = batch_losses(learner.stepper, images, targets, run)
         loss = total_loss(losses, config)
         values = {"loss": loss.item(), **{name: part.item() for name, part in losses.items()}}
@@ -113,7 +119,7 @@ def train_one_epoch(
             )
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(learner.model.parameters(), max_norm=5.0)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
         learner.optimizer.step()
         learner.scheduler.step()
         learner.average.update_parameters(learner.model)
@@ -163,32 +169,32 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: epochs, then operating point, model file, report on held-out patients and pictures."""
+    folder = RunFolder(config.out_dir, TASK, report.NAME)
+    state = folder.load_last() if config.resume else None
+    if state is None:
+        model = build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0)
+    else:
+        model = construct(Architecture.of(state, folder.last))
     data = load_data(config, run)
     images = len(epoch_order(data, config, 0))
-    batch_size = min(config.batch_size, images)
-    if batch_size % run.world_size:
-        raise ValueError(f"--batch-size {batch_size} cannot be divided among {run.world_size} processes")
-    last, best_file, log = (config.out_dir / name for name in ("last.pth", "best.pth", "metrics.jsonl"))
-    about = {"config": cli.plain(config), "processes": run.world_size, "data": resume.listed(data.facts())}
-    state = checkpoints.load(last, task=TASK) if config.resume else None
-    if state is not None:
-        resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
-        model = construct(Architecture.of(state, last))
-    else:
-        model = build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0)
-    learner = make_learner(config, model, images // batch_size, run)
+    learner = make_learner(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
+    about = {
+        "config": cli.plain(config),
+        "architecture": asdict(model.architecture),
+        "processes": run.world_size,
+        "data": resume.fingerprint(data.facts()),
+    }
     start, best = 0, -1.0
-    if state is not None:
+    if state is None:
+        run = with_faster_precision(learner.model, data, config, run)
+    else:
+        resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
         learner.restore(state)
         start, best = state["epoch"], state["best"]
         run = runtime.as_begun(run, state)
-    else:
-        run = with_faster_precision(learner.model, data, config, run)
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
-        if not config.resume:
-            resume.make_way(config.out_dir, ("last.pth", "best.pth"), "held_out_report.json")
-        runlog.drop_from(log, start)
+        folder.begin(start)
         print(summary(data, config, run))
     for epoch in range(start, config.epochs):
         lr = learner.scheduler.get_last_lr()[0]
@@ -199,15 +205,10 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         improved = scores["val_ap"] >= best
         best = max(best, scores["val_ap"])
         if run.is_main:
-            runlog.append(log, record)
-            common = {**about, "architecture": asdict(model.architecture), "epoch": epoch + 1, "best": best}
-            if improved:
-                weights = learner.average.module.state_dict()
-                checkpoints.save(best_file, task=TASK, **common, model=weights)
-            checkpoints.save(last, task=TASK, **common, **learner.state())
+            folder.save_epoch(learner, about, record, best=best, improved=improved)
             print(line_of(record, config.epochs, improved))
     runtime.wait(run)  # the other processes read what the first has just written
-    report.finish(config, data, runlog.read(log), run)
+    report.finish(config, data, runlog.read(folder.log), run)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
@@ -233,7 +234,7 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
 def main() -> None:
     """Parse, lock the output folder, train."""
     config = cli.parse(TrainConfig, summary=__doc__)
-    with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
         fit(config, run)
 
 

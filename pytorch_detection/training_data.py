@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr import augment, reading, runtime
+from cxr import augment, patient_split, reading, runtime
 from cxr.squares import Squares
 from pytorch_detection import rsna_dataset
 from pytorch_detection.model import Target
@@ -64,41 +64,41 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         progress=run.is_main,
     )
     exams = rsna_dataset.read_exams(listing, store)
-    parts = rsna_dataset.split(exams, config.seed)
     if not store.readable.all():
         warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
+    readable = np.flatnonzero(store.readable)
+    parts = divided([exams[index] for index in readable], [store.hashes[index] for index in readable], config.seed)
     images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)
-    train, validation, held_out = (part[store.readable[part]] for part in parts)
-    validation = without_copies(validation, train, store.hashes, "validation")
-    held_out = without_copies(held_out, np.concatenate([train, validation]), store.hashes, "held-out")
-    return Data(exams, images, Squares(store.images, run.device), store.hashes, train, validation, held_out)
+    squares = Squares(store.images, run.device)
+    return Data(exams, images, squares, store.hashes, **{name: readable[part] for name, part in parts.items()})
 
 
-def without_copies(
-    part: NDArray[np.int64], others: NDArray[np.int64], hashes: Sequence[str], name: str
-) -> NDArray[np.int64]:
-    """``part`` less the files that equal one of ``others`` byte for byte, under whatever patient."""
-    known = {hashes[index] for index in others}
-    fresh = np.array([hashes[index] not in known for index in part], np.bool_)
-    if not fresh.all():
-        warnings.warn(f"{(~fresh).sum()} {name} files equal another file byte for byte, left out", stacklevel=3)
-    return part[fresh]
+def divided(exams: Sequence[rsna_dataset.Exam], hashes: Sequence[str], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Indices of ``train``, ``held_out`` and ``validation``, the last two a tenth each; as ``patient_split.split``."""
+    return patient_split.split(
+        [exam.patient for exam in exams],
+        [exam.finding for exam in exams],
+        hashes,
+        {"held_out": 0.1, "validation": 0.1},
+        seed,
+        needed=[rsna_dataset.OPACITY_CLASS],
+    )
 
 
 def augmented(
-    stored: Tensor, targets: Sequence[Target], generator: torch.Generator, calm: bool
+    stored: Tensor, targets: Sequence[Target], generator: torch.Generator, light: bool
 ) -> tuple[Tensor, list[Target]]:
     """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and targets to match.
 
     Position, size and shape vary as chests do, tone as exposures do, and half of the images show lungs of two patients.
-    ``calm`` leaves the mirror image and a little shift: the last epochs settle on images as they are.
+    ``light`` augmentation leaves the mirror image and a little shift: the last epochs settle on images as they are.
     """
     count, device = len(stored), stored.device
     curves = augment.plain_curves(count, device)
-    if not calm:
+    if not light:
         curves = augment.vary_tone(curves, generator, gamma=0.4, contrast=0.3, brightness=0.1)
     images = augment.apply_curves(stored, curves)
-    much = 0.25 if calm else 1.0
+    much = 0.25 if light else 1.0
     matrices = augment.random_affine(
         count,
         generator,
@@ -113,7 +113,7 @@ def augmented(
     images = augment.warp(images, matrices, size)
     boxes = augment.move_boxes([target["boxes"] for target in targets], matrices, size, least_kept=0.4)
     abnormal = torch.stack([target["abnormal"] for target in targets])
-    if not calm:
+    if not light:
         images, boxes, source = augment.join_halves(images, boxes, generator, share=0.5, least_kept=0.4)
         abnormal = of_joined(abnormal, source, boxes)
     return images, labelled(boxes, abnormal)

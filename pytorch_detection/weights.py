@@ -8,8 +8,9 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
 from cxr import checkpoints
-from cxr.grey_resnet import State, downloaded, fold_input_planes, tensors
-from pytorch_detection.model import TASK, Architecture, Backbone, GreyFasterRCNN, construct
+from cxr.grey_resnet import State, downloaded, fold_input_planes, tensors, weights_file
+from pytorch_detection.model import TASK, Architecture, GreyFasterRCNN, construct
+from pytorch_detection.settings import Backbone
 
 _IMAGENET: dict[Backbone, Any] = {
     "resnet18": ResNet18_Weights.IMAGENET1K_V1,
@@ -37,7 +38,7 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
     if weights in ("coco", "imagenet"):
         state, frozen, source = _downloaded(weights, backbone), True, f"the {weights} weights"
     else:
-        state, frozen = _from_file(Path(weights), backbone)
+        state, frozen = _from_file(weights_file(weights, "coco, imagenet or none"), backbone)
         source = weights
     model = construct(Architecture(backbone, size, frozen, image_head))
     _load(model, state, source)

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cxr import checkpoints, cli
+from cxr import checkpoints
 from cxr.learner import no_decay_groups
 from cxr.runtime import Runtime
 from pytorch_classification import model as model_module
@@ -70,7 +70,7 @@ def same_tensors(one, other):
 
 
 def test_one_folded_plane_gives_what_three_equal_planes_give(resnet, monkeypatch):
-    monkeypatch.setattr(model_module, "_imagenet", lambda: OrderedDict(resnet.state_dict()))
+    monkeypatch.setattr(model_module, "downloaded", lambda *_args: OrderedDict(resnet.state_dict()))
     folded = build("imagenet").eval()
     grey = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
@@ -88,6 +88,11 @@ def test_folding_adds_the_planes():
     assert folded.shape == (2, 1, 2, 2)
     assert folded[0, 0, 0, 0] == 0 + 4 + 8 and folded[1, 0, 1, 1] == 15 + 19 + 23
     assert torch.equal(fold_input_planes(folded), folded)
+
+
+def test_weights_that_are_no_file_are_refused_with_the_words_there_are():
+    with pytest.raises(FileNotFoundError, match=r"^--weights: no file .*imagenot, nor is it imagenet or none$"):
+        build("imagenot")
 
 
 def test_images_are_standardized_each_by_itself():
@@ -206,7 +211,7 @@ OTHERS = {
 def test_weights_that_do_not_fit_are_refused_with_their_file(tmp_path, what):
     path = tmp_path / "weights.pth"
     torch.save(OTHERS[what](dict(GreyResNet18().state_dict())), path)
-    with pytest.raises(ValueError, match="ResNet-18") as caught:
+    with pytest.raises(ValueError, match=r"ResNet-18|dictionary of a network") as caught:
         build(str(path))
     assert str(caught.value).startswith(str(path)) and len(str(caught.value).splitlines()) == 1
 
@@ -276,7 +281,7 @@ GOOD = {"size": 32, "store_size": 36, "flip_average": True, "temperature": 1.5, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prediction": None}, "unfinished training"),
+        ({"prediction": None}, "from a training, .*; the finished model is pneumonia_resnet18"),
         ({"prediction": {"size": 32}}, "expected the prediction settings size, store_size"),
         ({"prediction": GOOD | {"more": 1}}, "expected the prediction settings size, store_size"),
         ({"prediction": [1, 2]}, "expected the prediction settings size, store_size"),
@@ -296,8 +301,8 @@ GOOD = {"size": 32, "store_size": 36, "flip_average": True, "temperature": 1.5, 
                 {"threshold": "0.5"},
             )
         ],
-        ({"model": None}, "expected a classification checkpoint"),
-        ({"model": {"fc.weight": 1}}, "expected a classification checkpoint"),
+        ({"model": None}, "expected a checkpoint of this project"),
+        ({"model": {"fc.weight": 1}}, "expected a checkpoint of this project"),
         ({"model": {}}, "not the weights of a ResNet-18"),
         ({"task": "detection"}, "a checkpoint of the task 'detection'"),
         ({"format": 99}, "checkpoint format 99"),
@@ -331,7 +336,7 @@ def test_damaged_weights_give_an_error_and_not_the_class_normal(trained, process
 
 
 def test_a_checkpoint_of_training_is_not_taken_for_a_finished_model(trained, processor):
-    with pytest.raises(ValueError, match="unfinished training; the finished model is --model-file"):
+    with pytest.raises(ValueError, match=r"from a training, .* the finished model is pneumonia_resnet18"):
         Classifier.load(trained.config.out_dir / "last.pth", processor)
 
 
@@ -448,13 +453,3 @@ def test_an_explanation_points_at_what_the_answer_hangs_on(processor):
     (heat,) = classifier.explain(picture, processor)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert 8 <= row < 16 and 8 <= column < 16
-
-
-def test_the_default_model_file_is_what_the_other_script_looks_for():
-    from pytorch_classification.predict_classification import PredictConfig
-
-    assert (
-        PredictConfig(image=("x",)).model
-        == train_classification.TrainConfig().model_file
-        == cli.ROOT / "pneumonia_resnet18.pth"
-    )

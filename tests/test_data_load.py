@@ -1,16 +1,11 @@
-import hashlib
-import random
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from pytorch_classification import data_load
-from pytorch_classification.data_load import Listing, conflicting_duplicates, list_images, patient_of, split
+from pytorch_classification.data_load import Listing, conflicting_duplicates, list_images, patient_of
 
 
 def touch(folder, *names):
@@ -26,10 +21,6 @@ def listing_of(*images):
     """From (patient, label) pairs."""
     patients, labels = zip(*images, strict=True)
     return Listing([Path(f"{n}.jpeg") for n in range(len(images))], np.array(labels), list(patients))
-
-
-def distinct(listing):
-    return [f"hash{n}" for n in range(len(listing))]
 
 
 # ------------------------------------------------------------------------------------------------- patients and files
@@ -149,116 +140,10 @@ def test_an_empty_class_folder_is_named(tmp_path, empty):
     assert str(caught.value) == f"no images in {(tmp_path / 'train' / empty).resolve()}; both classes are needed"
 
 
-# --------------------------------------------------------------------------------------------------------- the split
-
-groups = st.integers(0, 40).map(lambda number: f"person{number}")
-images = st.lists(st.tuples(groups, st.integers(0, 1), st.integers(0, 60)), min_size=20, max_size=120)
-shares = st.sampled_from([0.1, 0.12, 0.25, 0.5])
-
-
-def divided(listing, hashes, share, seed):
-    """The split, for cases that have one."""
-    try:
-        return split(listing, hashes, share, seed)
-    except ValueError:
-        assume(False)
-
-
-@settings(deadline=None)
-@given(images, shares, st.integers(0, 5))
-def test_a_split_is_complete_and_no_patient_or_content_is_on_both_sides(drawn, share, seed):
-    listing, hashes = listing_of(*(image[:2] for image in drawn)), [str(image[2]) for image in drawn]
-    train, validation = divided(listing, hashes, share, seed)
-    assert sorted([*train, *validation]) == list(range(len(listing)))
-    for name in (listing.patients, hashes):
-        assert not {name[i] for i in train} & {name[i] for i in validation}
-    for side in (train, validation):
-        assert {*listing.labels[side]} == {0, 1}
-
-
-@settings(deadline=None)
-@given(images, shares, st.integers(0, 5), st.randoms(use_true_random=False))
-def test_a_split_does_not_hang_on_the_order_of_listing(drawn, share, seed, chance):
-    order = list(range(len(drawn)))
-    chance.shuffle(order)
-    listing, hashes = listing_of(*(image[:2] for image in drawn)), [str(image[2]) for image in drawn]
-    _, validation = divided(listing, hashes, share, seed)
-    _, shuffled = split(listing.take(np.array(order)), [hashes[i] for i in order], share, seed)
-    assert sorted(order[i] for i in shuffled) == validation.tolist()
-
-
-@settings(deadline=None)
-@given(st.integers(0, 20), shares, st.integers(0, 3))
-def test_each_class_gives_its_share_to_validation_within_half_a_patient(draw, share, seed):
-    chance = random.Random(draw)
-    people = [(f"{'IM' if label == 0 else 'person'}-{n}", label) for label in (0, 1) for n in range(40)]
-    listing = listing_of(*(person for person in people for _ in range(chance.randint(1, 6))))
-    _, validation = split(listing, distinct(listing), share, seed)
-    for label in (0, 1):
-        wanted = share * np.sum(listing.labels == label)
-        found = np.sum(listing.labels[validation] == label)
-        assert wanted - 3.5 < found <= wanted + 3  # half of the largest patient, and what the last fit left over
-
-
-def test_a_split_is_the_same_on_every_machine_and_another_for_another_seed():
-    listing = listing_of(*((f"person{n}", n % 2) for n in range(400)))
-    chosen = [split(listing, distinct(listing), 0.12, seed)[1] for seed in (0, 0, 1)]
-    assert np.array_equal(chosen[0], chosen[1]) and not np.array_equal(chosen[0], chosen[2])
-    # Worked from the rule itself: patients in the order of sha256("seed/name"), until a class has its share.
-    by_digest = sorted(range(400), key=lambda n: hashlib.sha256(f"0/person{n}".encode()).digest())
-    expected = [n for label in (0, 1) for n in [n for n in by_digest if n % 2 == label][:24]]
-    assert sorted(expected) == chosen[0].tolist()
-
-
-def test_patients_who_share_a_file_through_others_stay_together():
-    people = [(f"person{n}", n % 2) for n in range(60)]
-    listing = listing_of(*people, ("person0", 0), ("person1", 1), ("person1", 1), ("person2", 0))
-    hashes = distinct(listing)
-    hashes[60], hashes[61] = "shared", "shared"  # person0 with person1 ...
-    hashes[62], hashes[63] = "also", "also"  # ... and person1 with person2
-    tied = [0, 1, 2, 60, 61, 62, 63]
-    sides = set()
-    for seed in range(30):
-        validation = split(listing, hashes, 0.3, seed)[1]
-        side = {*np.isin(tied, validation).tolist()}
-        assert len(side) == 1
-        sides |= side
-    assert sides == {True, False}  # they were not just always left in training
-
-
-@pytest.mark.parametrize(
-    ("images", "missing", "side"),
-    [
-        ([("a", 0), ("b", 0), ("c", 1), ("d", 1)], "NORMAL", "validation"),  # a fifth of two is no image
-        ([("a", 0), ("b", 1), *[("c", 1)] * 8], "NORMAL", "validation"),
-        ([(f"a{n}", 0) for n in range(20)], "PNEUMONIA", "training"),
-        ([*[("a", 0)] * 9, *[("b", 1)] * 9], "NORMAL", "validation"),  # one patient a class cannot be divided
-    ],
-)
-def test_a_split_that_would_lack_a_class_is_refused(images, missing, side):
-    listing = listing_of(*images)
-    with pytest.raises(ValueError, match=f"no {missing} image is left for {side}: {len(images)} images of "):
-        split(listing, distinct(listing), 0.2, 0)
-
-
 def test_the_same_picture_in_both_classes_is_reported():
     listing = listing_of(("a", 0), ("b", 1), ("c", 1), ("d", 1), ("e", 0))
     found = conflicting_duplicates(listing, ["same", "same", "twice", "twice", "other"])
     assert found == [listing.paths[0], listing.paths[1]]  # twice in one class is no contradiction
-
-
-def test_patients_are_not_split_in_a_realistic_collection(tmp_path):
-    """The names of Kaggle's train/ as they are numbered: many images of one person, both subtypes, two prefixes."""
-    chance = random.Random(1)
-    names = [
-        f"PNEUMONIA/person{chance.randint(1, 300)}_{chance.choice(['virus', 'bacteria'])}_{n}.jpeg" for n in range(700)
-    ]
-    names += [f"NORMAL/{chance.choice(['', 'NORMAL2-'])}IM-{chance.randint(1, 90):04}-{n:04}.jpeg" for n in range(250)]
-    listing = list_images(touch(tmp_path, *(f"train/{name}" for name in names)), "train")
-    train, validation = split(listing, distinct(listing), 0.12, 0)
-    assert not {listing.patients[i] for i in train} & {listing.patients[i] for i in validation}
-    counts = Counter(listing.labels[validation].tolist())
-    assert 0.11 * 250 <= counts[0] <= 0.13 * 250 and 0.11 * 700 <= counts[1] <= 0.13 * 700
 
 
 def test_class_numbers_are_those_of_the_folders_in_alphabetical_order():

@@ -329,6 +329,11 @@ def test_a_classifier_fits_no_other_backbone(tmp_path):
         build(str(tmp_path / "classifier.pth"), "resnet50_v2", SIZE, image_head=True)
 
 
+def test_weights_that_are_no_file_are_refused_with_the_words_there_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^--weights: no file .*imagenot, nor is it coco, imagenet or none$"):
+        build("imagenot", "resnet18", SIZE, image_head=True)
+
+
 def test_coco_has_no_resnet18():
     with pytest.raises(ValueError, match=r"it has COCO's for --backbone resnet50_v2, and --weights imagenet for both"):
         build("coco", "resnet18", SIZE, image_head=True)

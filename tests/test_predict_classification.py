@@ -360,7 +360,7 @@ def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, traine
     torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
     for model, message in (
-        (trained.config.out_dir / "last.pth", "unfinished training"),
+        (trained.config.out_dir / "last.pth", "from a training, without the operating point"),
         (tmp_path / "other.pth", "of the task 'detection', expected 'classification'"),
         (tmp_path / "text.pth", "text.pth: "),
         (tmp_path, str(tmp_path)),

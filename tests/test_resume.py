@@ -125,7 +125,7 @@ MORE_CHANGES = {
         "backbone": "resnet50_v2",
         "negatives_per_positive": None,
         "image_loss_weight": 0.1,
-        "calm_epochs": 0,
+        "light_augmentation_epochs": 0,
         "allow_missing": True,
     },
 }
@@ -164,7 +164,7 @@ def test_files_that_are_gone_new_or_changed_are_named():
 
     def check(now):
         states = [
-            {"config": config, "processes": 1, "epoch": 1, "data": resume.listed(facts)} for facts in (before, now)
+            {"config": config, "processes": 1, "epoch": 1, "data": resume.fingerprint(facts)} for facts in (before, now)
         ]
         resume.require_same_run(*states, (), None)
 
@@ -177,7 +177,7 @@ def test_files_that_are_gone_new_or_changed_are_named():
 
 def test_what_decides_about_tens_of_thousands_of_files_fits_a_checkpoint(tmp_path):
     facts = {f"{number:036}.dcm": "content" for number in range(30_000)}
-    checkpoints.save(tmp_path / "last.pth", task="test", data=resume.listed(facts))
+    checkpoints.save(tmp_path / "last.pth", task="test", data=resume.fingerprint(facts))
     assert (tmp_path / "last.pth").stat().st_size < 2**21
 
 

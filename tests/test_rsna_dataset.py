@@ -1,7 +1,6 @@
 import csv
 import json
 import os
-import pickle
 import re
 import time
 from collections import Counter
@@ -12,8 +11,6 @@ import pydicom
 import pytest
 import tiny_detection
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cxr import reading
 from cxr.reading import Decoded
@@ -28,13 +25,12 @@ from pytorch_detection.rsna_dataset import (
     UNCLASSIFIED,
     Exam,
     RsnaDetectionDataset,
-    collate,
     describe,
     epoch_indices,
     list_exams,
-    split,
     subgroups,
 )
+from pytorch_detection.training_data import divided
 
 SIDE = 64
 DATA = Path(os.environ.get("CXR_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -78,17 +74,6 @@ KNOWN = {"a": "00000017_003.png", "b": "00000017_000.png", "c": "00012345_012.pn
 def exam(exam_id, patient, finding="Normal", boxes=0, **values):
     given = {"age_years": None, "sex": None, "view": None, **values}
     return Exam(exam_id, Path(f"{exam_id}.dcm"), ((1.0, 2.0, 3.0, 4.0),) * boxes, finding, patient, **given)
-
-
-def cohort(seed, patients):
-    """Exams of patients with one to seven exams, each of any class, about as many as the challenge has."""
-    rng = np.random.default_rng(seed)
-    exams = []
-    for patient in range(patients):
-        for number in range(min(7, rng.geometric(0.45))):
-            finding = rng.choice(3, p=[0.33, 0.44, 0.23])
-            exams.append(exam(f"{patient}-{number}", f"{patient:08}", rsna_dataset.CLASSES[finding], int(finding == 2)))
-    return exams
 
 
 class TestReading:
@@ -328,45 +313,6 @@ class TestIncompleteFolders:
         assert [exam.exam_id for exam in read_exams(tmp_path)] == ["a", "b", "c"]
 
 
-class TestSplit:
-    @settings(deadline=None, max_examples=10)
-    @given(seed=st.integers(0, 1000), patients=st.integers(150, 300))
-    def test_disjoint_by_patient_complete_and_stratified(self, seed, patients):
-        exams = cohort(seed, patients)
-        parts = split(exams, seed)
-        assert sorted(np.concatenate(parts)) == list(range(len(exams)))
-        names = [{exams[index].patient for index in part} for part in parts]
-        assert not names[0] & names[1] | names[0] & names[2] | names[1] & names[2]
-        totals = Counter(exam.finding for exam in exams)
-        for part, share in zip(parts, (0.8, 0.1, 0.1), strict=True):
-            assert (np.diff(part) > 0).all()
-            for finding, number in Counter(exams[index].finding for index in part).items():
-                assert abs(number - share * totals[finding]) <= 8  # one patient has at most 7 exams
-
-    def test_independent_of_the_order_of_the_exams(self):
-        exams = cohort(0, 200)
-        order = np.random.default_rng(0).permutation(len(exams))
-        shuffled = [exams[index] for index in order]
-        for part, other in zip(split(exams, 3), split(shuffled, 3), strict=True):
-            assert {exams[index].exam_id for index in part} == {shuffled[index].exam_id for index in other}
-
-    def test_the_same_on_every_platform(self):
-        exams = [exam(f"e{n}", f"{n:08}", "Lung Opacity" if n % 2 else "Normal", n % 2) for n in range(40)]
-        found = split(exams, 0)
-        # Of each class the first two, and the next two, by the sha256 of "0/<patient>".
-        assert found.held_out.tolist() == [0, 31, 36, 37]
-        assert found.validation.tolist() == [6, 17, 20, 21]
-
-    def test_the_seed_decides(self):
-        exams = cohort(0, 200)
-        assert not np.array_equal(split(exams, 0).held_out, split(exams, 1).held_out)
-
-    def test_no_opacity_left_for_a_part(self):
-        exams = [exam(str(n), str(n)) for n in range(40)] + [exam("p", "p", "Lung Opacity", 1)]
-        with pytest.raises(ValueError, match="no exam with an opacity is left for validation: 41 exams of 41 patients"):
-            split(exams, 0)
-
-
 class TestEpochs:
     EXAMS = tuple(exam(str(n), str(n), boxes=int(n % 5 == 0)) for n in range(100))
     TRAIN = np.arange(10, 100)  # 18 with opacity, 72 without
@@ -440,21 +386,6 @@ class TestDataset:
         )
         assert dataset[1][1]["boxes"].tolist() == [[1, 2, 3, 4]]
 
-    def test_collate(self):
-        dataset = self.small()
-        images, targets = collate([dataset[1], dataset[0]])
-        assert (images.dtype, tuple(images.shape)) == (torch.uint8, (2, 1, 8, 8))
-        assert [len(target["boxes"]) for target in targets] == [1, 0]
-        assert [target["image_id"].item() for target in targets] == [1, 0]
-
-    def test_what_workers_are_sent_can_be_pickled(self):
-        dataset, function = pickle.loads(pickle.dumps((self.small(), collate)))
-        assert function([dataset[1]])[1][0]["boxes"].tolist() == [[1, 2, 3, 4]]
-
-    def test_a_loader_takes_it(self):
-        loader = torch.utils.data.DataLoader(self.small(), batch_size=2, sampler=[1, 0, 1], collate_fn=collate)
-        assert [[target["image_id"].item() for target in targets] for _, targets in loader] == [[1, 0], [1]]
-
     def test_other_numbers_of_images_and_exams(self):
         with pytest.raises(ValueError, match="2 exams, but 3 images and 2 sizes"):
             RsnaDetectionDataset(np.zeros((3, 8, 8), np.uint8), np.ones((2, 2), np.int32), self.exams())
@@ -515,8 +446,8 @@ def test_ten_times_the_challenge_is_read_and_divided_in_seconds_and_megabytes(tm
     store = without_files(monkeypatch, mapping)
     start = time.process_time()
     exams = read_exams(tmp_path, store=store)
-    parts = split(exams, 0)
-    epoch_indices(exams, parts.train, seed=0, epoch=0, negatives_per_positive=1)
+    parts = divided(exams, list(mapping), 0)
+    epoch_indices(exams, parts["train"], seed=0, epoch=0, negatives_per_positive=1)
     assert time.process_time() - start < 60
     del rows, mapping
     tracemalloc.start()
@@ -542,9 +473,13 @@ def test_the_real_tables(monkeypatch):
         "Lung Opacity": 6_012,
     }
     assert Counter(len(exam.boxes_xyxy) for exam in exams) == {0: 20_672, 1: 2_614, 2: 3_266, 3: 119, 4: 13}
-    parts = split(exams, 0)
-    assert [len(part) for part in parts] == pytest.approx([21_347, 2_668, 2_668], abs=10)
-    for part in parts:
+    parts = divided(exams, [exam.exam_id for exam in exams], 0)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 21_348,
+        "held_out": 2_668,
+        "validation": 2_668,
+    }
+    for part in parts.values():
         share = np.mean([bool(exams[index].boxes_xyxy) for index in part])
         assert share == pytest.approx(6_012 / 26_684, abs=0.002)
 

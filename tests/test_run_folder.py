@@ -8,7 +8,7 @@ import pytest
 from killing import flags
 from small_disk import remount, small_disk
 
-from cxr import runtime
+from cxr.run_folder import only_run_in
 
 
 def last_line(text):
@@ -60,7 +60,7 @@ def test_a_folder_that_is_read_only_is_named_before_anything_is_read(script, fol
 
 def test_a_second_run_in_the_same_folder_is_refused(script, data, folder, command, processor):
     config = script.settings(data, folder)
-    with runtime.only_run_in(config.out_dir, processor):
+    with only_run_in(config.out_dir, processor):
         ended = command(script.module.main, *flags(config))
     expected = f"error: another run is writing to {config.out_dir}; wait for it or give another --out-dir\n"
     assert (ended.code, ended.out, ended.err) == (2, "", expected)

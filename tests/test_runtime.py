@@ -1,21 +1,18 @@
-import importlib.util
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from cxr import runtime
+from cxr.run_folder import only_run_in
 from cxr.runtime import Runtime
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 ALONE = Runtime(CPU, bf16=False)
 
@@ -197,12 +194,6 @@ def test_the_start_seeds_every_stream():
     assert first() == first()
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63])
-def test_a_seed_that_no_generator_takes_is_refused(seed):
-    with pytest.raises(ValueError, match=f"--seed {seed}: expected"), runtime.start("cpu", "fp32", seed=seed):
-        pass
-
-
 def test_the_largest_seed_works():
     with runtime.start("cpu", "fp32", seed=2**63 - 1) as run:
         draws(2**63 - 1, 10**6, run)
@@ -269,7 +260,7 @@ def work_in_one_of_two(rank, port, folder):
         runtime.synchronize_buffers(norm, run)
         assert norm.running_mean.item() == 7
 
-        with runtime.only_run_in(folder / "out", run):  # one lock for the pair
+        with only_run_in(folder / "out", run):  # one lock for the pair
             runtime.wait(run)
             (folder / f"was here {rank}").touch()
             runtime.wait(run)
@@ -298,19 +289,19 @@ def test_alone_nothing_is_wrapped_or_waited_for():
 
 def test_a_second_run_in_the_same_folder_is_refused_and_a_later_one_is_not(tmp_path):
     with (
-        runtime.only_run_in(tmp_path / "new", ALONE),
+        only_run_in(tmp_path / "new", ALONE),
         pytest.raises(ValueError, match=r"another run is writing to .*new; wait for it or give another --out-dir"),
-        runtime.only_run_in(tmp_path / "new", ALONE),
+        only_run_in(tmp_path / "new", ALONE),
     ):
         pass
-    with runtime.only_run_in(tmp_path / "new", ALONE), runtime.only_run_in(tmp_path / "other", ALONE):
+    with only_run_in(tmp_path / "new", ALONE), only_run_in(tmp_path / "other", ALONE):
         pass
 
 
 def test_a_run_that_fails_lets_go_of_its_folder(tmp_path):
-    with pytest.raises(ZeroDivisionError), runtime.only_run_in(tmp_path, ALONE):
+    with pytest.raises(ZeroDivisionError), only_run_in(tmp_path, ALONE):
         raise ZeroDivisionError
-    with runtime.only_run_in(tmp_path, ALONE):
+    with only_run_in(tmp_path, ALONE):
         pass
 
 
@@ -320,58 +311,9 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after_it_was_
         [sys.executable, "-c", body, tmp_path / "run.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another run is writing"), runtime.only_run_in(tmp_path, ALONE):
+        with pytest.raises(ValueError, match="another run is writing"), only_run_in(tmp_path, ALONE):
             pass
         other.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
         other.wait()
-    with runtime.only_run_in(tmp_path, ALONE):
+    with only_run_in(tmp_path, ALONE):
         pass
-
-
-# ---------------------------------------------------------------------------------------------------------- provenance
-
-
-def test_provenance_names_versions_device_and_code_as_plain_values():
-    record = runtime.provenance(ALONE)
-    assert record["torch"] == torch.__version__
-    assert record["device"].startswith("cpu")
-    assert (record["bf16"], record["processes"]) == (False, 1)
-    assert all(type(value) in (str, int, bool, float, type(None)) for value in record.values())
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_the_commit_is_that_of_this_repository_and_of_its_code(tmp_path):
-    def git(*arguments):
-        subprocess.run(
-            ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *arguments], cwd=tmp_path, check=True
-        )
-
-    module = tmp_path / "copy" / "cxr" / "runtime.py"
-    module.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "cxr" / "runtime.py", module)
-    picture = tmp_path / "copy" / "images" / "curve.png"
-    picture.parent.mkdir()
-    picture.write_bytes(b"as committed")
-    git("init", "--quiet")
-    git("add", ".")
-    git("commit", "--quiet", "--message=another")
-    spec = importlib.util.spec_from_file_location("copied_runtime", module)
-    copied = importlib.util.module_from_spec(spec)
-    sys.modules["copied_runtime"] = copied
-    try:
-        spec.loader.exec_module(copied)
-        assert copied.commit() is None
-        shutil.move(tmp_path / ".git", tmp_path / "copy" / ".git")
-        assert copied.commit().endswith("-dirty")  # the files have moved up by a folder
-        git("-C", "copy", "add", "--all")
-        git("-C", "copy", "commit", "--quiet", "--message=moved")
-        picture.write_bytes(b"as a run drew it")
-        clean = copied.commit()
-        assert len(clean) == 12 and int(clean, 16)
-    finally:
-        del sys.modules["copied_runtime"]
-
-
-def test_without_git_there_is_no_commit(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert runtime.commit() is None

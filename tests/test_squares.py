@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cxr import squares
-from cxr.squares import Squares, sent
+from cxr.squares import Squares, to_device
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch
 
 def test_what_is_sent_to_the_cpu_stays_what_it_is():
     values = np.array([2, 9], np.int64)
-    assert sent(values, CPU).tolist() == [2, 9] and sent(values, CPU).dtype == torch.int64
+    assert to_device(values, CPU).tolist() == [2, 9] and to_device(values, CPU).dtype == torch.int64
 
 
 @pytest.mark.gpu

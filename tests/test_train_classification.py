@@ -80,7 +80,7 @@ def test_eight_images_are_learnt_by_heart(monkeypatch, tmp_path, processor):
     data = in_memory(8, lambda number: int(number in (1, 4, 6, 7)), lambda number: chest(0, number))
     config = settings(tmp_path, tmp_path, epochs=48, batch_size=8)
     torch.manual_seed(0)
-    learner = training.make_learner(config, 1, processor)
+    learner = training.make_learner(config, training.build("none"), 1, processor)
     losses = [training.train_one_epoch(learner, data, config, epoch, processor) for epoch in range(config.epochs)]
     assert losses[0] > 0.5 and losses[-1] < 0.05
     logits = predict_logits(learner.average, data.images, data.train, 32, False, processor)
@@ -150,9 +150,9 @@ def test_augmentation_varies_each_image_and_repeats_for_a_generator():
 
 
 @pytest.mark.parametrize("steps", range(2, 14))
-def test_the_schedule_rises_and_ends_at_nothing_however_short(monkeypatch, tmp_path, processor, steps):
-    monkeypatch.setattr(training, "build", lambda _weights: nn.Conv2d(1, 1, 1))
-    learner = training.make_learner(settings(tmp_path, tmp_path, epochs=1, lr=1e-3), steps, processor)
+def test_the_schedule_rises_and_ends_at_nothing_however_short(tmp_path, processor, steps):
+    config = settings(tmp_path, tmp_path, epochs=1, lr=1e-3)
+    learner = training.make_learner(config, nn.Conv2d(1, 1, 1), steps, processor)
     rates = []
     for _ in range(steps):
         rates.append(learner.scheduler.get_last_lr()[0])
@@ -165,7 +165,7 @@ def test_the_schedule_rises_and_ends_at_nothing_however_short(monkeypatch, tmp_p
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatch, tmp_path, processor):
     data = in_memory(12, lambda number: number % 2)
     config = settings(tmp_path, tmp_path, batch_size=4)
-    learner = training.make_learner(config, 3, processor)
+    learner = training.make_learner(config, training.build("none"), 3, processor)
     seen, before = [], []
 
     def spoilt(stored, size, _generator):
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatc
 def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, processor):
     data = in_memory(14, lambda number: int(number % 3 > 0))
     config = settings(tmp_path, tmp_path)
-    learner = training.make_learner(config, 1, processor)
+    learner = training.make_learner(config, training.build("none"), 1, processor)
     whole = training.validate(learner, data, config, processor)
     logits = predict_logits(learner.average, data.images, data.validation, 32, True, processor)
     losses = np.logaddexp(0, np.where(data.labels == 1, -logits, logits))
@@ -429,7 +429,7 @@ def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, com
 def test_too_few_patients_for_a_validation_set_are_refused(tmp_path, command):
     data = write_chest_xray(tmp_path / "data", {"train": 4, "test": 2})  # two patients a class
     ended = command(training.main, *flags(settings(data, tmp_path, validation_share=0.1)))
-    assert ended.code == 2 and "too few to set 10% of the patients apart" in ended.err.splitlines()[-1]
+    assert ended.code == 2 and "too few to set apart 10% for validation" in ended.err.splitlines()[-1]
 
 
 @pytest.fixture
@@ -477,36 +477,6 @@ def test_the_same_picture_in_both_classes_is_warned_of(chest_xray, tmp_path, pro
     shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "train" / "PNEUMONIA" / "person77_virus_1.jpeg")
     with pytest.warns(UserWarning, match="^2 files stand in both classes with the same content"):
         training.load_data(settings(data, tmp_path), processor)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "--epochs 0: expected at least 1"),
-        ({"size": 31}, "--size 31: expected at least 32"),
-        ({"size": 4096}, "--size 4096: expected at most 1024"),
-        ({"batch_size": 1}, "--batch-size 1: expected at least 2"),
-        ({"seed": -1}, "--seed -1: expected at least 0"),
-        ({"lr": 0.0}, "--lr 0.0: expected a positive number"),
-        ({"lr": float("nan")}, "--lr nan: expected a positive number"),
-        ({"weight_decay": -0.1}, "--weight-decay -0.1: expected at least 0"),
-        ({"average_share": 1.0}, "--average-share 1.0: expected more than 0, below 1"),
-        ({"validation_share": 0.0}, "--validation-share 0.0: expected more than 0, below 1"),
-        ({"target_sensitivity": 1.0}, "--target-sensitivity 1.0: expected more than 0, below 1"),
-        ({"weights": "imagenot"}, "--weights: no file "),
-    ],
-)
-def test_settings_that_could_only_fail_later_are_refused(tmp_path, changes, message):
-    with pytest.raises((ValueError, FileNotFoundError)) as caught:
-        settings(tmp_path, tmp_path, **changes)
-    assert str(caught.value).startswith(message)
-
-
-def test_a_refused_setting_is_one_line_at_the_command_line(tmp_path, command):
-    words = flags(settings(tmp_path, tmp_path, epochs=1))
-    ended = command(training.main, *words, "--epochs", "0")
-    assert (ended.code, ended.out, ended.err) == (2, "", "error: --epochs 0: expected at least 1\n")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(chest_xray, tmp_path, processor):

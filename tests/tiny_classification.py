@@ -44,7 +44,7 @@ def write_chest_xray(folder: Path, per_class: dict[str, int] = PER_CLASS) -> Pat
 
 def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
     """A ``TrainConfig`` that writes under ``folder`` alone and trains for seconds."""
-    from pytorch_classification.train_classification import TrainConfig
+    from pytorch_classification.settings import TrainConfig
 
     chosen: dict[str, Any] = {
         "data_dir": data_dir,
@@ -67,7 +67,8 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
 def train(config: Any) -> None:
     """What the script does once it has read its command line."""
     from cxr import runtime
+    from cxr.run_folder import only_run_in
     from pytorch_classification.train_classification import fit
 
-    with runtime.start(config.device, config.precision, config.seed) as run, runtime.only_run_in(config.out_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
         fit(config, run)

@@ -90,7 +90,7 @@ def write_rsna(root: Path, count: int = EXAMS) -> Path:
 
 def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
     """A ``TrainConfig`` that writes under ``folder`` alone and trains for seconds."""
-    from pytorch_detection.train_detection import TrainConfig
+    from pytorch_detection.settings import TrainConfig
 
     chosen: dict[str, Any] = {
         "data_dir": data_dir,
@@ -102,7 +102,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
         "batch_size": 8,
         "lr": 2e-3,
         "average_share": 0.1,
-        "calm_epochs": 1,
+        "light_augmentation_epochs": 1,
         "flip_average": False,
         "device": "cpu",
         "precision": "fp32",
@@ -120,13 +120,14 @@ def few_samples() -> Any:
 def train(config: Any) -> str:
     """What the script does once it has read its command line; gives what it prints."""
     from cxr import runtime
+    from cxr.run_folder import only_run_in
     from pytorch_detection.train_detection import fit
 
     with (
         few_samples(),
         redirect_stdout(StringIO()) as printed,
         runtime.start(config.device, config.precision, config.seed) as run,
-        runtime.only_run_in(config.out_dir, run),
+        only_run_in(config.out_dir, run),
     ):
         fit(config, run)
     return printed.getvalue()
