@@ -15,7 +15,7 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -128,7 +128,7 @@ def problems_of(dataset: DataSet, folder: Path) -> list[str]:
 
 
 def unpack(
-    entries: dict[PurePosixPath, tuple[int, Callable[[], IO[bytes]]]], dataset: DataSet, source: Path, target: Path
+    entries: Mapping[PurePosixPath, tuple[int, Callable[[], IO[bytes]]]], dataset: DataSet, source: Path, target: Path
 ) -> None:
     """Write what belongs to ``dataset`` to its place, but for files that are there in the same size.
 
@@ -153,7 +153,7 @@ def unpack_from(source: Path, dataset: DataSet, target: Path) -> None:
     """Fill ``target`` from a zip, or from the folder that one was unpacked to."""
     if source.is_dir():
         files = {PurePosixPath(path.relative_to(source)): path for path in sorted(source.rglob("*")) if path.is_file()}
-        entries = {name: (path.stat().st_size, partial(path.open, "rb")) for name, path in files.items()}
+        entries = {name: (path.stat().st_size, partial(path.open, mode="rb")) for name, path in files.items()}
         unpack(entries, dataset, source, target)
         return
     try:
