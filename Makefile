@@ -46,6 +46,6 @@ demo: .venv/installed
 	@cp $(RUN)/predictions/$(EXAM)_boxes.png $(RUN)/images/predicted_boxes.png
 	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"
 
-# Every benchmark in its short form; checkpoint/benchmarks.json keeps what they print.
+# Every benchmark in its short form, and a table of what they found.
 bench: .venv/installed
 	$(VENV)/python benchmarks/run_all.py

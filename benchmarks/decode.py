@@ -4,8 +4,8 @@
 
 Alternates, over several rounds in one process and on the same files: read_square on all cores; decode, which also
 hashes the files and writes the store; Pillow or pydicom with a resize from the whole picture, on one core and on all;
-Pillow's draft mode; and simplejpeg, torchcodec and pylibjpeg where they are installed. Prints median ratios with their
-range, and how far in grey levels the squares of read_square are from those of the whole pictures.
+and Pillow's draft mode. Prints median ratios with their range, and how far in grey levels the squares of read_square
+are from those of the whole pictures.
 """
 
 import sys
@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -63,31 +62,11 @@ def with_draft(path: Path, size: int) -> NDArray[np.uint8]:
         return squash(image, size)
 
 
-def with_simplejpeg(path: Path, size: int) -> NDArray[np.uint8]:
-    """Shrunk by libjpeg-turbo in the same way."""
-    import simplejpeg
-
-    grey = simplejpeg.decode_jpeg(path.read_bytes(), "GRAY", min_height=2 * size, min_width=2 * size)
-    return squash(Image.fromarray(grey[..., 0]), size)
-
-
-def with_torchcodec(path: Path, size: int) -> NDArray[np.uint8]:
-    """The whole picture; torchcodec shrinks nothing."""
-    from torchcodec.decoders import decode_jpeg
-
-    return squash(Image.fromarray(decode_jpeg(path, mode="GRAY")[0].numpy()), size)
-
-
-def with_pydicom(path: Path, size: int, plugin: str = "") -> NDArray[np.uint8]:
+def with_pydicom(path: Path, size: int) -> NDArray[np.uint8]:
     """The stored values as they are, no window and no polarity, then the square."""
     from pydicom.pixels.utils import pixel_array
 
-    return squash(Image.fromarray(pixel_array(path, decoding_plugin=plugin)), size)
-
-
-def with_pylibjpeg(path: Path, size: int) -> NDArray[np.uint8]:
-    """The same by another decoder."""
-    return with_pydicom(path, size, "pylibjpeg")
+    return squash(Image.fromarray(pixel_array(path)), size)
 
 
 def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: BenchConfig) -> None:
@@ -124,15 +103,6 @@ def main() -> None:
     config = cli.parse(BenchConfig)
     jpeg: dict[str, Reader] = {"Pillow": with_pillow, "Pillow draft": with_draft}
     dicom: dict[str, Reader] = {"pydicom": with_pydicom}
-    for name, peers, reader in (
-        ("simplejpeg", jpeg, with_simplejpeg),
-        ("torchcodec", jpeg, with_torchcodec),
-        ("pylibjpeg", dicom, with_pylibjpeg),
-    ):
-        if find_spec(name):
-            peers[name] = reader
-        else:
-            print(f"{name} is not installed and left out")
     with tempfile.TemporaryDirectory() as place:
         for kind, folder, suffix, write, peers in (
             ("JPEG", config.images, ".jpeg", generated.write_jpegs, jpeg),

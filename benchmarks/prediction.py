@@ -1,64 +1,182 @@
-"""What the benchmarks of both predictions measure."""
+"""What prediction costs over what it cannot do without, and whether its memory grows with the number of files.
 
+    python benchmarks/prediction.py --task detection --folder dataset_det/stage_2_train_images
+
+1. One image as a whole process against `python -c "import torch, torchvision"`, alternating.
+2. A folder against the slower of only decoding it (all cores) and only computing on squares in memory (same network and
+   precision), alternating in one process, start-up left out.
+3. The most memory of a process that predicts ten times as many files, against one that predicts some.
+
+Prints median ratios with their range. Without --folder, files in the form of the real ones are generated: JPEG to
+classify, DICOM to detect in. Without --model the network is untrained; one that finds boxes finds more of them then.
+"""
+
+import multiprocessing
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import generated
 from benchmarks.alternating import alternate, rates, speedups, spread
-from benchmarks.own_process import peak_mib
-from cxr import reading
-from cxr.reading import cores
+from cxr import cli, reading, runtime
+from pytorch_classification import predict_classification
+from pytorch_classification.model import Classifier, build
+from pytorch_detection import predict_detection
+from pytorch_detection.detector import Detector, Rule
+from pytorch_detection.model import Architecture, construct
 
 IMPORTS = (sys.executable, "-c", "import torch, torchvision")
+_BATCH = 16  # squares that only computing takes at once
 
 
-def whole_process(command: Sequence[str], rounds: int) -> str:
-    """``command`` as a process, against one that only imports what it cannot do without."""
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is measured, and how often."""
+
+    task: Literal["classification", "detection"] = cli.flag("classification", help="whose prediction")
+    rounds: int = cli.flag(5, help="measurements of each kind, alternating")
+    files: int = cli.flag(64, help="files that are read")
+    folder: Path | None = cli.flag(None, help="measure files of this folder; without it they are generated")
+    model: Path | None = cli.flag(None, help="measure this model; without it an untrained one")
+    size: int = cli.flag(112, help="side in pixels of the square that an untrained network sees")
+    memory_files: int = cli.flag(500, help="files of the smaller of the predictions whose memory is compared; 0: none")
+
+
+class Prediction(NamedTuple):
+    """One of the two: its script, the size of its squares, and what it computes on them and does with files."""
+
+    script: Any
+    quick: str  # the flag that leaves out the pictures
+    store_size: int
+    compute: Callable[[NDArray[np.uint8]], object]
+    predict: Callable[[list[Path]], object]
+
+
+def classification(config: BenchConfig, model: Path, run: runtime.Runtime) -> Prediction:
+    """The classifier in ``model``, which is written first if it is untrained."""
+    if config.model is None:
+        network = build("none").to(memory_format=torch.channels_last).eval()
+        Classifier(network, config.size, config.size + config.size // 8, True, 1.0, 0.5).save(model)
+    script, found = predict_classification, Classifier.load(model, run)
+    settings = script.PredictConfig(image=("",))
+    return Prediction(
+        script,
+        "--no-grad-cam",
+        found.store_size,
+        lambda squares: found.probabilities(squares, run),
+        lambda paths: script.predict(found, paths, settings, False, run),
+    )
+
+
+def detection(config: BenchConfig, model: Path, run: runtime.Runtime) -> Prediction:
+    """The detector in ``model``, which is written first if it is untrained."""
+    if config.model is None:
+        network = construct(Architecture("resnet18", config.size, frozen=False, image_head=True))
+        Detector(network, True, Rule(0.0, 1.0, 0.5)).save(model)
+    script, found = predict_detection, Detector.load(model, run)
+    settings = script.PredictConfig(image=("",), pictures=False)
+    return Prediction(
+        script,
+        "--no-pictures",
+        found.size,
+        lambda squares: found.find(squares, run),
+        lambda paths: script.predict(found, paths, settings, run),
+    )
+
+
+def measure_process(command: Sequence[str], rounds: int) -> None:
+    """Print what one image costs, against a process that only imports what it cannot do without."""
 
     def process(words: Sequence[str]) -> None:
         subprocess.run(words, check=True, capture_output=True)
 
     taken = alternate({"imports": lambda: process(IMPORTS), "one image": lambda: process(command)}, rounds)
-    return spread("one image: time of the process / time of the imports", speedups(taken, "imports", "one image"))
+    print(spread("one image: time of the process / time of the imports", speedups(taken, "imports", "one image")))
 
 
-def folder(
-    paths: Sequence[Path],
-    size: int,
-    compute: Callable[[], object],
-    predict: Callable[[], object],
-    rounds: int,
-) -> str:
-    """The prediction on ``paths``, against only decoding them (all cores) and only computing as often."""
+def measure_folder(paths: list[Path], one: Prediction, rounds: int) -> None:
+    """Print the speed on ``paths``, against only decoding them and only computing as often."""
+    squares = np.stack([reading.read_square(path, one.store_size)[0] for path in paths[:_BATCH]])
 
     def decode() -> None:
-        with ThreadPoolExecutor(cores()) as pool:
-            for _ in pool.map(lambda path: reading.read_square(path, size), paths):
+        with ThreadPoolExecutor(reading.cores()) as pool:
+            for _ in pool.map(lambda path: reading.read_square(path, one.store_size), paths):
                 pass
 
-    taken = alternate({"decoding": decode, "computing": compute, "predicting": predict}, rounds)
+    def compute() -> None:
+        for first in range(0, len(paths), len(squares)):
+            one.compute(squares[: len(paths) - first])
+
+    taken = alternate({"decoding": decode, "computing": compute, "predicting": lambda: one.predict(paths)}, rounds)
     slower = [max(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
+    print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
     shares = speedups({**taken, "slower": slower}, "predicting", "slower")
-    speeds = rates(taken, dict.fromkeys(taken, len(paths)))
-    return f"images/s: {speeds}\n" + spread("folder: speed of the prediction / speed of its slower part", shares)
+    print(spread("folder: speed of the prediction / speed of its slower part", shares))
 
 
-def repeated(paths: Sequence[Path], count: int, place: Path) -> Path:
-    """``place`` with ``count`` links to ``paths`` in turn."""
-    place.mkdir()
-    for number in range(count):
-        source = paths[number % len(paths)]
-        (place / f"{number}{source.suffix}").symlink_to(source.resolve())
-    return place
+def measure_memory(paths: list[Path], config: BenchConfig, one: Prediction, model: Path, place: Path) -> None:
+    """Print the most memory of a prediction on some files and on ten times as many, links to ``paths`` in turn."""
+    peaks: list[float] = []
+    for count in (config.memory_files, 10 * config.memory_files):
+        (place / str(count)).mkdir()
+        for number in range(count):
+            source = paths[number % len(paths)]
+            (place / str(count) / f"{number}{source.suffix}").symlink_to(source.resolve())
+        words = ["--image", str(place / str(count)), "--model", str(model), "--output-dir", str(place / "predictions")]
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            peaks.append(pool.submit(peak_mib, one.script.main, [*words, one.quick, "--device", "cpu"]).result())
+        print(f"most memory: {count} files {peaks[-1]:.0f} MiB")
+    print(spread("memory of ten times as many files / memory", [peaks[1] / peaks[0]]))
 
 
-def peak_of(main: Callable[[], int], arguments: Iterable[str]) -> float:
-    """The most memory of this process in MiB after the script's ``main``; for ``own_process.run_alone``."""
+def peak_mib(main: Callable[[], int], arguments: Sequence[str]) -> float:
+    """The most memory that this process has had after the script's ``main``."""
     sys.argv = ["predict", *arguments]
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         main()
-    return peak_mib()
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: getrusage would count the process that started this one too
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        assert found is not None
+        return int(found[1]) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> None:
+    """Measure and print."""
+    config = cli.parse(BenchConfig)
+    kinds = {
+        "classification": (classification, ".jpeg", generated.write_jpegs),
+        "detection": (detection, ".dcm", generated.write_dicoms),
+    }
+    prepared, suffix, write = kinds[config.task]
+    with tempfile.TemporaryDirectory() as name, runtime.start("cpu", "fp32", seed=0) as run:
+        place = Path(name)
+        model = config.model or place / "model.pth"
+        paths = generated.files(config.folder, place, suffix, write, config.files)[: config.files]
+        one = prepared(config, model, run)
+        words = [sys.executable, str(Path(one.script.__file__)), "--image", str(paths[0]), "--model", str(model)]
+        measure_process([*words, one.quick], config.rounds)
+        measure_folder(paths, one, config.rounds)
+        if config.memory_files:
+            measure_memory(paths, config, one, model, place)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
