@@ -34,6 +34,8 @@ from phantom.chance import Condition
 
 ROOT = Path(__file__).resolve().parent
 RECORD = "sample_data.json"  # what a folder was made with; a folder without it is not ours
+FEWEST_IMAGES = 4 * cohort.VAL_IMAGES_A_CLASS  # that fill all splits
+SMALLEST, LARGEST = 128, 2048  # pictures that can be drawn, in pixels
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 
 CLASS_NAMES: dict[Condition, str] = {
@@ -49,26 +51,19 @@ class SampleConfig:
 
     out_dir: Path = cli.flag(ROOT / "sample", help="folder that gets chest_xray/ and dataset_det/")
     only: Literal["both", "classification", "detection"] = cli.flag("both", help="which of the two data sets")
-    seed: int = cli.flag(0, help="another seed gives other patients")
-    images: int = cli.flag(800, help="classification images (JPEG)")
-    widest: int = cli.flag(320, help="pixels across the widest classification image; the narrowest has 70 %% of it")
-    exams: int = cli.flag(400, help="detection exams (DICOM)")
-    exam_size: int = cli.flag(512, help="pixels along each side of a detection exam")
-    workers: int = cli.flag(0, help="processes that draw, 0 for one per core; the pictures are the same")
-
-    def __post_init__(self) -> None:
-        least = 4 * cohort.VAL_IMAGES_A_CLASS
-        if self.images < least:
-            raise ValueError(f"--images {self.images}: at least {least} are needed to fill all splits")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: a whole number from 0 up is needed")
-        if self.exams < 1:
-            raise ValueError(f"--exams {self.exams}: at least one is needed")
-        if self.workers < 0:
-            raise ValueError(f"--workers {self.workers}: a whole number from 0 up is needed")
-        for flag, size in (("--widest", self.widest), ("--exam-size", self.exam_size)):
-            if not 128 <= size <= 2048:
-                raise ValueError(f"{flag} {size}: pictures of 128 to 2048 pixels can be drawn")
+    seed: int = cli.flag(0, at_least=0, help="another seed gives other patients")
+    images: int = cli.flag(800, at_least=FEWEST_IMAGES, help="classification images (JPEG)")
+    widest: int = cli.flag(
+        320,
+        at_least=SMALLEST,
+        at_most=LARGEST,
+        help="pixels across the widest classification image; the narrowest has 70 % of it",
+    )
+    exams: int = cli.flag(400, at_least=1, help="detection exams (DICOM)")
+    exam_size: int = cli.flag(
+        512, at_least=SMALLEST, at_most=LARGEST, help="pixels along each side of a detection exam"
+    )
+    workers: int = cli.flag(0, at_least=0, help="processes that draw, 0 for one per core; the pictures are the same")
 
 
 def write_classification(config: SampleConfig, folder: Path) -> None:

@@ -213,23 +213,11 @@ def test_the_number_of_workers_does_not_change_the_files(tmp_path):
     assert all(first.read_bytes() == second.read_bytes() for first, second in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"images": 31}, r"--images 31: at least 32"),
-        ({"exam_size": 4096}, r"--exam-size 4096: pictures of 128 to 2048"),
-    ],
-)
-def test_settings_that_cannot_be_drawn_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        SampleConfig(**settings)
-
-
 def test_the_command_line_writes_elsewhere_and_reports_mistakes_in_one_line(tmp_path):
     command = [sys.executable, str(ROOT / "make_sample_data.py"), "--out-dir", str(tmp_path / "new" / "place")]
     command += ["--only", "classification", "--images", "32", "--widest", "128", "--workers", "1"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert len(list((tmp_path / "new/place/chest_xray").rglob("*.jpeg"))) == 32
     assert not (tmp_path / "new/place/dataset_det").exists()
-    wrong = subprocess.run([*command, "--seed", "-3"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2 and wrong.stderr == "error: --seed -3: a whole number from 0 up is needed\n"
+    wrong = subprocess.run([*command, "--images", "31"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and re.match(r"error: .*--images.* 32", wrong.stderr) and wrong.stderr.count("\n") == 1
