@@ -23,16 +23,6 @@ def test_records_come_back_in_order_one_json_object_a_line(tmp_path):
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
-def test_numbers_come_back_to_the_bit(tmp_path):
-    loss = float(np.nextafter(0.1, 1))
-    runlog.append(tmp_path / "a", {"epoch": 1, "loss": loss, "numpy": np.float64(loss), "name": "흉부\n"})
-    assert runlog.read(tmp_path / "a") == [{"epoch": 1, "loss": loss, "numpy": loss, "name": "흉부\n"}]
-
-
-def test_without_a_file_there_are_no_records(tmp_path):
-    assert runlog.read(tmp_path / "metrics.jsonl") == []
-
-
 def test_a_last_line_cut_at_any_place_is_left_out(tmp_path):
     path = written(tmp_path / "metrics.jsonl", 1, 2)
     whole = path.read_bytes()
@@ -83,10 +73,7 @@ def test_what_json_does_not_have_is_refused_by_name_and_nothing_is_written(tmp_p
     ("line", "message"),
     [
         (b"{'epoch': 1}", r"metrics\.jsonl, line 2: not JSON .*; mend or remove the line"),
-        (b"\xff\xfe", r"metrics\.jsonl, line 2: not JSON"),
-        (b"", r"metrics\.jsonl, line 2: not JSON"),
         (b"[1, 2]", r"metrics\.jsonl, line 2: expected an object with the number of an epoch"),
-        (b'{"loss": 1}', r"metrics\.jsonl, line 2: expected an object with the number of an epoch"),
         (b'{"epoch": "1"}', r"metrics\.jsonl, line 2: expected an object with the number of an epoch"),
     ],
 )
@@ -99,12 +86,6 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line, message):
         runlog.drop_from(path, 2)
 
 
-def test_a_log_saved_by_an_editor_of_windows_is_read(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"epoch": 1}\r\n{"epoch": 2}\r\n')
-    assert epochs_in(path) == [1, 2]
-
-
 def test_a_full_disk_is_told_with_the_file_and_what_stands_there_stays_readable(tmp_path):
     with small_disk(tmp_path, 64) as disk:
         path = written(disk / "metrics.jsonl", 1, 2)
@@ -114,9 +95,3 @@ def test_a_full_disk_is_told_with_the_file_and_what_stands_there_stays_readable(
             runlog.append(path, {"epoch": 3, "text": "x" * 2**20})
         assert str(path) in str(caught.value)
         assert epochs_in(path) == [1, 2]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl"):
-        runlog.append(tmp_path / "file" / "metrics.jsonl", {"epoch": 1})
