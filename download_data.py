@@ -205,7 +205,7 @@ def download(dataset: DataSet, target: Path) -> Path:
             raise PermissionError(f"Kaggle refuses the download ({status or 'no account'}): {log_in}") from error
         if isinstance(error, OSError) and not hasattr(error, "response"):
             raise  # of the disk
-        failed = f"answers {status}" if status else f"cannot be reached or sends what is damaged ({error})"
+        failed = f"answers {status}" if status else f"cannot be reached, or sent damage ({type(error).__name__})"
         again = f"run this again to go on where it stopped, or delete {cache} and begin anew"
         raise ConnectionError(f"Kaggle {failed}: {again}, or {by_hand}") from error
 

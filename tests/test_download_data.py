@@ -281,8 +281,18 @@ def test_room_for_archive_and_files_is_needed_before_the_download(tmp_path, ches
         ("rsna", RequestError("no", 401), PermissionError, ["(401)", "create a token at https://", "--zip FILE"]),
         ("rsna", UnauthenticatedError(), PermissionError, ["(no account)", "KAGGLE_API_TOKEN", "--zip FILE"]),
         ("rsna", RequestError("no", 500), ConnectionError, ["answers 500", "run this again", "--zip FILE"]),
-        ("chest_xray", RequestError("no route"), ConnectionError, ["cannot be reached", "(no route)", "--zip FILE"]),
-        ("chest_xray", zipfile.BadZipFile("bad"), ConnectionError, ["damaged (bad)", "delete", ".kagglehub"]),
+        (
+            "chest_xray",
+            RequestError("no route"),
+            ConnectionError,
+            ["cannot be reached", "(RequestError)", "--zip FILE"],
+        ),
+        (
+            "chest_xray",
+            zipfile.BadZipFile("bad"),
+            ConnectionError,
+            ["sent damage (BadZipFile)", "delete", ".kagglehub"],
+        ),
         ("chest_xray", OSError(28, "No space left on device"), OSError, ["No space left on device"]),
     ],
 )
