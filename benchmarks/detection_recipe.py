@@ -23,6 +23,7 @@ from tqdm import tqdm
 from cxr import augment, cli, runtime
 from pytorch_detection import box_metrics
 from pytorch_detection import train_detection as training
+from pytorch_detection.augment_boxes import move_boxes
 from pytorch_detection.detector import find_boxes
 from pytorch_detection.training_data import batch_of, epoch_order, labelled, load_data
 from pytorch_detection.weights import build
@@ -68,7 +69,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
             curves = augment.plain_curves(len(stored), run.device)
             mirror = augment.random_affine(len(stored), generator, **still, flip=0.5)
             images = augment.warp(augment.apply_curves(stored, curves), mirror, config.size)
-            boxes = augment.move_boxes([one["boxes"] for one in targets], mirror, config.size, least_kept=0.4)
+            boxes = move_boxes([one["boxes"] for one in targets], mirror, config.size, least_kept=0.4)
             with run.autocast():
                 losses = model(
                     images.contiguous(memory_format=torch.channels_last),

@@ -23,6 +23,8 @@ from cxr.pictures import (
     unit_square,
     wrapped,
 )
+from pytorch_classification.calibration import CALIBRATION_BINS, calibration_bin, calibration_error
+from pytorch_classification.image_metrics import average_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,8 +103,8 @@ def roc_and_precision_recall(
             _bands(roc, recall, truth, scores, groups)
         false_rates, found, precision = _curves(truth, scores)
         roc.plot(false_rates, found, color=BLUE, label=f"AUC {metrics.roc_auc(scores, truth):.3f}")
-        average = metrics.average_precision(scores, truth)
-        recall.plot(found, precision, color=BLUE, drawstyle="steps-pre", label=f"average precision {average:.3f}")
+        area = average_precision(scores, truth)
+        recall.plot(found, precision, color=BLUE, drawstyle="steps-pre", label=f"average precision {area:.3f}")
         point = {"color": VERMILLION, "marker": "o", "markersize": 9, "linestyle": "none", "markeredgecolor": "white"}
         label = f"threshold {threshold:.3g}: sensitivity {sensitivity:.3f},\n"
         roc.plot(false_rate, sensitivity, **point, label=f"{label}specificity {1 - false_rate:.3f}")
@@ -170,8 +172,8 @@ def reliability(
         diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
         diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         diagram.set(ylabel="share that is PNEUMONIA", title=fit(title, 5.4))
-        edges = np.arange(metrics.CALIBRATION_BINS) / metrics.CALIBRATION_BINS
-        counts.bar(edges, images, width=1 / metrics.CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
+        edges = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
+        counts.bar(edges, images, width=1 / CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
         counts.set(yscale="log", ylim=(0.7, None), xlabel="probability of PNEUMONIA", ylabel="images")
         counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         counts.yaxis.set_minor_formatter(NullFormatter())
@@ -183,17 +185,17 @@ def _bins(
     truth: NDArray[np.bool_], scores: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Mean score, share of positives and length of its bars [2, B] of the B bins in use; images in each of all bins."""
-    bins = metrics.calibration_bin(scores)
+    bins = calibration_bin(scores)
     used = np.unique(bins)
     shares = np.array([truth[bins == index].mean() for index in used])
     bounds = [metrics.wilson_interval(int(truth[bins == index].sum()), int((bins == index).sum())) for index in used]
     centres = np.array([scores[bins == index].mean() for index in used])
     bars = np.abs(np.array(bounds).T - shares)
-    return centres, shares, bars, np.bincount(bins, minlength=metrics.CALIBRATION_BINS)
+    return centres, shares, bars, np.bincount(bins, minlength=CALIBRATION_BINS)
 
 
 def _calibration(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> str:
-    return f"ECE {metrics.calibration_error(scores, truth):.3f}, Brier {np.mean((scores - truth) ** 2):.3f}"
+    return f"ECE {calibration_error(scores, truth):.3f}, Brier {np.mean((scores - truth) ** 2):.3f}"
 
 
 def grad_cam_grid(

@@ -1,4 +1,4 @@
-"""Does the classifier look at the opacity? The pointing game: how often Grad-CAM peaks inside a true box.
+"""Does Grad-CAM point at the opacity? The pointing game: how often it peaks inside a true box.
 
     python pytorch_classification/pointing_game.py --image sample/chest_xray/test/PNEUMONIA \
         --boxes sample/chest_xray/opacity_boxes.csv
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr import reading, runtime, tables
+from cxr.metrics import interval_text, wilson_interval
 from pytorch_classification.model import Classifier
 
 _BATCH = 32
@@ -66,7 +67,7 @@ def is_inside(point: tuple[float, float], boxes: NDArray[np.float64], width: int
 
 
 def covered_share(boxes: NDArray[np.float64], width: int, height: int) -> float:
-    """Share of the image that ``boxes`` cover together, which is how often a blind guess would hit."""
+    """Share of the image that ``boxes`` cover together, the chance level: how often a random point would hit."""
     grid = (np.arange(100)[:, None] + 0.5) / 100
     across = (boxes[:, 0] <= grid * width) & (grid * width <= boxes[:, 0] + boxes[:, 2])
     down = (boxes[:, 1] <= grid * height) & (grid * height <= boxes[:, 1] + boxes[:, 3])
@@ -76,7 +77,7 @@ def covered_share(boxes: NDArray[np.float64], width: int, height: int) -> float:
 def play(
     classifier: Classifier, paths: list[Path], boxes: list[NDArray[np.float64]], run: runtime.Runtime
 ) -> tuple[list[bool], list[float]]:
-    """For each image whether the peak hits a box, and how often chance would."""
+    """For each image whether the peak hits a box, and the chance level."""
     hits: list[bool] = []
     chances: list[float] = []
     waiting = iter(boxes)
@@ -105,8 +106,6 @@ def main() -> None:
     with runtime.start(config.device, "fp32", seed=0) as run:
         classifier = Classifier.load(config.model, run)
         hits, chances = play(classifier, [path for path, _ in chosen], [boxes for _, boxes in chosen], run)
-    from cxr.metrics import wilson_interval
-
     low, high = wilson_interval(sum(hits), len(hits))
     share, chance = sum(hits) / len(hits), float(np.mean(chances))
     if config.json:
@@ -117,8 +116,9 @@ def main() -> None:
         )
     else:
         print(
-            f"Grad-CAM peaks inside a true box in {sum(hits)} of {len(hits)} images: {share:.3f} "
-            f"(95% interval {low:.3f}-{high:.3f}); a blind guess would in {chance:.3f}"
+            f"Grad-CAM peaks inside a true box in {sum(hits)} of {len(hits)} images: "
+            f"{interval_text({'value': share, 'low': low, 'high': high})}, with its 95% interval; "
+            f"chance level {chance:.3f}"
         )
 
 

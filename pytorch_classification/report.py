@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, metrics, pictures, reading, runtime
+from cxr import cli, pictures, reading, runtime
 from cxr.files import write_atomically
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
-from pytorch_classification import data_load, plots
+from pytorch_classification import data_load, image_metrics, plots
+from pytorch_classification.calibration import fit_temperature, operating_point
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 from pytorch_classification.settings import TrainConfig
 from pytorch_classification.training_data import Data
@@ -35,9 +36,9 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
     exact = replace(run, bf16=False)
     logits = predict_logits(model, data.images, data.validation, config.size, config.flip_average, exact)
     labels = data.labels[data.validation]
-    temperature = metrics.fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     probabilities = to_probability(logits, temperature)
-    point = metrics.operating_point(probabilities, labels, config.target_sensitivity)
+    point = operating_point(probabilities, labels, config.target_sensitivity)
     store_size = data.images.shape[-1]
     classifier = Classifier(model, config.size, store_size, config.flip_average, temperature, point.threshold)
     if run.is_main:
@@ -93,12 +94,12 @@ def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: ru
     if not run.is_main:
         return
     probabilities = to_probability(log_odds, classifier.temperature)
-    scores = metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
+    scores = image_metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
     result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": provenance(run)}
     path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"\ntest images, read once:\n{metrics.format_report(scores)}\n\nreport: {path}")
+    print(f"\ntest images, read once:\n{image_metrics.format_report(scores)}\n\nreport: {path}")
     draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")
 

@@ -33,6 +33,7 @@ from cxr.learner import Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from cxr.squares import to_device
 from pytorch_classification import data_load, report
+from pytorch_classification.calibration import fit_temperature, operating_point
 from pytorch_classification.model import TASK, as_input, build, predict_logits, to_probability
 from pytorch_classification.training_data import Data, augmented, load_data
 
@@ -132,8 +133,8 @@ def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: 
     logits = predict_logits(learner.average, data.images, data.validation, config.size, config.flip_average, run)
     labels = data.labels[data.validation]
     truth, weights = torch.from_numpy(labels), class_weights(labels).double()
-    calibrated = logits / metrics.fit_temperature(logits, labels)
-    point = metrics.operating_point(to_probability(logits, 1.0), labels, config.target_sensitivity)
+    calibrated = logits / fit_temperature(logits, labels)
+    point = operating_point(to_probability(logits, 1.0), labels, config.target_sensitivity)
     auc = float(metrics.roc_auc(logits, labels))
     return {
         "val_loss": weighted_loss(torch.from_numpy(logits), truth, weights).item(),

@@ -126,7 +126,7 @@ def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
     for threshold in np.atleast_1d(np.asarray(thresholds, np.float64)):
         given_out = np.bincount(matches.image[matches.score >= threshold], minlength=matches.images)
         found = hits[first + given_out] - hits[first]
-        scores.append(_ratio(found, (given_out + matches.true_boxes)[:, None] - found).mean(-1))
+        scores.append(metrics.ratio(found, (given_out + matches.true_boxes)[:, None] - found).mean(-1))
     return np.array(scores)
 
 
@@ -143,7 +143,7 @@ def rsna_score(matches: Matches, thresholds: ArrayLike, weights: Array | None = 
     """
     scores = rsna_image_scores(matches, thresholds)
     weights = np.ones(matches.images) if weights is None else weights
-    return _ratio(weights @ np.nan_to_num(scores).T, weights @ ~np.isnan(scores).T)
+    return metrics.ratio(weights @ np.nan_to_num(scores).T, weights @ ~np.isnan(scores).T)
 
 
 def choose_threshold(matches: Matches) -> tuple[float, float]:
@@ -195,43 +195,10 @@ def choose_rule(
     return max(rules, key=lambda rule: rule.rsna_score)
 
 
-def coco_average_precision(
-    boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]
-) -> dict[str, float]:
-    """COCO's average precision by faster-coco-eval: ``ap50``, and ``ap``, the mean over IoU .50, .55, ... .95.
-
-    Precision at 101 recalls, all predictions of an image, boxes of all sizes. NaN where no image has a true box.
-    """
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    predicted, score, image, true, true_boxes = _joined(boxes, scores, truths)
-    if not true_boxes.any() or not score.size:
-        nothing = 0.0 if true_boxes.any() else math.nan
-        return {"ap50": nothing, "ap": nothing}
-    rows, columns = (np.arange(true.shape[1]) < true_boxes[:, None]).nonzero()
-    annotations = [
-        {"id": number, "image_id": row, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        for number, (row, box) in enumerate(zip(rows.tolist(), _xywh(true[rows, columns]), strict=True), 1)
-    ]
-    images = [{"id": number} for number in range(true_boxes.size)]
-    truth = COCO({"images": images, "annotations": annotations, "categories": [{"id": 1}]})
-    found = truth.loadRes(
-        [
-            {"image_id": number, "category_id": 1, "bbox": box, "score": value}
-            for number, box, value in zip(image.tolist(), _xywh(predicted), score.tolist(), strict=True)
-        ]
-    )
-    evaluation = COCOeval_faster(truth, found, "bbox")
-    evaluation.params.maxDets = [int(np.bincount(image).max())]
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision = np.asarray(evaluation.eval["precision"])[:, :, 0, 0, 0]  # [IoU thresholds, recalls]
-    return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
-
-
 def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
-    """``coco_average_precision`` of images that count several times, which the library cannot do and a bootstrap needs.
+    """COCO's average precision at IoU .50 and over .50 to .95, with 101 recalls and boxes of any size and number.
+
+    Written out because a bootstrap counts images several times, which no library does; the tests hold it to one.
 
     Args:
         matches: of ``match``.
@@ -250,8 +217,8 @@ def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
     for column in range(hits.shape[1]):
         found = (weights[:, hit_image] * hits[at, column]).cumsum(-1)
         # Precision at a recall is the best precision at that recall or a higher one.
-        precision = np.maximum.accumulate(np.nan_to_num(_ratio(found, given_out))[:, ::-1], axis=-1)[:, ::-1]
-        recall = _ratio(found, true_boxes[:, None])
+        precision = np.maximum.accumulate(np.nan_to_num(metrics.ratio(found, given_out))[:, ::-1], axis=-1)[:, ::-1]
+        recall = metrics.ratio(found, true_boxes[:, None])
         for row in range(len(weights)):
             reached = np.searchsorted(recall[row], _RECALLS, side="left")
             values[column, row] = precision[row, reached[reached < at.size]].sum() / _RECALLS.size
@@ -267,13 +234,13 @@ def froc_curve(matches: Matches) -> tuple[Array, Array, Array]:
         NaN where there is none, and score thresholds [K], highest first. Equal scores make one point.
     """
     given_out, found, thresholds = _sweep(matches)
-    return (given_out - found) / matches.images, _ratio(found, matches.true_boxes.sum()), thresholds
+    return (given_out - found) / matches.images, metrics.ratio(found, matches.true_boxes.sum()), thresholds
 
 
 def precision_recall_curve(matches: Matches) -> tuple[Array, Array, Array]:
     """Precision [K], recall [K] and score thresholds [K], as in ``froc_curve``."""
     given_out, found, thresholds = _sweep(matches)
-    return found / given_out, _ratio(found, matches.true_boxes.sum()), thresholds
+    return found / given_out, metrics.ratio(found, matches.true_boxes.sum()), thresholds
 
 
 def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
@@ -295,12 +262,10 @@ def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
     # A false positive counts at every hit that scores as high or lower: no threshold gives out that hit without it.
     since = np.searchsorted(-hit_score, -matches.score[~hit])
     false_positives = _running_totals(weights, matches.image[~hit], since, hit_score.size)
-    found, true_boxes = weights[:, hit_image], weights @ matches.true_boxes
-    images = weights.sum(-1, keepdims=True)
-    return {
-        f"sensitivity_at_{budget:g}_fp": _ratio((found * (false_positives <= budget * images)).sum(-1), true_boxes)
-        for budget in FALSE_POSITIVES_PER_IMAGE
-    }
+    found, images = weights[:, hit_image], weights.sum(-1, keepdims=True)
+    within = {budget: found * (false_positives <= budget * images) for budget in FALSE_POSITIVES_PER_IMAGE}
+    true_boxes = weights @ matches.true_boxes
+    return {f"sensitivity_at_{budget:g}_fp": metrics.ratio(hits.sum(-1), true_boxes) for budget, hits in within.items()}
 
 
 def score_detections(
@@ -329,7 +294,6 @@ def score_detections(
     values = {
         name: float(value[0]) for name, value in _scores(matches, threshold, {})(np.ones((1, len(boxes)))).items()
     }
-    values |= coco_average_precision(boxes, scores, truths)
     return {"threshold": threshold, **{name: None if math.isnan(value) else value for name, value in values.items()}}
 
 
@@ -373,14 +337,9 @@ def evaluate_detections(
     without = matches.true_boxes == 0
     clear = {} if classes is None else {str(name): without & (shown == name) for name in np.unique(shown[without])}
     found = metrics.bootstrap(_scores(matches, threshold, clear), patients, resamples=resamples, seed=seed)
-    for name, value in coco_average_precision(boxes, scores, truths).items():
-        found[name]["value"] = None if math.isnan(value) else value
     rates = {name: {**found.pop(name), "images": int(among.sum())} for name, among in clear.items()}
     for name, rate in rates.items():
-        if rate["low"] is None and rate["value"] in (0, 1):
-            trials = np.unique(patients[clear[name]]).size
-            rate["low"], rate["high"] = metrics.wilson_interval(int(rate["value"]) * trials, trials)
-            rate["note"] = "all resamples agree, so this is Wilson's interval over patients"
+        metrics.add_wilson_interval(rate, np.unique(patients[clear[name]]).size)
     return {
         "images": matches.images,
         "images_with_opacity": int((matches.true_boxes > 0).sum()),
@@ -420,7 +379,7 @@ def _scores(
             **average_precisions(matches, weights),
             **froc_sensitivities(matches, weights),
             "image_auc": metrics.roc_auc(highest, positive, weights),
-            **{name: _ratio(weights @ part, weights @ whole) for name, (part, whole) in ratios.items()},
+            **{name: metrics.ratio(weights @ part, weights @ whole) for name, (part, whole) in ratios.items()},
         }
 
     return scores
@@ -448,7 +407,7 @@ def _iou(boxes: Array, others: Array) -> Array:
     sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     intersection = np.maximum(sides, 0).prod(-1)
     areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (others[..., 2:] - others[..., :2]).prod(-1)
-    return np.nan_to_num(_ratio(intersection, areas - intersection))
+    return np.nan_to_num(metrics.ratio(intersection, areas - intersection))
 
 
 def _joined(
@@ -482,13 +441,3 @@ def _boxes(values: ArrayLike, what: str, *, true: bool = False) -> Array:
     if not good.all():
         raise ValueError(f"{what}: expected finite numbers with x1 < x2 and y1 < y2, found {boxes[~good][0].tolist()}")
     return boxes
-
-
-def _xywh(boxes: Array) -> list[list[float]]:
-    return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).tolist()
-
-
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
-    """Division that answers NaN, without a warning, where there is nothing to divide by."""
-    above, below = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cxr import cli, pictures, runtime
 from cxr.files import write_atomically
+from cxr.metrics import interval_text
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_detection import box_metrics, plots, rsna_dataset
@@ -160,22 +161,14 @@ def format_report(result: dict[str, Any]) -> str:
         f"({whole['true_boxes']} boxes); threshold {whole['threshold']:.4f}; 95 % intervals by patient",
         "",
     ]
-    lines += [f"{name:38}{_interval(whole['scores'][key])}" for key, name in _ROWS.items()]
+    lines += [f"{name:38}{interval_text(whole['scores'][key])}" for key, name in _ROWS.items()]
     lines += ["", "share of images without opacity that get a box:"]
-    lines += [f"  {name:36}{_interval(rate)}" for name, rate in whole["false_positive_rates"].items()]
+    lines += [f"  {name:36}{interval_text(rate)}" for name, rate in whole["false_positive_rates"].items()]
     lines += ["", f"{'':18}{'exams':>6} {'ill':>5}   " + "".join(f"{_ROWS[key]:26}" for key in _SUBGROUP_COLUMNS)]
     for name, part in result["subgroups"].items():
-        cells = "".join(f"{_interval(part['scores'][key]):26}" for key in _SUBGROUP_COLUMNS)
+        cells = "".join(f"{interval_text(part['scores'][key]):26}" for key in _SUBGROUP_COLUMNS)
         lines.append(f"{name:18}{part['images']:>6} {part['images_with_opacity']:>5}   {cells}")
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _interval(score: dict[str, Any]) -> str:
-    if score["value"] is None:
-        return "-"
-    if score["low"] is None:
-        return f"{score['value']:.3f}"
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def draw(

@@ -12,6 +12,7 @@ from torch import Tensor
 from cxr import augment, patient_split, reading, runtime
 from cxr.squares import Squares
 from pytorch_detection import rsna_dataset
+from pytorch_detection.augment_boxes import join_halves, move_boxes
 from pytorch_detection.model import Target
 from pytorch_detection.settings import TrainConfig
 
@@ -111,10 +112,10 @@ def augmented(
     )
     size = stored.shape[-1]
     images = augment.warp(images, matrices, size)
-    boxes = augment.move_boxes([target["boxes"] for target in targets], matrices, size, least_kept=0.4)
+    boxes = move_boxes([target["boxes"] for target in targets], matrices, size, least_kept=0.4)
     abnormal = torch.stack([target["abnormal"] for target in targets])
     if not light:
-        images, boxes, source = augment.join_halves(images, boxes, generator, share=0.5, least_kept=0.4)
+        images, boxes, source = join_halves(images, boxes, generator, share=0.5, least_kept=0.4)
         abnormal = of_joined(abnormal, source, boxes)
     return images, labelled(boxes, abnormal)
 

@@ -9,8 +9,9 @@ import pytest
 import tiny_detection
 from killing import assert_same_state
 
-from cxr import checkpoints, metrics, reading
+from cxr import checkpoints, reading
 from pytorch_classification import train_classification
+from pytorch_classification.image_metrics import evaluate_classifier
 from pytorch_classification.model import Classifier
 from pytorch_detection import report, train_detection
 from pytorch_detection.detector import Detector, choose_rule
@@ -132,7 +133,7 @@ def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, pr
     classifier = Classifier.load(trained.config.model_file, processor)
     probabilities = classifier.probabilities(images, processor)
     right, wrong = (
-        metrics.evaluate_classifier(probabilities, some, [path.name for path in paths], 0.5)["scores"]["roc_auc"]
+        evaluate_classifier(probabilities, some, [path.name for path in paths], 0.5)["scores"]["roc_auc"]
         for some in (labels, chance.permutation(labels))
     )
     assert right["value"] > 0.9 and wrong["low"] < 0.5 < wrong["high"] < right["value"]

@@ -164,7 +164,8 @@ def test_files_that_are_gone_new_or_changed_are_named():
 
     def check(now):
         states = [
-            {"config": config, "processes": 1, "epoch": 1, "data": resume.fingerprint(facts)} for facts in (before, now)
+            {"config": config, "processes": 1, "bf16": False, "epoch": 1, "data": resume.fingerprint(facts)}
+            for facts in (before, now)
         ]
         resume.require_same_run(*states, (), None)
 

@@ -18,6 +18,7 @@ from cxr import checkpoints, metrics, runlog, runtime
 from cxr.squares import Squares
 from pytorch_classification import model, report
 from pytorch_classification import train_classification as training
+from pytorch_classification.calibration import fit_temperature, operating_point
 from pytorch_classification.data_load import Listing
 from pytorch_classification.model import TASK, Classifier, as_input, predict_logits, to_probability
 
@@ -286,8 +287,8 @@ def test_threshold_and_temperature_are_those_of_the_validation_images(trained, p
     classifier = Classifier.load(config.model_file, processor)
     logits = classifier.log_odds(data.images[data.validation], processor)
     labels = data.labels[data.validation]
-    temperature = metrics.fit_temperature(logits, labels)
-    point = metrics.operating_point(to_probability(logits, temperature), labels, config.target_sensitivity)
+    temperature = fit_temperature(logits, labels)
+    point = operating_point(to_probability(logits, temperature), labels, config.target_sensitivity)
     assert state["prediction"]["temperature"] == pytest.approx(temperature, rel=1e-4)
     assert state["prediction"]["threshold"] == pytest.approx(point.threshold, rel=1e-4)
     assert point.sensitivity >= config.target_sensitivity

@@ -12,8 +12,8 @@ import torch
 from killing import ROOT, flags
 from tiny_detection import exam_id, few_samples, settings, write_rsna
 
-from cxr import augment, checkpoints, runlog, runtime
-from pytorch_detection import train_detection
+from cxr import checkpoints, runlog, runtime
+from pytorch_detection import train_detection, training_data
 from pytorch_detection.detector import Detector, find_boxes
 from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
 from pytorch_detection.report import format_report, telling_cases
@@ -108,7 +108,7 @@ def same(box, count):
 
 @pytest.mark.parametrize("light", [False, True])
 def test_boxes_follow_their_opacities_through_augmentation(light, monkeypatch):
-    monkeypatch.setattr(augment, "join_halves", lambda images, boxes, *_, **__: (images, boxes, torch.arange(32)))
+    monkeypatch.setattr(training_data, "join_halves", lambda images, boxes, *_, **__: (images, boxes, torch.arange(32)))
     stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
     stored[:, 20:44, 16:36] = 200
     images, targets = augmented(stored, same([16.0, 20, 36, 44], 32), torch.Generator().manual_seed(0), light)

@@ -1,0 +1,152 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr import metrics
+from pytorch_classification.calibration import calibration_bin, calibration_error, fit_temperature, operating_point
+
+SCORES, LABELS = [0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1], [1, 1, 0, 1, 0, 1, 0, 0]
+
+
+def test_calibration_error_of_three_worked_bins():
+    # Bin 0 holds .02 and .06 (mean .04, none of 2 positive), bin 7 holds .5 (positive), bin 14 holds 1 (negative).
+    error = calibration_error([0.02, 0.06, 0.5, 1.0], [0, 0, 1, 0])
+    assert error == pytest.approx((2 * 0.04 + 0.5 + 1.0) / 4)
+
+
+def test_bins_are_closed_below_and_one_belongs_to_the_last():
+    assert calibration_bin([0, 1 / 15 - 1e-9, 1 / 15, 0.5, 14 / 15 - 1e-9, 1]).tolist() == [0, 0, 1, 7, 13, 14]
+
+
+def test_temperature_finds_by_how_much_logits_were_sharpened():
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, 50_000)
+    labels = random.random(50_000) < 1 / (1 + np.exp(-logits))
+    assert fit_temperature(2.5 * logits, labels) == pytest.approx(2.5, rel=0.03)
+
+
+def test_temperature_is_the_minimum_of_the_log_loss_and_scales_with_the_logits():
+    random = np.random.default_rng(1)
+    labels = np.arange(400) % 2
+    logits = random.normal(np.where(labels == 1, 2, -2), 2)
+    temperature = fit_temperature(logits, labels)
+    soft = np.where(labels == 1, 201 / 202, 1 / 202)
+
+    def loss(at):
+        return np.mean(np.logaddexp(0, logits / at) - soft * logits / at)
+
+    assert loss(temperature) < min(loss(temperature * 1.001), loss(temperature / 1.001))
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * temperature)
+
+
+def test_temperature_of_a_perfect_validation_set_leaves_room_for_one_error_in_each_class():
+    labels = np.repeat([0, 1], 98)
+    logits = np.where(labels == 1, 40.0, -40.0)
+    probability = 1 / (1 + np.exp(-40 / fit_temperature(logits, labels)))
+    assert probability == pytest.approx(99 / 100)
+
+
+@pytest.mark.parametrize(("logit", "limit"), [(-5.0, 20.0), (1e-4, 0.05)], ids=["worse than chance", "all alike"])
+def test_temperature_stays_within_its_limits(logit, limit):
+    labels = np.arange(50) % 2
+    assert fit_temperature(np.where(labels == 1, logit, -logit), labels) == pytest.approx(limit)
+
+
+def test_temperature_survives_logits_of_any_size():
+    assert fit_temperature([1e4, -1e4, 3e4, -2e4], [1, 0, 1, 0]) == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("target", "threshold", "sensitivity", "specificity"),
+    [
+        (0.25, 0.85, 0.25, 1.0),
+        (0.26, 0.75, 0.5, 1.0),
+        (0.75, 0.5, 0.75, 0.75),
+        (1.0, 0.25, 1.0, 0.5),
+    ],
+)
+def test_operating_point_is_half_way_below_the_last_positive_it_needs(target, threshold, sensitivity, specificity):
+    point = operating_point(SCORES, LABELS, target)
+    assert (point.threshold, point.target) == (pytest.approx(threshold), target)
+    assert (point.sensitivity, point.specificity) == (sensitivity, specificity)
+
+
+def test_operating_point_takes_all_of_a_tie():
+    point = operating_point([0.8, 0.6, 0.6, 0.6, 0.2], [1, 1, 1, 0, 0], 0.5)
+    assert (point.threshold, point.sensitivity, point.specificity) == (pytest.approx(0.4), 1.0, 0.5)
+
+
+def test_operating_point_reaches_down_to_zero_where_no_score_is_lower():
+    assert operating_point([0.4, 0.5], [1, 0], 1.0).threshold == pytest.approx(0.2)
+    assert operating_point([0.0, 0.5], [1, 0], 1.0).threshold == 0.0
+
+
+def test_operating_point_between_neighbouring_floats_is_the_upper():
+    lower = 0.5
+    upper = math.nextafter(lower, 1)
+    assert operating_point([upper, lower], [1, 0], 1.0).threshold == upper
+
+
+def test_a_target_that_rounding_would_miss_is_met_with_no_image_too_many():
+    scores = np.arange(100, 0, -1) / 200
+    point = operating_point(np.append(scores, 0.0), [*[1] * 100, 0], 0.07)
+    assert point.sensitivity == 0.07
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=40), st.floats(0.01, 1))
+@settings(max_examples=200, deadline=None)
+def test_no_higher_score_would_have_met_the_target(rows, target):
+    scores, labels = (np.array(column) for column in zip(*rows, strict=True))
+    scores = scores / 20
+    if labels.all() or not labels.any():
+        with pytest.raises(ValueError, match="both classes"):
+            operating_point(scores, labels, target)
+        return
+    point = operating_point(scores, labels, target)
+    assert point.sensitivity == np.mean(scores[labels] >= point.threshold) >= target
+    assert point.specificity == np.mean(scores[~labels] < point.threshold)
+    # Just above the lowest score that is called, at least one positive fewer is found, and that is too few.
+    lowest = scores[scores >= point.threshold].min()
+    assert np.mean(scores[labels] > lowest) < target
+
+
+def test_the_interval_of_a_calibration_error_holds_the_truth_where_percentiles_do_not():
+    random = np.random.default_rng(0)
+    grid = np.linspace(-12, 12, 20_001)
+    density = np.exp(-(grid**2) / 32) / np.exp(-(grid**2) / 32).sum()
+    sharpened, true = 1 / (1 + np.exp(-2 * grid)), 1 / (1 + np.exp(-grid))
+    bins = calibration_bin(sharpened)
+    truth = np.abs(np.bincount(bins, density * (sharpened - true), minlength=15)).sum()
+    held = {"mirrored": 0, "percentile": 0}
+    for trial in range(60):
+        logits = random.normal(0, 4, 400)
+        labels = random.random(400) < 1 / (1 + np.exp(-logits))
+        probabilities = 1 / (1 + np.exp(-2 * logits))
+        for kind, reflected in (("mirrored", ["ece"]), ("percentile", [])):
+            score = metrics.bootstrap(
+                lambda w, p=probabilities, y=labels: {"ece": calibration_error(p, y, w)},
+                range(400),
+                resamples=200,
+                seed=trial,
+                reflected=reflected,
+            )["ece"]
+            held[kind] += score["low"] <= truth <= score["high"]
+    assert held["mirrored"] >= 52 > held["percentile"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: operating_point([0.5, 0.6], [0, 0], 0.9), "both classes, found 2 with the label 0 alone"),
+        (lambda: operating_point([0.5, 0.6], [0, 1], 0.0), "above 0 and at most 1, found 0.0"),
+        (lambda: operating_point([-3.0, 2.0], [0, 1], 0.9), "probabilities in 0..1, found -3 to 2"),
+        (lambda: fit_temperature([1.0, 2.0], [1, 1]), "both classes, found 2 with the label 1 alone"),
+        (lambda: fit_temperature([1.0, math.inf], [1, 0]), "1 of 2 scores are not finite"),
+    ],
+)
+def test_choices_on_validation_refuse_what_they_cannot_use(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,181 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+from test_metrics import some_predictions
+
+from cxr import metrics
+from pytorch_classification.calibration import calibration_error
+from pytorch_classification.image_metrics import (
+    average_precision,
+    evaluate_classifier,
+    format_report,
+    predictive_values,
+)
+
+ranked = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=30).map(
+    lambda rows: tuple(np.array(column) for column in zip(*rows, strict=True))
+)
+
+
+def test_average_precision_of_a_worked_ranking():
+    # From the top: miss, hit (1 of 2), hit (2 of 3), miss.
+    assert average_precision([0.9, 0.8, 0.7, 0.1], [0, 1, 1, 0]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+@given(ranked)
+@settings(max_examples=200, deadline=None)
+def test_auc_and_average_precision_under_weights_are_those_of_scikit_learn(rows):
+    scores, labels, weights = rows
+    found = [float(score(scores, labels, weights[None])[0]) for score in (metrics.roc_auc, average_precision)]
+    if weights[labels == 1].sum() == 0 or weights[labels == 0].sum() == 0:
+        assert np.isnan(found).all()
+    else:
+        kept = weights > 0  # scikit-learn counts a score of weight 0 as a step of its own
+        expected = [
+            sklearn_metrics.roc_auc_score(labels[kept], scores[kept], sample_weight=weights[kept]),
+            sklearn_metrics.average_precision_score(labels[kept], scores[kept], sample_weight=weights[kept]),
+        ]
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_table_of_weights_gives_each_rows_score():
+    probabilities, labels, groups = some_predictions()
+    table = metrics.cluster_resamples(groups, 5, seed=1)
+    for score in (metrics.roc_auc, average_precision, calibration_error):
+        assert score(probabilities, labels, table) == pytest.approx(
+            [float(score(probabilities, labels, row)) for row in table]
+        )
+        assert score(probabilities, labels) == pytest.approx(score(probabilities, labels, np.ones((1, labels.size)))[0])
+
+
+def test_predictive_values_of_a_worked_population():
+    # 1000 patients, 100 ill: 90 found, 45 of the 900 well called ill.
+    ppv, npv = predictive_values(0.9, 0.95, 0.1)
+    assert (ppv, npv) == (pytest.approx(90 / 135), pytest.approx(855 / 865))
+    assert np.isnan(predictive_values(0.0, 1.0, 0.1)[0])
+
+
+def test_report_of_six_worked_images():
+    report = evaluate_classifier([0.9, 0.6, 0.4, 0.7, 0.2, 0.1], [1, 1, 1, 0, 0, 0], list("aabcde"), 0.5)
+    assert (report["images"], report["patients"], report["threshold"]) == (6, 5, 0.5)
+    assert report["confusion_matrix"] == [[2, 1], [1, 2]]
+    for row in report["classes"].values():
+        assert (row["support"], row["precision"]["value"], row["recall"]["value"]) == (
+            3,
+            pytest.approx(2 / 3),
+            pytest.approx(2 / 3),
+        )
+    values = {name: score["value"] for name, score in report["scores"].items()}
+    assert values["accuracy"] == pytest.approx(4 / 6)
+    assert values["roc_auc"] == pytest.approx(7 / 9)
+    assert values["brier"] == pytest.approx((0.01 + 0.16 + 0.36 + 0.49 + 0.04 + 0.01) / 6)
+    there = report["at_prevalence"]
+    assert there["prevalence"] == 0.1
+    assert there["ppv"]["value"] == pytest.approx((2 / 3 * 0.1) / (2 / 3 * 0.1 + 1 / 3 * 0.9))
+
+
+def test_report_agrees_with_scikit_learn():
+    probabilities, labels, groups = some_predictions(500, seed=2)
+    report = evaluate_classifier(probabilities, labels, groups, 0.37, resamples=50)
+    called = (probabilities >= 0.37).astype(int)
+    values = {name: score["value"] for name, score in report["scores"].items()}
+    for index, row in enumerate(report["classes"].values()):
+        columns = sklearn_metrics.precision_recall_fscore_support(labels, called, labels=[index])
+        assert [row[key]["value"] for key in ("precision", "recall", "f1")] == pytest.approx(
+            [c[0] for c in columns[:3]]
+        )
+        assert row["support"] == columns[3][0]
+    assert report["confusion_matrix"] == sklearn_metrics.confusion_matrix(labels, called).tolist()
+    assert values["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, called))
+    assert values["balanced_accuracy"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, called))
+    assert values["brier"] == pytest.approx(sklearn_metrics.brier_score_loss(labels, probabilities))
+    assert values["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(labels, probabilities))
+    assert values["average_precision"] == pytest.approx(sklearn_metrics.average_precision_score(labels, probabilities))
+    assert (values["ppv"], values["sensitivity"]) == tuple(
+        report["classes"]["PNEUMONIA"][k]["value"] for k in ("precision", "recall")
+    )
+    assert (values["npv"], values["specificity"]) == tuple(
+        report["classes"]["NORMAL"][k]["value"] for k in ("precision", "recall")
+    )
+
+
+def test_report_is_plain_and_the_same_each_time_and_its_intervals_hold_their_values():
+    probabilities, labels, groups = some_predictions()
+    report = evaluate_classifier(probabilities, labels, groups, 0.5, resamples=500)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert evaluate_classifier(probabilities, labels, groups, 0.5, resamples=500) == report
+    for name, score in report["scores"].items():
+        assert score["low"] < score["value"] < score["high"], name
+    assert evaluate_classifier(probabilities, labels, groups, 0.5, resamples=500, seed=1) != report
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_alone_leaves_scores_undefined_with_a_reason(label):
+    absent = ("PNEUMONIA", "NORMAL")[label]
+    report = evaluate_classifier([0.2, 0.3, 0.8], [label] * 3, range(3), 0.5, resamples=50)
+    json.dumps(report, allow_nan=False)
+    missing = report["classes"][absent]["recall"]
+    assert missing == {"value": None, "low": None, "high": None, "note": f"no image shows {absent}"}
+    for name in ("roc_auc", "average_precision", "balanced_accuracy"):
+        assert report["scores"][name]["value"] is None
+        assert report["scores"][name]["note"] == "needs images of both classes"
+    assert "undefined [" in format_report(report)
+
+
+def test_a_perfect_proportion_has_wilsons_interval_over_patients_not_images():
+    labels, groups = np.repeat([0, 1], 20), np.repeat(np.arange(20), 2)
+    report = evaluate_classifier(0.1 + 0.8 * labels, labels, groups, 0.5, resamples=50)
+    sensitivity = report["scores"]["sensitivity"]
+    assert (sensitivity["low"], sensitivity["high"]) == metrics.wilson_interval(10, 10)
+    assert "Wilson" in sensitivity["note"]
+    assert report["scores"]["roc_auc"]["low"] is None
+
+
+def test_no_image_called_positive_leaves_its_precision_undefined():
+    report = evaluate_classifier([0.2, 0.3, 0.4], [0, 1, 0], range(3), 0.5, resamples=50)
+    assert report["scores"]["ppv"]["note"] == "no image was classified as PNEUMONIA"
+    assert report["scores"]["sensitivity"]["value"] == 0
+    assert report["classes"]["PNEUMONIA"]["f1"]["value"] == 0
+
+
+def test_the_printed_report_has_the_familiar_table_and_straight_columns():
+    probabilities, labels, groups = some_predictions()
+    report = evaluate_classifier(probabilities, labels, groups, 0.5, resamples=200)
+    text = format_report(report)
+    assert text.isascii()
+    lines = text.splitlines()
+    table = next(index for index, line in enumerate(lines) if "precision" in line and "F1-score" in line)
+    starts = [lines[table].index(title) for title in ("precision", "recall", "F1-score", "images")]
+    for line, name in zip(lines[table + 1 : table + 3], ("NORMAL", "PNEUMONIA"), strict=True):
+        row = report["classes"][name]
+        assert line.startswith(name)
+        for start, key in zip(starts, ("precision", "recall", "f1"), strict=False):
+            score = row[key]
+            assert line[start:].startswith(f"{score['value']:.3f} ({score['low']:.3f}-{score['high']:.3f})")
+        assert line[starts[3] :] == str(row["support"])
+    assert f"ROC AUC                {report['scores']['roc_auc']['value']:.3f}" in text
+    assert "95% intervals, 200 bootstrap resamples of patients" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ([0.5], [1, 0], ["a"], 0.5),
+            r"one score and one label for each image, found arrays of shape \(1,\) and \(2,\)",
+        ),
+        (([], [], [], 0.5), r"found arrays of shape \(0,\) and \(0,\)"),
+        (([0.5, math.nan], [1, 0], ["a", "b"], 0.5), "1 of 2 scores are not finite"),
+        (([0.5, 0.5], [1, 2], ["a", "b"], 0.5), r"labels 0 and 1, found \[1, 2\]"),
+        (([0.5, 1.5], [1, 0], ["a", "b"], 0.5), r"probabilities in 0..1, found 0.1 to 1.5"),
+        (([0.5, 0.5], [1, 0], ["a"], 0.5), r"one patient for each of 2 images, found shape \(1,\)"),
+    ],
+)
+def test_report_refuses_what_it_cannot_score(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_classifier(*arguments)
