@@ -1,28 +1,20 @@
 """What makes a resumed run the one that was begun: its settings, its processes, its images."""
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from cxr.text import first_of
 
 
-def fingerprint(facts: Mapping[str, str]) -> Tensor:
+def fingerprint(facts: Mapping[str, str]) -> dict[str, str]:
     """What a run learns from, as its checkpoint holds it: for each file a short hash of what decides about it.
 
     Args:
         facts: content, label and the like in any form, by the name of the file below the data folder.
-
-    Returns:
-        uint8 [bytes]; a tensor because ``checkpoints`` limits the structure around tensors, and names are many.
     """
-    digests = {name: hashlib.sha256(fact.encode()).hexdigest()[:16] for name, fact in facts.items()}
-    return torch.frombuffer(bytearray(json.dumps(digests).encode()), dtype=torch.uint8)
+    return {name: hashlib.sha256(fact.encode()).hexdigest()[:16] for name, fact in facts.items()}
 
 
 def require_same_run(
@@ -41,7 +33,7 @@ def require_same_run(
         ValueError: names each setting that differs, with both values, or the first files that do; or the checkpoint is
             of a version that did not keep what is compared.
     """
-    if not {"config", "processes", "epoch", "bf16"} <= saved.keys() or not isinstance(saved.get("data"), torch.Tensor):
+    if not {"config", "processes", "epoch", "bf16"} <= saved.keys() or not isinstance(saved.get("data"), dict):
         raise ValueError(
             f"--resume: the run in {out_dir} was begun by another version, or its checkpoint is not of a training; "
             "train anew without --resume"
@@ -56,7 +48,7 @@ def require_same_run(
         differing.append(f"the number of processes was {saved['processes']}, is {now['processes']}")
     if differing:
         raise ValueError(f"--resume: another run than the one in {out_dir}: {'; '.join(differing)}")
-    changes = _changes(*(json.loads(some["data"].numpy().tobytes()) for some in (saved, now)))
+    changes = _changes(saved["data"], now["data"])
     if changes:
         raise ValueError(
             f"--resume: the images in {current['data_dir']} are not those that the run began with: {changes}"
