@@ -56,11 +56,11 @@ def prepare(
     """``model`` on its device with AdamW, a one-cycle schedule and a running average of its weights.
 
     The schedule (Smith 2018, arXiv:1708.07120) reaches in twenty epochs from scratch what constant rates need many more
-    for; the average smooths the last steps, which makes the choice of an epoch less of a lottery.
+    for; the average smooths the last steps, so that the choice of an epoch depends less on chance.
 
     Args:
-        average_share: the average reaches back over this share of all steps, so that a short run is not held back by
-            weights from before it learnt anything.
+        average_share: the average reaches back over this share of all steps, so that a short run does not average in
+            the weights of its start.
         compiled: the parts of ``model`` that torch.compile takes.
     """
     model = model.to(run.device).to(memory_format=torch.channels_last)

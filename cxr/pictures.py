@@ -49,7 +49,7 @@ def loss_curves(
     scores: Mapping[str, str],
     parts: Mapping[str, str] | None = None,
 ) -> None:
-    """Loss and validation scores by epoch, with the epoch whose weights were kept.
+    """Loss and validation scores by epoch, with the best epoch, whose weights the model has.
 
     Args:
         records: lines of metrics.jsonl with ``epoch`` (the first is 1), ``train_loss``, ``val_loss`` and what is named
@@ -93,7 +93,7 @@ def _by_epoch(
             axes.plot(epochs, values, linestyle=style, color=colour, marker="o", markersize=3, label=drawable(label))
     if axes.lines:
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
+            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch: {best_epoch}")
         # Below the panel: curves of scores fill it, and a legend inside would hide one.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     else:

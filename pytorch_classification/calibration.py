@@ -1,4 +1,4 @@
-"""From log-odds to decisions: temperature, operating point, and how far probabilities can be believed."""
+"""From log-odds to decisions: temperature scaling, calibration error, operating point."""
 
 from dataclasses import dataclass
 
@@ -26,19 +26,19 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature for which ``sigmoid(logit / temperature)`` has the smallest log loss on these images.
 
     The labels are softened as Platt proposed, to (n + 1) / (n + 2) and 1 / (n + 2) for a class of n images: n images
-    without an error leave room for one. Otherwise a validation set that is told apart perfectly would ask for a
-    temperature of 0, for certainty, which no finite set of images can support.
+    without an error leave room for one. Otherwise a perfectly separated validation set would give a
+    temperature of 0, that is certainty, which no finite set of images can support.
 
-    There is no bias term. It would carry the share of pneumonia in the validation images into every probability, and
-    that share is a habit of the collection (74 % in Kaggle's train/, 62 % in its test/), not of the reader's patients.
-    Where to cut is the operating point's business, and a bias would not move its decisions.
+    There is no bias term. It would carry the prevalence in the validation images into every probability, and that is a
+    property of the data set (74 % in Kaggle's train/, 62 % in its test/), not of the reader's patients. The decision
+    is made by the operating point, which a bias would not change.
 
     Args:
         logits: [N], log-odds of PNEUMONIA.
         labels: [N], 1 is PNEUMONIA.
 
     Returns:
-        A number within ``TEMPERATURE_LIMITS``; above 1 the logits were too sure of themselves.
+        A number within ``TEMPERATURE_LIMITS``; above 1 the logits were overconfident.
 
     Raises:
         ValueError: shapes differ, a logit is not finite, a label is neither 0 nor 1, or one class is missing.
@@ -62,8 +62,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 def operating_point(probabilities: ArrayLike, labels: ArrayLike, target_sensitivity: float) -> OperatingPoint:
     """The highest threshold at which the sensitivity on these images is at or above ``target_sensitivity``.
 
-    Any number between the lowest score that must be called PNEUMONIA and the next lower score makes the same decisions
-    here. The threshold is put half-way, so that the last digit of a score (another batch size, another machine) decides
+    Any number between the lowest score that must be PNEUMONIA and the next lower score makes the same decisions here.
+    The threshold is put half-way, so that the last digit of a score (another batch size, another machine) decides
     nothing; 0 stands in where no score is lower.
 
     Raises:
@@ -88,7 +88,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, weights: Arra
     """Expected calibration error of the probability of the positive class in 15 bins of equal width (closed below).
 
     The gap between mean probability and share of positives in each bin, averaged over images. Guo et al. bin the
-    confidence in the class called instead; with two classes that folds this diagram at .5. Arguments and result
+    confidence in the predicted class instead; with two classes that folds this diagram at .5. Arguments and result
     as in ``roc_auc``.
     """
     probability, truth = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)

@@ -70,10 +70,10 @@ def list_images(data_dir: Path, *splits: str) -> Listing:
     if unknown:
         warnings.warn(
             f"{len(unknown)} of {len(paths)} file names tell no patient (first: {unknown[0].name}); each counts as a "
-            "patient of its own. If one patient has several of these images, validation and test flatter",
+            "patient of its own. If one patient has several of these images, scores are too optimistic",
             stacklevel=2,
         )
-    # as_posix: the split hangs on these names and is to be the same on Windows
+    # as_posix: the split depends on these names and is to be the same on Windows
     names = [patient or path.relative_to(data_dir).as_posix() for path, patient in zip(paths, patients, strict=True)]
     return Listing(paths, np.array(labels, dtype=np.int64), names)
 

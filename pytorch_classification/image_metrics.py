@@ -37,7 +37,7 @@ def evaluate_classifier(
         probabilities: [N], of the second class.
         labels: [N], 1 is the second class.
         groups: [N], the patient of each image; intervals are drawn by patient.
-        threshold: an image is called the second class where its probability is at or above it.
+        threshold: an image is predicted as the second class where its probability is at or above it.
         classes: names of class 0 and class 1.
         prevalence: share of the second class at which PPV and NPV are stated too: it is far higher in data sets than
             in a hospital. About 10 % of the upright (PA) exams of the RSNA challenge show pneumonia.
@@ -143,7 +143,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike |
 
 
 def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: float) -> tuple[Array, Array]:
-    """PPV and NPV at a ``prevalence``, by Bayes' rule; NaN where nobody is called positive (PPV) or negative (NPV)."""
+    """PPV and NPV at a ``prevalence``, by Bayes' rule; NaN where there is nothing to divide by."""
     sensitivity, specificity = np.asarray(sensitivity, np.float64), np.asarray(specificity, np.float64)
     true_positive, false_positive = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     true_negative, false_negative = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
@@ -202,12 +202,12 @@ def _explain(
     reasons = {
         "sensitivity": f"no image shows {positive}",
         "specificity": f"no image shows {negative}",
-        "ppv": f"no image was classified as {positive}",
-        "npv": f"no image was classified as {negative}",
-        "f1_positive": f"no image shows or was classified as {positive}",
-        "f1_negative": f"no image shows or was classified as {negative}",
-        "ppv_there": f"needs images of both classes, and one classified as {positive}",
-        "npv_there": f"needs images of both classes, and one classified as {negative}",
+        "ppv": f"no image was predicted as {positive}",
+        "npv": f"no image was predicted as {negative}",
+        "f1_positive": f"no image shows or was predicted as {positive}",
+        "f1_negative": f"no image shows or was predicted as {negative}",
+        "ppv_there": f"needs images of both classes, and one predicted as {positive}",
+        "npv_there": f"needs images of both classes, and one predicted as {negative}",
     }
     for name, score in found.items():
         if score["value"] is None:

@@ -126,7 +126,7 @@ def predict_logits(
 
 
 def as_input(images: Tensor, size: int) -> Tensor:
-    """Stored uint8 [B, S', S'] as the float32 [B, 1, size, size] in 0..1 that evaluation and prediction look at."""
+    """Stored uint8 [B, S', S'] as float32 [B, 1, size, size] in 0..1, the network's input outside training."""
     grey = images.unsqueeze(1).float().div_(255)
     return torch.nn.functional.interpolate(grey, size=(size, size), mode="bilinear", antialias=True)
 

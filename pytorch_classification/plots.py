@@ -35,10 +35,10 @@ _DARK_BLUES = 0.71  # of the colour map: from here on white text has the better 
 
 
 def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, title: str = "") -> None:
-    """Counts, and the share of each true class, of what was called what.
+    """Counts of each true and predicted class, and their share of the true class.
 
     Args:
-        matrix: whole numbers [C, C]; rows are the truth, columns what was called.
+        matrix: whole numbers [C, C]; rows are the true classes, columns the predicted ones.
         classes: C names.
         path: PNG to write.
         title: which images, how many, at which threshold.
@@ -59,7 +59,7 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, t
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        axes.set(xlabel="called", ylabel="truth", title=fit(title, 4.4))
+        axes.set(xlabel="predicted class", ylabel="true class", title=fit(title, 4.4))
         bar = figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class", format="{x:.0%}")
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
@@ -78,7 +78,7 @@ def roc_and_precision_recall(
     Args:
         labels: [N], 0 or 1.
         probabilities: [N].
-        threshold: an image is called positive where its probability is at or above it.
+        threshold: an image is predicted positive where its probability is at or above it.
         path: PNG to write.
         groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
         title: which images, how many.
@@ -116,7 +116,7 @@ def roc_and_precision_recall(
 
 
 def _curves(truth: NDArray[np.bool_], scores: NDArray[np.float64], weights: Any = None) -> tuple[Any, Any, Any]:
-    """False-positive rate, sensitivity and precision as the threshold falls, from where nothing is called."""
+    """False-positive rate, sensitivity and precision as the threshold falls, from above the highest score."""
     positives, negatives = metrics.by_score(scores, truth, weights)
     found, wrong = positives.cumsum(-1), negatives.cumsum(-1)
     precision = np.where(found + wrong > 0, found / np.maximum(found + wrong, 1), 1.0)
@@ -161,7 +161,7 @@ def reliability(
     truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
     with picture(path, (6.4, 6.6)) as figure:
         diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        diagram.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect")
+        diagram.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
         if before is not None:
             raw = np.asarray(before, np.float64)
             centres, shares, _, _ = _bins(truth, raw)
@@ -171,7 +171,7 @@ def reliability(
         label = _calibration(truth, scores) if before is None else f"after: {_calibration(truth, scores)}"
         diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
         diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        diagram.set(ylabel="share that is PNEUMONIA", title=fit(title, 5.4))
+        diagram.set(ylabel="observed share of PNEUMONIA", title=fit(title, 5.4))
         edges = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
         counts.bar(edges, images, width=1 / CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
         counts.set(yscale="log", ylim=(0.7, None), xlabel="probability of PNEUMONIA", ylabel="images")
@@ -206,7 +206,7 @@ def grad_cam_grid(
     *,
     correct: Sequence[bool],
 ) -> None:
-    """Radiographs, each beside itself under its heat map; right answers are ticked, wrong ones crossed and framed.
+    """Radiographs, each beside itself under its heat map; correct answers are ticked, wrong ones crossed and framed.
 
     Args:
         images: N of uint8 [H, W].
@@ -292,7 +292,7 @@ def _heat_bar(figure: "Figure", panels: Sequence["Axes"]) -> None:
     heat = np.linspace(0, 1, 256)
     opacity = _opacity(heat)[:, None]
     colours = ListedColormap((1 - opacity) * 0.5 + opacity * matplotlib.colormaps["inferno"](heat)[:, :3])
-    label = "Grad-CAM: what speaks for PNEUMONIA (1: most in this image)"
+    label = "Grad-CAM: evidence for PNEUMONIA (1: strongest in this image)"
     place: dict[str, Any] = {"location": "bottom", "shrink": 0.7, "aspect": 50, "panchor": False}
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), **place)
     bar.set_label(label)

@@ -2,7 +2,7 @@
 
     python pytorch_classification/predict_classification.py --image chest.jpeg
 
-For one image it prints a sentence and draws where the model looked; for many it writes predictions.csv with the columns
+For one image it prints a sentence and draws Grad-CAM; for many it writes predictions.csv with the columns
 path, probability (of PNEUMONIA, calibrated), class, error. With --dicom-output each DICOM file also gets a structured
 report and its picture as DICOM files, for a PACS. Exit code 0: all answered; 1: some files could not be read;
 2: nothing could be done. Research only, not a medical device.
@@ -62,7 +62,7 @@ class Answer:
 
     def sentence(self) -> str:
         """For a person."""
-        doubt = "; this is near the operating point, so treat it as undecided" if self.near else ""
+        doubt = "; near the operating point: treat as undecided" if self.near else ""
         return (
             f"{names.shown_path(self.path)}: {self.label}, probability of PNEUMONIA {self.probability:.3f} "
             f"(operating point {self.threshold:.3f}{doubt})"
@@ -113,7 +113,7 @@ def draw_answer(
     taken: set[str],
     run: runtime.Runtime,
 ) -> Answer:
-    """``answer`` with a picture beside it: the radiograph, and over it what speaks for PNEUMONIA.
+    """``answer`` with a picture beside it: the radiograph, and over it Grad-CAM of the PNEUMONIA output.
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """

@@ -1,4 +1,4 @@
-"""What follows training: calibration and operating point on validation, the model file, one look at the test images."""
+"""What follows training: calibration and operating point on validation, the model file, the report on test images."""
 
 import json
 import warnings
@@ -16,6 +16,7 @@ from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, image_metrics, plots
 from pytorch_classification.calibration import fit_temperature, operating_point
+from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 from pytorch_classification.settings import TrainConfig
 from pytorch_classification.training_data import Data
@@ -29,7 +30,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
     folder = RunFolder(config.out_dir, TASK, NAME)
     state = folder.load_best()
     if run.is_main:
-        print(f"training is done; the weights of epoch {state['epoch']} are kept")
+        print(f"training is finished; the best epoch is {state['epoch']}")
     model = build("none")
     model.load_state_dict(state["model"])
     model = model.to(run.device).eval()
@@ -46,7 +47,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
         classifier.save(
             config.model_file,
             config=cli.plain(config),
-            classes=list(data_load.CLASSES),
+            classes=list(CLASSES),
             epoch=state["epoch"],
             validation=validation,
             provenance=provenance(run),
@@ -99,7 +100,7 @@ def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: ru
     path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"\ntest images, read once:\n{image_metrics.format_report(scores)}\n\nreport: {path}")
+    print(f"\ntest images, evaluated once:\n{image_metrics.format_report(scores)}\n\nreport: {path}")
     draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")
 
@@ -116,7 +117,7 @@ def draw(
     """The pictures of a test report."""
     labels, probabilities = listing.labels, to_probability(log_odds, classifier.temperature)
     title = f"{len(labels)} test images, operating point {classifier.threshold:.3f}"
-    plots.confusion_matrix(scores["confusion_matrix"], data_load.CLASSES, folder / "confusion_matrix.png", title=title)
+    plots.confusion_matrix(scores["confusion_matrix"], CLASSES, folder / "confusion_matrix.png", title=title)
     plots.roc_and_precision_recall(
         labels, probabilities, classifier.threshold, folder / "roc_pr.png", groups=listing.patients, title=title
     )
@@ -124,10 +125,10 @@ def draw(
     plots.reliability(
         labels, probabilities, folder / "reliability.png", before=before, title=f"{len(labels)} test images"
     )
-    shown = telling_cases(probabilities, labels, classifier.threshold)
+    shown = instructive_cases(probabilities, labels, classifier.threshold)
     called = probabilities[shown] >= classifier.threshold
     titles = [
-        f"{data_load.CLASSES[labels[i]]}, called {data_load.CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
+        f"{CLASSES[labels[i]]}, predicted {CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
         for i, call in zip(shown, called, strict=True)
     ]
     plots.grad_cam_grid(
@@ -139,8 +140,10 @@ def draw(
     )
 
 
-def telling_cases(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
-    """Indices of pictures worth looking at: the most confident errors of both kinds, then typical right answers."""
+def instructive_cases(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float
+) -> NDArray[np.int64]:
+    """Indices of instructive pictures: the most confident errors of both kinds, then typical correct answers."""
     called = probabilities >= threshold
     wrong = np.flatnonzero(called != labels)
     worst = wrong[np.argsort(-np.abs(probabilities[wrong] - threshold), kind="stable")][: _GRID // 2]

@@ -41,9 +41,9 @@ GRADIENT_LIMIT = 2.0  # longer gradients are cut to this norm
 
 
 def class_weights(labels: NDArray[np.int64]) -> Tensor:
-    """float32 [2] that give both classes the same say, with mean 1 over ``labels``.
+    """float32 [2] that give both classes the same weight in the loss, with mean 1 over ``labels``.
 
-    Three of four training images are PNEUMONIA. Unweighted, that share would lean every doubtful chest towards it.
+    Three of four training images are PNEUMONIA. Unweighted, every uncertain image would lean towards that class.
     """
     counts = np.bincount(labels, minlength=2)
     return torch.tensor(len(labels) / (2 * counts), dtype=torch.float32)
@@ -127,7 +127,7 @@ def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: 
     """Scores of the averaged weights on the validation images, the same in every process.
 
     The epoch is chosen by ``val_calibrated_loss``, the loss that is left at the best temperature: AUC no longer tells
-    good epochs apart, and the plain loss prefers early ones for being less sure of themselves.
+    good epochs apart, and the plain loss prefers early ones, which are less confident.
     """
     runtime.synchronize_buffers(learner.average, run)
     logits = predict_logits(learner.average, data.images, data.validation, config.size, config.flip_average, run)
@@ -199,7 +199,7 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
     return (
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  AUC {record['val_auc']:.4f}  specificity {record['val_specificity']:.3f}"
-        + ("  kept" * improved)
+        + ("  best" * improved)
     )
 
 

@@ -53,7 +53,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class BoxRule:
-    """Which boxes are given out (``score >= threshold``), how they are shrunk, and the RSNA score that this had."""
+    """The score threshold, the scale of width and height, and the RSNA score that they had together."""
 
     threshold: float
     shrink: float
@@ -63,7 +63,7 @@ class BoxRule:
 def shrink(boxes: ArrayLike, factor: float) -> Array:
     """Boxes [n, 4] xyxy about the same centres, with ``factor`` times their width and height.
 
-    The challenge's winners gave out boxes of 87.5 %: a test box was what several readers agreed on, and so smaller.
+    The challenge's winners scaled boxes to 87.5 %: a test box was what several readers agreed on, and so smaller.
 
     Raises:
         ValueError: the factor is not above 0.
@@ -80,7 +80,7 @@ def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Seque
 
     Predictions are visited in descending score, equal scores in the order given. Each takes the true box that it
     overlaps most among those still free, if their IoU is *above* the threshold. Later predictions change nothing for
-    earlier ones, so what is given out at a higher score threshold keeps its matches.
+    earlier ones, so the boxes above a higher score threshold keep their matches.
 
     The challenge does not say which of several true boxes is taken; the most overlapped is COCO's rule. COCO also takes
     an IoU that equals the threshold, which the boxes of a network do not have.
@@ -115,7 +115,7 @@ def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
 
     Args:
         matches: of ``match``.
-        thresholds: [C]; given out are predictions that score at or above it.
+        thresholds: [C]; predictions that score at or above it count.
 
     Returns:
         [C, N], NaN for an image that does not count.
@@ -124,9 +124,9 @@ def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
     hits = np.concatenate([np.zeros((1, 8), np.int64), matches.hit[:, RSNA_COLUMNS].cumsum(0)])
     scores: list[Array] = []
     for threshold in np.atleast_1d(np.asarray(thresholds, np.float64)):
-        given_out = np.bincount(matches.image[matches.score >= threshold], minlength=matches.images)
-        found = hits[first + given_out] - hits[first]
-        scores.append(metrics.ratio(found, (given_out + matches.true_boxes)[:, None] - found).mean(-1))
+        reported = np.bincount(matches.image[matches.score >= threshold], minlength=matches.images)
+        found = hits[first + reported] - hits[first]
+        scores.append(metrics.ratio(found, (reported + matches.true_boxes)[:, None] - found).mean(-1))
     return np.array(scores)
 
 
@@ -150,11 +150,11 @@ def choose_threshold(matches: Matches) -> tuple[float, float]:
     """A score threshold that should do best on other images by the RSNA score, and the score it has on these.
 
     Which threshold is best on a hundred images is largely chance. So it is chosen on bootstrap resamples of the images
-    and the choices are averaged (as logarithms of the number of boxes given out; of thresholds that do equally well in
+    and the choices are averaged (as logarithms of the number of boxes above them; of thresholds that do equally well in
     a resample, the middle). Where the images are clear the resamples agree; where they are not, about a third of what
     the best threshold of these images loses on others is won back (``noisy_detector`` in tests/test_box_metrics.py).
 
-    Tried are thresholds that give out 1, ..., all boxes, in steps of a few per cent of their number, each half-way to
+    Tried are thresholds that keep 1, ..., all boxes, in steps of a few per cent of their number, each half-way to
     the next lower score, so that the last digit of a score decides nothing. It is 1 where nothing is predicted.
 
     Raises:
@@ -166,14 +166,14 @@ def choose_threshold(matches: Matches) -> tuple[float, float]:
         return 1.0, 0.0
     ranked = np.append(np.sort(matches.score)[::-1], 0.0)
     wanted = np.geomspace(1, matches.score.size, THRESHOLD_CANDIDATES).round().astype(np.int64)
-    given_out = np.unique(np.searchsorted(-ranked[:-1], -ranked[wanted - 1], side="right"))  # equal scores go together
-    thresholds = (ranked[given_out - 1] + ranked[given_out]) / 2
+    reported = np.unique(np.searchsorted(-ranked[:-1], -ranked[wanted - 1], side="right"))  # equal scores go together
+    thresholds = (ranked[reported - 1] + ranked[reported]) / 2
     resamples = metrics.cluster_resamples(np.arange(matches.images), THRESHOLD_RESAMPLES, seed=0)
     resamples = np.vstack([resamples[resamples @ matches.true_boxes > 0], np.ones(matches.images)])
     scores = rsna_score(matches, thresholds, resamples)
     best = scores >= scores.max(-1, keepdims=True) - 1e-12  # sums of the same numbers may differ in the last bit
-    middle = ((best @ np.log(given_out)) / best.sum(-1)).mean()
-    chosen = int(np.abs(np.log(given_out) - middle).argmin())
+    middle = ((best @ np.log(reported)) / best.sum(-1)).mean()
+    chosen = int(np.abs(np.log(reported) - middle).argmin())
     return float(thresholds[chosen]), float(scores[-1, chosen])
 
 
@@ -211,13 +211,13 @@ def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
     hits = matches.hit[order, COCO_COLUMNS]
     at = np.flatnonzero(hits.any(-1))  # precision can only peak at a hit
     hit_image = matches.image[order][at]
-    given_out = _running_totals(weights, matches.image[order], np.searchsorted(at, np.arange(order.size)), at.size)
+    reported = _running_totals(weights, matches.image[order], np.searchsorted(at, np.arange(order.size)), at.size)
     true_boxes = weights @ matches.true_boxes
     values = np.zeros((hits.shape[1], len(weights)))
     for column in range(hits.shape[1]):
         found = (weights[:, hit_image] * hits[at, column]).cumsum(-1)
         # Precision at a recall is the best precision at that recall or a higher one.
-        precision = np.maximum.accumulate(np.nan_to_num(metrics.ratio(found, given_out))[:, ::-1], axis=-1)[:, ::-1]
+        precision = np.maximum.accumulate(np.nan_to_num(metrics.ratio(found, reported))[:, ::-1], axis=-1)[:, ::-1]
         recall = metrics.ratio(found, true_boxes[:, None])
         for row in range(len(weights)):
             reached = np.searchsorted(recall[row], _RECALLS, side="left")
@@ -227,20 +227,20 @@ def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
 
 
 def froc_curve(matches: Matches) -> tuple[Array, Array, Array]:
-    """Free-response ROC: what is found against what is falsely found; a hit has IoU above .5.
+    """Free-response ROC: sensitivity against false positives per image; a hit has IoU above .5.
 
     Returns:
         False positives per image [K] (over all images, with a true box or without), share of the true boxes found [K],
         NaN where there is none, and score thresholds [K], highest first. Equal scores make one point.
     """
-    given_out, found, thresholds = _sweep(matches)
-    return (given_out - found) / matches.images, metrics.ratio(found, matches.true_boxes.sum()), thresholds
+    reported, found, thresholds = _sweep(matches)
+    return (reported - found) / matches.images, metrics.ratio(found, matches.true_boxes.sum()), thresholds
 
 
 def precision_recall_curve(matches: Matches) -> tuple[Array, Array, Array]:
     """Precision [K], recall [K] and score thresholds [K], as in ``froc_curve``."""
-    given_out, found, thresholds = _sweep(matches)
-    return found / given_out, metrics.ratio(found, matches.true_boxes.sum()), thresholds
+    reported, found, thresholds = _sweep(matches)
+    return found / reported, metrics.ratio(found, matches.true_boxes.sum()), thresholds
 
 
 def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
@@ -259,7 +259,7 @@ def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
     hit = matches.hit[:, HIT_COLUMN]
     order = np.argsort(-matches.score[hit], kind="stable")
     hit_score, hit_image = matches.score[hit][order], matches.image[hit][order]
-    # A false positive counts at every hit that scores as high or lower: no threshold gives out that hit without it.
+    # A false positive counts at every hit that scores as high or lower: no threshold keeps that hit without it.
     since = np.searchsorted(-hit_score, -matches.score[~hit])
     false_positives = _running_totals(weights, matches.image[~hit], since, hit_score.size)
     found, images = weights[:, hit_image], weights.sum(-1, keepdims=True)
@@ -277,7 +277,7 @@ def score_detections(
     """All scores of one set of images as plain numbers, for the log of an epoch.
 
     Args:
-        boxes: predictions as they are given out, that is shrunk if they are.
+        boxes: predictions, already scaled.
         scores: of the predictions.
         truths: true boxes.
         threshold: on the score; by default ``choose_threshold`` of these images.
@@ -286,7 +286,7 @@ def score_detections(
         ``threshold``; ``rsna_score`` at it; ``ap50``, ``ap``; ``sensitivity_at_<budget>_fp``; ``image_auc`` (ROC of the
         highest score of an image, 0 without a box, for having a true box); and at the threshold ``box_sensitivity``,
         ``box_precision``, ``false_positives_per_image`` (a hit has IoU above .5), ``image_sensitivity`` and
-        ``image_specificity`` (an image with any box is called positive). None where a score is undefined.
+        ``image_specificity`` (an image with any box is predicted positive). None where a score is undefined.
     """
     matches = match(boxes, scores, truths)
     if threshold is None:
@@ -311,7 +311,7 @@ def evaluate_detections(
     """The whole test report of a detector as plain values that JSON and a checkpoint can hold.
 
     Args:
-        boxes: predictions as they are given out, that is shrunk if they are.
+        boxes: predictions, already scaled.
         scores: of the predictions.
         truths: true boxes.
         groups: [N], the patient of each image; intervals are drawn by patient.
@@ -323,7 +323,7 @@ def evaluate_detections(
     Returns:
         ``images``, ``images_with_opacity``, ``true_boxes``, ``patients``, ``threshold``, ``confidence``, ``resamples``,
         ``seed``; ``scores``: name as in ``score_detections`` -> ``value``, ``low``, ``high`` (``metrics.bootstrap``);
-        ``false_positive_rates``: class -> the same for the share of images on which a box is given out, and ``images``.
+        ``false_positive_rates``: class -> the same for the share of images with any box, and ``images``.
         A rate of 0 or 1 has Wilson's interval over patients.
 
     Raises:
@@ -359,15 +359,15 @@ def _scores(
 ) -> Callable[[Array], dict[str, Array]]:
     """A function of weights [R, N] that returns every score [R]; ``clear`` names images without a true box."""
     kept = matches.score >= threshold
-    given_out = np.bincount(matches.image[kept], minlength=matches.images)
+    reported = np.bincount(matches.image[kept], minlength=matches.images)
     found = np.bincount(matches.image[kept & matches.hit[:, HIT_COLUMN]], minlength=matches.images)
-    called, positive = given_out > 0, matches.true_boxes > 0
+    called, positive = reported > 0, matches.true_boxes > 0
     highest = np.zeros(matches.images)
     np.maximum.at(highest, matches.image, matches.score)
     ratios = {
         "box_sensitivity": (found, matches.true_boxes),
-        "box_precision": (found, given_out),
-        "false_positives_per_image": (given_out - found, np.ones(matches.images)),
+        "box_precision": (found, reported),
+        "false_positives_per_image": (reported - found, np.ones(matches.images)),
         "image_sensitivity": (called & positive, positive),
         "image_specificity": (~called & ~positive, ~positive),
         **{name: (called & among, among) for name, among in clear.items()},
@@ -386,7 +386,7 @@ def _scores(
 
 
 def _sweep(matches: Matches) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """Boxes given out [K] and true boxes found [K] (IoU above .5) at each distinct score [K], highest first."""
+    """Reported boxes [K] and true boxes found [K] (IoU above .5) at each distinct score [K], highest first."""
     order = np.argsort(-matches.score, kind="stable")
     ranked = matches.score[order]
     ends = np.flatnonzero(np.diff(ranked, append=-np.inf))

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Found:
-    """What a network says of N images before anything is decided.
+    """What a network finds in N images, before any threshold.
 
     Attributes:
         boxes: N of float64 [n, 4] xyxy in pixels of the square.
@@ -67,12 +67,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the boxes that were found; all of it chosen on validation images.
+    """How the boxes that were found are scored, scaled and selected; chosen on validation images.
 
     Attributes:
         gate_power: a box scores its own score times the image's probability to this power; 0 leaves it as it is.
         shrink: the factor for width and height.
-        threshold: on that score; boxes below it are not given out.
+        threshold: on that score; boxes below it are not reported.
     """
 
     gate_power: float
@@ -87,7 +87,7 @@ class Rule:
 def choose_rule(found: Found, truths: Sequence[ArrayLike]) -> tuple[Rule, float]:
     """The rule for ``found`` and the RSNA score that it has on these images.
 
-    The gate is chosen by AP50, which hangs on every box and not on a threshold; the rest by the RSNA score.
+    The gate is chosen by AP50, which depends on every box and not on a threshold; the rest by the RSNA score.
 
     Args:
         found: on validation images.
@@ -125,7 +125,7 @@ def find_boxes(
 ) -> Found:
     """Boxes in the stored squares uint8 [N, S, S] at ``indices``.
 
-    Every process looks at its share of the images, each once, and has the answers of all. With ``flip_average`` an
+    Every process computes its share of the images, each once, and has the answers of all. With ``flip_average`` an
     image's answer is fused from itself and its mirror image.
     """
     model.eval()
@@ -143,7 +143,7 @@ def find_boxes(
 
 
 def as_input(stored: Tensor) -> Tensor:
-    """Stored uint8 [B, S, S] as the float32 [B, 1, S, S] in 0..1 that evaluation and prediction look at."""
+    """Stored uint8 [B, S, S] as float32 [B, 1, S, S] in 0..1, the network's input outside training."""
     return stored.unsqueeze(1).float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
@@ -188,8 +188,8 @@ class Detector:
     """A finished model with everything that prediction needs; ``save`` and ``load`` are its file.
 
     Attributes:
-        flip_average: whether the mirror image is asked too.
-        rule: what becomes of the boxes found.
+        flip_average: whether the mirror image is evaluated too.
+        rule: how boxes are scored, scaled and selected.
     """
 
     model: GreyFasterRCNN

@@ -51,8 +51,8 @@ class Answer:
     """What is said of one file.
 
     Attributes:
-        boxes: given out, highest score first.
-        highest: score among all boxes that were looked at, given out or not; None when ``error`` says why.
+        boxes: with a score at or above the threshold, highest first.
+        highest: score of any box, also below the threshold; None when ``error`` says why.
     """
 
     path: Path
@@ -77,10 +77,10 @@ class Answer:
         """For a person."""
         path = names.shown_path(self.path)
         if not self.boxes:
-            return f"{path}: no opacity (highest score {self.highest:.3f}, boxes are given out from {threshold:.3f})"
+            return f"{path}: no opacity (highest score {self.highest:.3f}, threshold {threshold:.3f})"
         return "\n".join(
             f"{path}: opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, "
-            f"y {box.y:.0f}; score {box.score:.3f} (boxes are given out from {threshold:.3f})"
+            f"y {box.y:.0f}; score {box.score:.3f} (threshold {threshold:.3f})"
             for box in self.boxes
         )
 
@@ -115,7 +115,7 @@ def predict(detector: Detector, paths: list[Path], config: PredictConfig, run: r
 
 
 def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Runtime) -> list[tuple[list[Box], float]]:
-    """For each image the boxes given out, highest score first, and the highest score of any box."""
+    """For each image the boxes at or above the threshold, highest score first, and the highest score of any box."""
     rule = detector.rule
     found = detector.find(np.stack([read.image for read in reads if read.image is not None]), run)
     answers: list[tuple[list[Box], float]] = []
@@ -148,7 +148,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
 
 def submit(path: Path, answers: list[Answer]) -> None:
-    """The challenge's file: one row for each image, empty where no box is given out."""
+    """The challenge's file: one row for each image, empty where it has no box."""
     tables.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
 
 

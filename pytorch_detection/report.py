@@ -1,4 +1,4 @@
-"""What follows training: the rule for boxes on validation, the model file, one look at the held-out patients."""
+"""What follows training: the box rule chosen on validation, the model file, the held-out patients evaluated once."""
 
 import json
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ _PARTS = {
 
 
 def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
-    """Choose on validation, write the model, then look at the held-out exams for the first and only time."""
+    """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
     folder = RunFolder(config.out_dir, TASK, NAME)
     state = folder.load_best()
     if run.is_main:
-        print(f"training is done; the weights of epoch {state['epoch']} are kept")
+        print(f"training is finished; the best epoch is {state['epoch']}")
     detector = Detector(load_model(state, folder.best, run), config.flip_average, Rule(0.0, 1.0, 1.0))
     exams = data.of(data.validation)
     found = detector.find(data.images.images, run, data.validation)
@@ -63,7 +63,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
                 "val_ap50": "AP50",
                 "val_rsna_score": "RSNA score",
                 "val_image_auc": "image ROC AUC",
-                "val_sensitivity_at_1_fp": "found at 1 false per image",
+                "val_sensitivity_at_1_fp": "sensitivity at 1 FP/image",
             },
             parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
         )
@@ -73,8 +73,8 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
 def described(rule: Rule) -> str:
     """A rule in words."""
     return (
-        f"boxes score times the image's probability to the power {rule.gate_power:g}, shrunk to {rule.shrink:g}, given "
-        f"out from {rule.threshold:.4f}"
+        f"box scores multiplied by the image's probability to the power {rule.gate_power:g}, boxes scaled by "
+        f"{rule.shrink:g}, score threshold {rule.threshold:.4f}"
     )
 
 
@@ -101,7 +101,7 @@ def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: ru
     path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"\nheld-out exams, read once:\n{format_report(result)}\n\nreport: {path}")
+    print(f"\nheld-out exams, evaluated once:\n{format_report(result)}\n\nreport: {path}")
     draw(config.images_dir, data, boxes, scores, truths, threshold)
     print(f"pictures: {config.images_dir}")
 
@@ -131,24 +131,24 @@ def evaluated(
     )
 
 
-# What the table shows of each score, in this order; the JSON file holds all of them.
+# The scores of the table, in this order; the JSON file holds them too.
 _ROWS = {
     "rsna_score": "RSNA score",
     "ap50": "AP at IoU .50",
-    "ap": "COCO AP",
-    "sensitivity_at_0.125_fp": "boxes found at 1/8 false per image",
-    "sensitivity_at_0.25_fp": "boxes found at 1/4",
-    "sensitivity_at_0.5_fp": "boxes found at 1/2",
-    "sensitivity_at_1_fp": "boxes found at 1",
-    "sensitivity_at_2_fp": "boxes found at 2",
-    "sensitivity_at_4_fp": "boxes found at 4",
-    "sensitivity_at_8_fp": "boxes found at 8",
+    "ap": "AP at IoU .50 to .95 (COCO)",
+    "sensitivity_at_0.125_fp": "sensitivity at 1/8 false positives per image",
+    "sensitivity_at_0.25_fp": "sensitivity at 1/4",
+    "sensitivity_at_0.5_fp": "sensitivity at 1/2",
+    "sensitivity_at_1_fp": "sensitivity at 1",
+    "sensitivity_at_2_fp": "sensitivity at 2",
+    "sensitivity_at_4_fp": "sensitivity at 4",
+    "sensitivity_at_8_fp": "sensitivity at 8",
     "image_auc": "image ROC AUC",
-    "box_sensitivity": "boxes found (threshold)",
-    "box_precision": "boxes that are right (threshold)",
-    "false_positives_per_image": "false boxes per image (threshold)",
-    "image_sensitivity": "images with opacity that get a box",
-    "image_specificity": "images without that get none",
+    "box_sensitivity": "box sensitivity at the threshold",
+    "box_precision": "box precision at the threshold",
+    "false_positives_per_image": "false positives per image at the threshold",
+    "image_sensitivity": "image sensitivity at the threshold",
+    "image_specificity": "image specificity at the threshold",
 }
 _SUBGROUP_COLUMNS = ("rsna_score", "ap50", "image_auc", "image_specificity")
 
@@ -158,16 +158,16 @@ def format_report(result: dict[str, Any]) -> str:
     whole = result["all"]
     lines = [
         f"{whole['images']} exams of {whole['patients']} patients, {whole['images_with_opacity']} with opacity "
-        f"({whole['true_boxes']} boxes); threshold {whole['threshold']:.4f}; 95 % intervals by patient",
+        f"({whole['true_boxes']} boxes); score threshold {whole['threshold']:.4f}; 95% intervals by patient",
         "",
     ]
-    lines += [f"{name:38}{interval_text(whole['scores'][key])}" for key, name in _ROWS.items()]
-    lines += ["", "share of images without opacity that get a box:"]
-    lines += [f"  {name:36}{interval_text(rate)}" for name, rate in whole["false_positive_rates"].items()]
-    lines += ["", f"{'':18}{'exams':>6} {'ill':>5}   " + "".join(f"{_ROWS[key]:26}" for key in _SUBGROUP_COLUMNS)]
+    lines += [f"{name:46}{interval_text(whole['scores'][key])}" for key, name in _ROWS.items()]
+    lines += ["", "false-positive rate of images without opacity (any box), by class:"]
+    lines += [f"  {name:44}{interval_text(rate)}" for name, rate in whole["false_positive_rates"].items()]
+    lines += ["", f"{'':18}{'exams':>6} {'opacity':>8}   " + "".join(f"{_ROWS[key]:26}" for key in _SUBGROUP_COLUMNS)]
     for name, part in result["subgroups"].items():
         cells = "".join(f"{interval_text(part['scores'][key]):26}" for key in _SUBGROUP_COLUMNS)
-        lines.append(f"{name:18}{part['images']:>6} {part['images_with_opacity']:>5}   {cells}")
+        lines.append(f"{name:18}{part['images']:>6} {part['images_with_opacity']:>8}   {cells}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -194,26 +194,26 @@ def draw(
     plots.precision_recall(
         {"boxes with IoU above .5": (recall, precision)}, folder / "precision_recall_detection.png", title=title
     )
-    shown = telling_cases(matches, threshold)
-    given_out = [scores[index] >= threshold for index in shown]
+    shown = instructive_cases(matches, threshold)
+    reported = [scores[index] >= threshold for index in shown]
     plots.detection_grid(
         list(data.images.images[data.held_out[shown]]),
         taken(truths, shown),
-        [boxes[index][kept] for index, kept in zip(shown, given_out, strict=True)],
-        [scores[index][kept] for index, kept in zip(shown, given_out, strict=True)],
+        [boxes[index][kept] for index, kept in zip(shown, reported, strict=True)],
+        [scores[index][kept] for index, kept in zip(shown, reported, strict=True)],
         [f"{exams[index].finding}\n{exams[index].view or 'view unknown'}" for index in shown],
         folder / "detection_example.png",
     )
 
 
-def telling_cases(matches: box_metrics.Matches, threshold: float) -> NDArray[np.int64]:
-    """Indices of pictures worth looking at: what was found, what was missed, and false boxes, a third of each.
+def instructive_cases(matches: box_metrics.Matches, threshold: float) -> NDArray[np.int64]:
+    """Indices of instructive pictures: opacities found, opacities missed, and false positives, a third of each.
 
     Within each kind they are spread evenly from the surest to the least sure; what one kind lacks the next ones fill.
     """
-    given_out = matches.score >= threshold
-    hits = np.bincount(matches.image[given_out & matches.hit[:, 0]], minlength=matches.images)
-    false = np.bincount(matches.image[given_out & ~matches.hit[:, 0]], minlength=matches.images)
+    reported = matches.score >= threshold
+    hits = np.bincount(matches.image[reported & matches.hit[:, 0]], minlength=matches.images)
+    false = np.bincount(matches.image[reported & ~matches.hit[:, 0]], minlength=matches.images)
     highest = np.zeros(matches.images)
     np.maximum.at(highest, matches.image, matches.score)
     kinds = (

@@ -224,7 +224,7 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return image, self.target(index)
 
     def target(self, index: int) -> dict[str, Tensor]:
-        """The target of the item at ``index``, without a look at its pixels."""
+        """The target of the item at ``index``, without reading its pixels."""
         boxes = self._boxes[self._first[index] : self._first[index + 1]].clone()
         labels = torch.full((len(boxes),), OPACITY, dtype=torch.int64)
         about = {"image_id": torch.tensor(index), "abnormal": self._abnormal[index].clone()}
@@ -278,8 +278,8 @@ def _read_patients(path: Path, exam_ids: Sequence[str]) -> dict[str, str]:
     """The NIH patient of each exam that the mapping knows."""
     if not path.is_file():
         warnings.warn(
-            f"no {path}: exams are divided one by one, so that patients stand on both sides and scores flatter. "
-            f"Get the mapping from {MAPPING_URL}",
+            f"no {path}: exams are split one by one, so that patients may be in two parts and scores are too "
+            f"optimistic. Get the mapping from {MAPPING_URL}",
             stacklevel=3,
         )
         return {}

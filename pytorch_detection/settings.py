@@ -43,7 +43,7 @@ class TrainConfig:
         0.5, at_least=0, help="weight of the loss of the whole image's answer; 0 leaves it out"
     )
     light_augmentation_epochs: int = cli.flag(
-        4, at_least=0, help="last epochs, in which images are mirrored and shifted a little but not varied otherwise"
+        4, at_least=0, help="last epochs, whose images are mirrored and moved a little but not varied otherwise"
     )
     flip_average: bool = cli.flag(True, help="fuse the boxes of an image and its mirror image; kept in the model")
     seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="decides the split, the start and every random draw")
@@ -62,7 +62,7 @@ class PredictConfig:
     image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
     model: Path = cli.flag(ROOT / "pneumonia_fasterrcnn.pth", help="the finished model that training wrote")
     threshold: float | None = cli.flag(
-        None, at_least=0, at_most=1, help="keep boxes with at least this score, not the one that training chose"
+        None, at_least=0, at_most=1, help="report boxes from this score on; by default from the one that training chose"
     )
     output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
     pictures: bool = cli.flag(True, help="draw the boxes on each image")

@@ -201,7 +201,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
         scores = validate(learner, data, config, run)
         record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
-        # COCO's AP: AP50 on few exams leaps by chance. While nothing is found yet, the later epoch.
+        # COCO's AP, because AP50 on few exams varies by chance. While it is 0, the later epoch is the better one.
         improved = scores["val_ap"] >= best
         best = max(best, scores["val_ap"])
         if run.is_main:
@@ -226,8 +226,8 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
     return (
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  AP50 {record['val_ap50']:.3f}  RSNA {record['val_rsna_score']:.3f}  "
-        f"found at 1 false per image {record['val_sensitivity_at_1_fp']:.3f}  "
-        f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  kept" * improved)
+        f"sensitivity at 1 FP/image {record['val_sensitivity_at_1_fp']:.3f}  "
+        f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  best" * improved)
     )
 
 

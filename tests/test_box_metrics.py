@@ -153,7 +153,7 @@ class TestRsnaScore:
         np.testing.assert_array_equal(rsna_image_scores(matches, 0.3), [[1, 0, np.nan, 0]])
         np.testing.assert_array_equal(rsna_score(matches, [0.3, 0.5, 0.95]), [1 / 3, 1 / 2, 0])
 
-    def test_a_score_at_the_threshold_is_given_out(self):
+    def test_a_score_at_the_threshold_counts(self):
         matches = match([[A]], [[0.5]], [[A]])
         assert rsna_score(matches, [0.5, np.nextafter(0.5, 1)]).tolist() == [1, 0]
 

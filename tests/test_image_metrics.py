@@ -138,7 +138,7 @@ def test_a_perfect_proportion_has_wilsons_interval_over_patients_not_images():
 
 def test_no_image_called_positive_leaves_its_precision_undefined():
     report = evaluate_classifier([0.2, 0.3, 0.4], [0, 1, 0], range(3), 0.5, resamples=50)
-    assert report["scores"]["ppv"]["note"] == "no image was classified as PNEUMONIA"
+    assert report["scores"]["ppv"]["note"] == "no image was predicted as PNEUMONIA"
     assert report["scores"]["sensitivity"]["value"] == 0
     assert report["classes"]["PNEUMONIA"]["f1"]["value"] == 0
 

@@ -95,8 +95,8 @@ def test_loss_curves_leave_gaps_and_mark_the_epoch_kept(figures, tmp_path):
     np.testing.assert_array_equal(train.get_ydata(), [3, np.nan, 1])
     np.testing.assert_array_equal(validation.get_ydata(), [np.nan, 2, 2.5])
     assert train.get_linestyle() != validation.get_linestyle()
-    assert (list(kept.get_xdata()), kept.get_label()) == ([2, 2], "kept: epoch 2")
-    assert [line.get_label() for line in score.lines] == ["ROC AUC", "kept: epoch 2"]
+    assert (list(kept.get_xdata()), kept.get_label()) == ([2, 2], "best epoch: 2")
+    assert [line.get_label() for line in score.lines] == ["ROC AUC", "best epoch: 2"]
 
 
 def test_parts_of_the_loss_have_a_panel_for_training_and_one_for_validation(figures, tmp_path):

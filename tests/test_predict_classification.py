@@ -424,8 +424,8 @@ def test_certainty_is_no_error(probability, threshold):
 def test_a_sentence_names_the_class_the_probability_and_the_operating_point():
     assert answer(0.9).sentence() == "chest.jpeg: PNEUMONIA, probability of PNEUMONIA 0.900 (operating point 0.400)"
     assert answer(0.35).sentence() == (
-        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (operating point 0.400; this is near the operating point, "
-        "so treat it as undecided)"
+        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (operating point 0.400; near the operating point: "
+        "treat as undecided)"
     )
 
 

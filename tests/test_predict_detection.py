@@ -138,11 +138,10 @@ def test_an_image_without_any_box_has_a_highest_score_of_0(processor):
 def test_the_sentence_names_place_size_and_score():
     answer = Answer(Path("a.dcm"), [Box(10.4, 20.6, 30, 40, 0.51)], 0.51, "", None)
     assert answer.sentences(0.25) == (
-        "a.dcm: opacity of 30 x 40 pixels, upper left corner at x 10, y 21; score 0.510 "
-        "(boxes are given out from 0.250)"
+        "a.dcm: opacity of 30 x 40 pixels, upper left corner at x 10, y 21; score 0.510 (threshold 0.250)"
     )
     clear = Answer(Path("a.dcm"), [], 0.125, "", None)
-    assert clear.sentences(0.25) == "a.dcm: no opacity (highest score 0.125, boxes are given out from 0.250)"
+    assert clear.sentences(0.25) == "a.dcm: no opacity (highest score 0.125, threshold 0.250)"
 
 
 def test_a_submission_has_score_and_box_of_each_box():

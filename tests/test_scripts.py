@@ -73,7 +73,7 @@ def test_a_training_started_elsewhere_reads_and_writes_where_it_was_told(chest_x
     assert [path.name for path in sorted((folder / "results").iterdir())] == ["images", "model.pth", "run"]
     names = {path.name for path in (folder / "results" / "run").iterdir()}
     assert names >= {"best.pth", "last.pth", "metrics.jsonl", "test_report.json", "decoded"}
-    assert "test images, read once:" in ended.stdout and "Traceback" not in ended.stderr
+    assert "test images, evaluated once:" in ended.stdout and "Traceback" not in ended.stderr
     assert lines_of(ended.stderr) == []
 
 
@@ -100,7 +100,7 @@ def test_several_processes_train_one_model_and_score_it_as_one_process_does(ches
     ended = call(TRAIN, "from the root", *flags(config), elsewhere=folder, program=torchrun)
     assert ended.returncode == 0, ended.stderr
     assert "on cpu, fp32, 2 processes" in ended.stdout
-    for line in ("epoch   1/2", "epoch   2/2", "training is done", "test images, read once", "pictures:"):
+    for line in ("epoch   1/2", "epoch   2/2", "training is finished", "test images, evaluated once", "pictures:"):
         assert ended.stdout.count(line) == 1, line  # one of them speaks and writes
     assert [record["epoch"] for record in runlog.read(config.out_dir / "metrics.jsonl")] == [1, 2]
     assert len(list(config.images_dir.iterdir())) == 5 and not list(folder.rglob("*.partial"))

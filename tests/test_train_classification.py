@@ -205,7 +205,7 @@ def test_an_epoch_in_one_line():
     record = {"epoch": 7, "train_loss": 0.61234, "val_loss": 0.5, "val_auc": 0.98765, "val_specificity": 0.9}
     line = "epoch   7/20  train loss 0.6123  val loss 0.5000  AUC 0.9877  specificity 0.900"
     assert training.line_of(record, 20, False) == line
-    assert training.line_of(record, 20, True) == line + "  kept"
+    assert training.line_of(record, 20, True) == line + "  best"
 
 
 # ------------------------------------------------------------------------------------------------------- the whole run
@@ -255,9 +255,9 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
         "train 26 NORMAL + 26 PNEUMONIA of 26 patients; validation 8 NORMAL + 8 PNEUMONIA of 8 patients",
         "6 epochs at 32 px from weights none on cpu, fp32, 1 process",
         "epoch   6/6  train loss ",
-        "training is done; the weights of epoch ",
+        "training is finished; the best epoch is ",
         "on 16 validation images: temperature ",
-        "test images, read once:",
+        "test images, evaluated once:",
         f"model: {config.model_file}",
         f"pictures: {config.images_dir}",
     ):
@@ -342,7 +342,7 @@ def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder,
     with pytest.raises(ValueError, match="expected the class folders NORMAL, PNEUMONIA, found none"):
         train(config)
     printed = capsys.readouterr().out
-    assert "training is done; the weights of epoch 1 are kept" in printed and f"model: {config.model_file}" in printed
+    assert "training is finished; the best epoch is 1" in printed and f"model: {config.model_file}" in printed
     chosen = checkpoints.load(config.model_file, task=TASK)["prediction"]
     assert not (config.out_dir / "test_report.json").exists()
     (data / "test").rmdir()
@@ -387,12 +387,12 @@ def test_a_new_run_that_is_refused_leaves_the_older_one_as_it_was(trained, folde
     } == before
 
 
-def test_telling_cases_are_the_worst_errors_and_typical_right_answers():
+def test_instructive_cases_are_the_worst_errors_and_typical_right_answers():
     probabilities = np.array([0.99, 0.6, 0.1, 0.2, 0.3, 0.95, 0.9, 0.8, 0.05])
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
-    assert report.telling_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
-    assert report.telling_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
-    assert report.telling_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.instructive_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
+    assert report.instructive_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.instructive_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input

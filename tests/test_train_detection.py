@@ -16,7 +16,7 @@ from cxr import checkpoints, runlog, runtime
 from pytorch_detection import train_detection, training_data
 from pytorch_detection.detector import Detector, find_boxes
 from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
-from pytorch_detection.report import format_report, telling_cases
+from pytorch_detection.report import format_report, instructive_cases
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
     TrainConfig,
@@ -219,7 +219,7 @@ def test_a_training_learns_and_says_so(finished):
         assert {f"{part}_{name}" for part in ("train", "val") for name in ("loss", *LOSS_PARTS)} <= set(record)
     kept = checkpoints.load(finished.config.out_dir / "best.pth", task=TASK)["epoch"]
     assert records[kept - 1]["val_ap"] == max(record["val_ap"] for record in records)
-    assert f"the weights of epoch {kept} are kept" in finished.printed
+    assert f"the best epoch is {kept}" in finished.printed
 
 
 def test_the_finished_model_holds_all_that_prediction_needs(finished, data, processor):
@@ -255,16 +255,16 @@ def test_the_pictures_are_drawn(finished):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in finished.config.images_dir.iterdir())
 
 
-def test_telling_cases_show_found_missed_and_false_boxes():
+def test_instructive_cases_show_found_missed_and_false_boxes():
     from pytorch_detection import box_metrics
 
     box, other, none = np.array([[0.0, 0, 10, 10]]), np.array([[50.0, 50, 60, 60]]), np.zeros((0, 4))
     truths = [box] * 10 + [none] * 20
     boxes = [box] * 5 + [other] * 5 + [box] * 5 + [none] * 15
     scores = [np.full(len(some), 0.9 - place / 100) for place, some in enumerate(boxes)]
-    shown = telling_cases(box_metrics.match(boxes, scores, truths), 0.5)
+    shown = instructive_cases(box_metrics.match(boxes, scores, truths), 0.5)
     assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
-    few = telling_cases(box_metrics.match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
+    few = instructive_cases(box_metrics.match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
     assert len(few) == 9 == len(set(few.tolist()))
 
 
