@@ -22,6 +22,7 @@ from cxr import cli, runtime
 from cxr.squares import Squares
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
+from pytorch_classification.shift import Labelled
 from pytorch_classification.training_data import Data, store_size
 
 
@@ -42,7 +43,15 @@ def generated(config: training.TrainConfig, count: int, device: torch.device) ->
     images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
     labels = np.arange(count) % 2
     listing = Listing([Path(f"{index}.png") for index in range(count)], labels, [str(index) for index in range(count)])
-    return Data(listing, Squares(images, device), labels, [""] * count, np.arange(count), np.arange(0))
+    return Data(
+        listing,
+        Squares(images, device),
+        labels,
+        [""] * count,
+        np.arange(count),
+        np.arange(0),
+        Labelled("none", images[:0], labels[:0]),
+    )
 
 
 def bare_epoch(learner: training.Learner[torch.nn.Module], config: BenchConfig, run: runtime.Runtime) -> None:

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from cxr import cli, pictures, reading, runtime
 from cxr.files import write_atomically
+from cxr.metrics import roc_auc
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, image_metrics, plots
-from pytorch_classification.calibration import fit_temperature, operating_point
+from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
 from pytorch_classification.settings import TrainConfig
+from pytorch_classification.shift import even_odds
 from pytorch_classification.training_data import Data
 
 NAME = "test_report.json"  # in the folder of the run
@@ -35,15 +37,19 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
     model.load_state_dict(state["model"])
     model = model.to(run.device).eval()
     exact = replace(run, bf16=False)
-    logits = predict_logits(model, data.images, data.validation, config.size, config.flip_average, exact)
-    labels = data.labels[data.validation]
-    temperature = fit_temperature(logits, labels)
-    probabilities = to_probability(logits, temperature)
-    point = operating_point(probabilities, labels, config.target_sensitivity)
-    store_size = data.images.shape[-1]
-    classifier = Classifier(model, config.size, store_size, config.flip_average, temperature, point.threshold)
+    scored = {
+        name: (predict_logits(model, images, rows, config.size, config.flip_average, exact), labels)
+        for name, (images, rows, labels) in data.sets().items()
+    }
+    both = [np.concatenate(column) for column in zip(*scored.values(), strict=True)]
+    temperature = fit_temperature(*both)
+    threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
+    classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold)
     if run.is_main:
-        validation = {"sensitivity": point.sensitivity, "specificity": point.specificity, "images": len(labels)}
+        validation = {
+            name: quality(to_probability(logits, temperature), labels, threshold)
+            for name, (logits, labels) in scored.items()
+        }
         classifier.save(
             config.model_file,
             config=cli.plain(config),
@@ -52,21 +58,33 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
             validation=validation,
             provenance=provenance(run),
         )
-        print(
-            f"on {len(labels)} validation images: temperature {temperature:.3f}; operating point {point.threshold:.4f} "
-            f"gives sensitivity {point.sensitivity:.3f} (target {point.target}), specificity {point.specificity:.3f}\n"
-            f"model: {config.model_file}"
-        )
+        print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
+        for name, found in zip(("validation", data.shifted.name), validation.values(), strict=True):
+            print(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
+        print(f"model: {config.model_file}")
         pictures.loss_curves(
             records,
             config.images_dir / "loss_curve_classification.png",
             best_epoch=state["epoch"],
-            scores={"val_auc": "ROC AUC", "val_specificity": f"specificity at sensitivity {point.target}"},
+            scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted"},
         )
     if (config.data_dir / "test").is_dir():
         test_report(config, data, classifier, run)
     elif run.is_main:
         print(f"no folder {config.data_dir / 'test'}, so there is no test report")
+
+
+def quality(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> dict[str, float]:
+    """Size and scores of a validation set, at ``threshold`` where one is needed."""
+    called, truth = probabilities >= threshold, labels == data_load.PNEUMONIA
+    return {
+        "images": len(labels),
+        "roc_auc": float(roc_auc(probabilities, labels)),
+        "sensitivity": float(called[truth].mean()),
+        "specificity": float((~called)[~truth].mean()),
+        "brier": float(np.mean((probabilities - truth) ** 2)),
+        "ece": float(calibration_error(probabilities, labels)),
+    }
 
 
 def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: runtime.Runtime) -> None:

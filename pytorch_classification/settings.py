@@ -10,6 +10,11 @@ LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an
 # Where the files lie and what computes them; every other setting decides the weights.
 MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume"}
 
+# What a start needs, where the user does not say. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and
+# crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
+FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_share": 0.5}
+FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_share": 1.0}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -22,10 +27,30 @@ class TrainConfig:
     images_dir: Path = cli.flag(ROOT / "images" / "classification", help="where the pictures go")
     model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model, all that prediction needs")
     weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
-    epochs: int = cli.flag(20, at_least=1, help="passes over the training images")
-    size: int = cli.flag(112, at_least=32, at_most=LARGEST_SIZE, help="side in pixels of the square the network sees")
+    epochs: int = cli.flag(
+        None, at_least=1, help="passes over the training images; 10 from random weights, 8 from others"
+    )
+    size: int = cli.flag(
+        None,
+        at_least=32,
+        at_most=LARGEST_SIZE,
+        help="side in pixels of the square the network sees; 96 from random weights, 224 from others",
+    )
+    crop_share: float = cli.flag(
+        None,
+        at_least=0,
+        at_most=1,
+        help="share of looks at a random part of the picture; .5 from random weights, 1 from others",
+    )
+    exchange_share: float = cli.flag(
+        0.5, at_least=0, at_most=1, help="share of looks with the tone, and share with the frame, of another image"
+    )
     batch_size: int = cli.flag(32, at_least=2, help="images per step, over all processes together")
-    lr: float = cli.flag(1.5e-3, above=0, help="highest AdamW learning rate of the one-cycle schedule")
+    lr: float = cli.flag(
+        None,
+        above=0,
+        help="highest AdamW learning rate of the one-cycle schedule; 1.5e-3 from random weights, 3e-4 from others",
+    )
     weight_decay: float = cli.flag(
         0.05, at_least=0, help="AdamW weight decay of kernels; biases and normalisation have none"
     )
@@ -35,8 +60,8 @@ class TrainConfig:
     validation_share: float = cli.flag(
         0.12, above=0, below=1, help="share of each class set apart, by patient, to choose by"
     )
-    target_sensitivity: float = cli.flag(
-        0.95, above=0, below=1, help="sensitivity on validation that the operating point must reach"
+    external_dir: Path | None = cli.flag(
+        None, help="films of another source to choose by and never learn from: NORMAL/ and PNEUMONIA/, or RSNA's folder"
     )
     flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
     seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="decides the split, the start and every random draw")
@@ -45,6 +70,12 @@ class TrainConfig:
     compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
+
+    def __post_init__(self) -> None:
+        """Fill in what the start decides."""
+        for name, value in (FROM_SCRATCH if self.weights == "none" else FINE_TUNING).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from cxr.learner import Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from cxr.squares import to_device
 from pytorch_classification import data_load, report
-from pytorch_classification.calibration import fit_temperature, operating_point
-from pytorch_classification.model import TASK, as_input, build, predict_logits, to_probability
+from pytorch_classification.calibration import fit_temperature
+from pytorch_classification.model import TASK, as_input, build, predict_logits
 from pytorch_classification.training_data import Data, augmented, load_data
 
 GRADIENT_LIMIT = 2.0  # longer gradients are cut to this norm
@@ -107,7 +107,8 @@ def train_one_epoch(
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         labels = to_device(data.labels[chosen], run.device)
-        images = augmented(data.squares[chosen], config.size, generator)
+        stored = data.squares[chosen]
+        images = augmented(stored, config.size, generator, config.crop_share, config.exchange_share)
         loss = batch_loss(learner.stepper, images, labels, weights, run)
         value = loss.item()
         if not np.isfinite(value):
@@ -124,24 +125,24 @@ def train_one_epoch(
 
 
 def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:
-    """Scores of the averaged weights on the validation images, the same in every process.
+    """Scores of the averaged weights on validation and on the shifted set, the same in every process.
 
-    The epoch is chosen by ``val_calibrated_loss``, the loss that is left at the best temperature: AUC no longer tells
-    good epochs apart, and the plain loss prefers early ones, which are less confident.
+    The epoch is chosen by ``selection_loss``, the mean over both sets of the loss that is left at the best temperature:
+    AUC no longer tells good epochs apart, and the plain loss prefers early ones, which are less confident.
     """
     runtime.synchronize_buffers(learner.average, run)
-    logits = predict_logits(learner.average, data.images, data.validation, config.size, config.flip_average, run)
-    labels = data.labels[data.validation]
-    truth, weights = torch.from_numpy(labels), class_weights(labels).double()
-    calibrated = logits / fit_temperature(logits, labels)
-    point = operating_point(to_probability(logits, 1.0), labels, config.target_sensitivity)
-    auc = float(metrics.roc_auc(logits, labels))
-    return {
-        "val_loss": weighted_loss(torch.from_numpy(logits), truth, weights).item(),
-        "val_calibrated_loss": weighted_loss(torch.from_numpy(calibrated), truth, weights).item(),
-        "val_auc": auc,
-        "val_specificity": point.specificity,
-    }
+    scores: dict[str, float] = {}
+    for name, (images, rows, labels) in data.sets().items():
+        logits = predict_logits(learner.average, images, rows, config.size, config.flip_average, run)
+        truth, weights = torch.from_numpy(labels), class_weights(labels).double()
+        calibrated = logits / fit_temperature(logits, labels)
+        scores |= {
+            f"{name}_loss": weighted_loss(torch.from_numpy(logits), truth, weights).item(),
+            f"{name}_calibrated_loss": weighted_loss(torch.from_numpy(calibrated), truth, weights).item(),
+            f"{name}_auc": float(metrics.roc_auc(logits, labels)),
+        }
+    scores["selection_loss"] = (scores["val_calibrated_loss"] + scores["shifted_calibrated_loss"]) / 2
+    return scores
 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
@@ -174,8 +175,8 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         train_loss = train_one_epoch(learner, data, config, epoch, run)
         scores = validate(learner, data, config, run)
         record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores}
-        improved = scores["val_calibrated_loss"] < best
-        best = min(best, scores["val_calibrated_loss"])
+        improved = scores["selection_loss"] < best
+        best = min(best, scores["selection_loss"])
         if run.is_main:
             folder.save_epoch(learner, about, record, best=best, improved=improved)
             print(line_of(record, config.epochs, improved))
@@ -198,7 +199,7 @@ def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
     """One epoch in one line."""
     return (
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
-        f"val loss {record['val_loss']:.4f}  AUC {record['val_auc']:.4f}  specificity {record['val_specificity']:.3f}"
+        f"val loss {record['val_loss']:.4f}  AUC {record['val_auc']:.4f}  shifted AUC {record['shifted_auc']:.4f}"
         + ("  best" * improved)
     )
 

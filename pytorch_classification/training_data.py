@@ -4,9 +4,11 @@ The published ``val/`` holds 16 images, too few to choose anything by; it is poo
 set of other patients is carved from both.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from cxr import augment, patient_split, reading, runtime
 from cxr.squares import Squares
 from pytorch_classification import data_load
 from pytorch_classification.settings import TrainConfig
+from pytorch_classification.shift import Labelled, list_external, restyled
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Data:
     """What a run learns from and chooses by.
 
     ``squares`` are [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
-    ``validation`` are indices into them, not of images that cannot be read.
+    ``validation`` are indices into them, not of images that cannot be read. ``shifted`` is unlike training's images:
+    another source's, or validation's restyled.
     """
 
     listing: data_load.Listing
@@ -33,17 +37,27 @@ class Data:
     hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+    shifted: Labelled
 
     @property
     def images(self) -> NDArray[np.uint8]:
         """uint8 [N, S', S'], mapped from disk."""
         return self.squares.array
 
+    def sets(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]]:
+        """What to choose by: of each set its squares, which of them belong to it, and the labels of those."""
+        return {
+            "val": (self.images, self.validation, self.labels[self.validation]),
+            "shifted": (self.shifted.images, np.arange(len(self.shifted.labels)), self.shifted.labels),
+        }
+
     def facts(self, data_dir: Path) -> dict[str, str]:
         """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
         names = [path.relative_to(data_dir).as_posix() for path in self.listing.paths]
         facts = zip(self.hashes, self.labels.tolist(), strict=True)
-        return {name: f"{content} {label}" for name, (content, label) in zip(names, facts, strict=True)}
+        return {name: f"{content} {label}" for name, (content, label) in zip(names, facts, strict=True)} | (
+            {self.shifted.name: self.shifted.digest()} if self.shifted.external else {}
+        )
 
 
 def store_size(size: int) -> int:
@@ -83,26 +97,60 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         warnings.warn(
             f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
         )
-    squares = Squares(store.images, run.device)
     train, validation = readable[parts["train"]], readable[parts["validation"]]
-    return Data(listing, squares, listing.labels, store.hashes, train, validation)
+    if config.external_dir is None:
+        plain = Labelled("validation", store.images[validation], listing.labels[validation])
+        shifted = restyled(plain, config.seed)
+    else:
+        shifted = external(config, {store.hashes[i] for i in readable}, run)
+    return Data(listing, Squares(store.images, run.device), listing.labels, store.hashes, train, validation, shifted)
 
 
-def augmented(stored: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def external(config: TrainConfig, known: set[str], run: runtime.Runtime) -> Labelled:
+    """``--external-dir`` decoded; a file that stands in training too, as ``known`` says by content, is left out."""
+    folder = cast(Path, config.external_dir)
+    listing = list_external(folder)
+    store = reading.decode_once(
+        listing.paths,
+        store_size(config.size),
+        config.out_dir / "decoded",
+        name="external",
+        skip_bad=config.skip_bad,
+        progress=run.is_main,
+    )
+    kept = np.flatnonzero(store.readable & [content not in known for content in store.hashes])
+    counts = np.bincount(listing.labels[kept], minlength=2)
+    if not counts.all():
+        raise ValueError(
+            f"--external-dir {folder}: of its {len(listing)} images {counts[0]} NORMAL and {counts[1]} PNEUMONIA can "
+            "be read and do not stand in training; both classes are needed"
+        )
+    return Labelled(str(folder), store.images[kept], listing.labels[kept], external=True)
+
+
+def augmented(stored: Tensor, size: int, generator: torch.Generator, cropped: float, exchanged: float) -> Tensor:
     """What the network sees of ``stored`` uint8 [B, S', S'] while it learns: float32 [B, 1, size, size].
 
-    Position and shape vary as children do; tone, sharpness and the frame vary because in this data set they differ
-    between sources and so between classes, and would be learnt in place of the lungs.
+    Tone, sharpness and the frame differ between sources and, in Kaggle's set, so between classes: they vary, and pass
+    from image to image, or they would be learnt in place of the lungs. Some looks are at a part of the picture, which
+    hides the outline and the border; the others at the whole, as prediction sees it (benchmarks/RECIPES.md).
+
+    Args:
+        cropped: share of looks at a part. exchanged: share with the tone, and share with the frame of another image.
     """
     count = len(stored)
     curves = augment.plain_curves(count, stored.device)
-    curves = augment.swap_tones(curves, stored, generator, share=0.5)
+    curves = augment.swap_tones(curves, stored, generator, share=exchanged)
     curves = augment.vary_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
     images = augment.apply_curves(stored, curves)
-    matrices = augment.random_affine(
+    whole = augment.random_affine(
         count, generator, rotation_degrees=12, zoom=0.2, stretch=0.12, shear=0.1, shift=0.12, flip=0.5
     )
+    part = augment.random_crop(
+        count, generator, smallest_area=0.08, stretch=math.log(4 / 3), rotation_degrees=12, shear=0.1, flip=0.5
+    )
+    matrices = torch.where(augment.chosen(count, cropped, generator)[:, 0], part, whole)
     images = augment.warp(images, matrices, size)
-    images = augment.swap_frames(images, generator, share=0.5, inner=0.72)
+    images = augment.swap_frames(images, generator, share=exchanged, inner=0.72)
     images = augment.vary_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
     return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)

@@ -13,6 +13,7 @@ from benchmarks import (
     alternating,
     classification_epoch,
     classification_loaders,
+    classification_recipe,
     decode,
     detection_recipe,
     detection_step,
@@ -74,6 +75,22 @@ def test_classification_loaders(command, monkeypatch):
     ended = command(classification_loaders.main, *words)
     assert list(ratios(ended)) == ["speed of our first epoch / usual script", "speed of our later epoch / usual script"]
     assert "timm is not installed and left out" in ended.out
+
+
+def test_classification_recipe_trains_what_is_missing_and_scores_it_on_sets_unlike_training(
+    command, chest_xray, tmp_path
+):
+    words = ("--data-dir", chest_xray, "--out-dir", tmp_path, "--size", 32, "--epochs", 1, "--recipes")
+    for recipes in (["whole"], ["default", "whole"]):
+        ended = command(classification_recipe.main, *words, *recipes, "--seeds", 0)
+        assert ended.code == 0, ended.err
+    rows = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert [row["recipe"] for row in rows] == ["whole", "default"]
+    assert len(ended.out.splitlines()) == 2
+    for row in rows:
+        assert all(0 <= row[f"{name}_auc"] <= 1 for name in ("val", "shifted", "left_out")) and "rsna_auc" not in row
+    ended = command(classification_recipe.main, *words, "unheard")
+    assert ended.code == 2 and "--recipes unheard: expected some of default, " in ended.err
 
 
 @pytest.mark.parametrize("task", ["classification", "detection"])

@@ -120,7 +120,13 @@ CHANGES = {
     "weights": "imagenet",
 }
 MORE_CHANGES = {
-    "classification": {"validation_share": 0.3, "target_sensitivity": 0.9, "flip_average": False},
+    "classification": {
+        "validation_share": 0.3,
+        "external_dir": "clinic",
+        "crop_share": 0.9,
+        "exchange_share": 0.9,
+        "flip_average": False,
+    },
     "detection": {
         "backbone": "resnet50_v2",
         "negatives_per_positive": None,

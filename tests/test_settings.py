@@ -42,7 +42,8 @@ REFUSED = {
         "--weight-decay -0.1": "at least 0",
         "--average-share 1.0": "more than 0 and less than 1",
         "--validation-share 0.0": "more than 0 and less than 1",
-        "--target-sensitivity 1.0": "more than 0 and less than 1",
+        "--crop-share 1.5": "at least 0 and at most 1",
+        "--exchange-share -0.5": "at least 0 and at most 1",
     },
     detection.TrainConfig: {
         "--epochs 0": "at least 1",

@@ -14,13 +14,14 @@ from PIL import Image
 from tiny_classification import chest, settings, train, write_chest_xray
 from torch import nn
 
-from cxr import checkpoints, metrics, runlog, runtime
+from cxr import augment, checkpoints, metrics, runlog, runtime
 from cxr.squares import Squares
 from pytorch_classification import model, report
 from pytorch_classification import train_classification as training
-from pytorch_classification.calibration import fit_temperature, operating_point
+from pytorch_classification.calibration import fit_temperature
 from pytorch_classification.data_load import Listing
 from pytorch_classification.model import TASK, Classifier, as_input, predict_logits, to_probability
+from pytorch_classification.shift import Labelled, even_odds
 
 PICTURES = ("confusion_matrix", "grad_cam", "loss_curve_classification", "reliability", "roc_pr")
 
@@ -39,6 +40,7 @@ def in_memory(count, label_of, picture_of=lambda number: chest(number % 2, numbe
         [path.stem for path in paths],
         indices,
         indices,
+        Labelled("the same again", np.stack(squares), labels),
     )
 
 
@@ -77,7 +79,7 @@ def report_of(config):
 
 def test_eight_images_are_learnt_by_heart(monkeypatch, tmp_path, processor):
     """Eight pictures of one kind with labels that nothing in them explains."""
-    monkeypatch.setattr(training, "augmented", lambda stored, size, _generator: as_input(stored, size))
+    monkeypatch.setattr(training, "augmented", lambda stored, size, *_: as_input(stored, size))
     data = in_memory(8, lambda number: int(number in (1, 4, 6, 7)), lambda number: chest(0, number))
     config = settings(tmp_path, tmp_path, epochs=48, batch_size=8)
     torch.manual_seed(0)
@@ -144,10 +146,31 @@ def test_batches_are_whole_and_divided_among_the_processes(processor):
 
 def test_augmentation_varies_each_image_and_repeats_for_a_generator():
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 6))
-    images = [training.augmented(stored, 32, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    images = [training.augmented(stored, 32, torch.Generator().manual_seed(seed), 0.5, 0.5) for seed in (0, 0, 1)]
     assert images[0].shape == (6, 1, 32, 32) and images[0].dtype == torch.float32 and images[0].isfinite().all()
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
     assert all(not torch.equal(images[0][0], other) for other in images[0][1:])
+
+
+def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
+    """A part is seen enlarged: neighbouring pixels of the input move apart."""
+    seen = []
+    monkeypatch.setattr(augment, "warp", lambda images, matrices, size: seen.append(matrices) or images[..., :32, :32])
+    stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 1000))
+    for share in (0, 0.5, 1):
+        training.augmented(stored, 32, torch.Generator().manual_seed(0), share, 0.5)
+    areas = [torch.linalg.det(matrices[:, :, :2]).abs() for matrices in seen]
+    least_of_whole = math.exp(-2 * 0.2 - 0.12) * 0.9
+    small = [(area < least_of_whole).float().mean().item() for area in areas]
+    assert small[0] == 0 and small[2] > 0.4 and small[1] == pytest.approx(small[2] / 2, abs=0.06)
+
+
+def test_settings_left_open_are_those_of_the_start(tmp_path):
+    scratch, tuned = training.TrainConfig(weights="none"), training.TrainConfig(weights="imagenet")
+    assert (scratch.size, scratch.epochs, scratch.crop_share) == (96, 10, 0.5)
+    assert (tuned.size, tuned.epochs, tuned.crop_share) == (224, 8, 1)
+    assert tuned.lr < scratch.lr / 2
+    assert training.TrainConfig(weights="none", size=64, lr=1e-2).lr == 1e-2
 
 
 @pytest.mark.parametrize("steps", range(2, 14))
@@ -169,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatc
     learner = training.make_learner(config, training.build("none"), 3, processor)
     seen, before = [], []
 
-    def spoilt(stored, size, _generator):
+    def spoilt(stored, size, *_):
         seen.append(stored.numpy())
         before[:] = [weights_of(learner.model)]
         return as_input(stored, size) * (float("nan") if len(seen) == 2 else 1)
@@ -196,14 +219,15 @@ def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, 
     losses = np.logaddexp(0, np.where(data.labels == 1, -logits, logits))
     by_class = [losses[data.labels == label].mean() for label in (0, 1)]
     assert whole["val_loss"] == pytest.approx(np.mean(by_class), rel=1e-6)
+    assert whole["shifted_auc"] == whole["val_auc"] and whole["selection_loss"] == whole["val_calibrated_loss"]
     assert whole["val_auc"] == pytest.approx(float(metrics.roc_auc(logits, data.labels)))
     monkeypatch.setattr(model, "_BATCH", 3)
     assert training.validate(learner, data, config, processor) == pytest.approx(whole, rel=1e-4)
 
 
 def test_an_epoch_in_one_line():
-    record = {"epoch": 7, "train_loss": 0.61234, "val_loss": 0.5, "val_auc": 0.98765, "val_specificity": 0.9}
-    line = "epoch   7/20  train loss 0.6123  val loss 0.5000  AUC 0.9877  specificity 0.900"
+    record = {"epoch": 7, "train_loss": 0.61234, "val_loss": 0.5, "val_auc": 0.98765, "shifted_auc": 0.9}
+    line = "epoch   7/20  train loss 0.6123  val loss 0.5000  AUC 0.9877  shifted AUC 0.9000"
     assert training.line_of(record, 20, False) == line
     assert training.line_of(record, 20, True) == line + "  best"
 
@@ -217,7 +241,7 @@ def test_the_best_epoch_is_kept_as_a_copy(monkeypatch, chest_xray, folder, witho
     def validate(learner, *_args):
         weights.append(weights_of(learner.average.module))
         loss = next(losses)
-        return {"val_loss": loss, "val_calibrated_loss": loss, "val_auc": 0.9, "val_specificity": 0.8}
+        return {"val_loss": loss, "selection_loss": loss, "val_auc": 0.9, "shifted_auc": 0.8}
 
     monkeypatch.setattr(training, "validate", validate)
     config = settings(chest_xray, folder, epochs=3, flip_average=False)
@@ -256,7 +280,9 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
         "6 epochs at 32 px from weights none on cpu, fp32, 1 process",
         "epoch   6/6  train loss ",
         "training is finished; the best epoch is ",
-        "on 16 validation images: temperature ",
+        "(even odds over both):",
+        "  validation: images 16.000, roc_auc ",
+        "  validation, NORMAL in the style of PNEUMONIA: images 16.000, ",
         "test images, evaluated once:",
         f"model: {config.model_file}",
         f"pictures: {config.images_dir}",
@@ -279,19 +305,51 @@ def test_the_report_holds_every_score_with_its_interval_and_no_nan(trained):
     assert sum(map(sum, scores["confusion_matrix"])) == 24
 
 
-def test_threshold_and_temperature_are_those_of_the_validation_images(trained, processor):
+def test_threshold_and_temperature_are_fitted_on_plain_and_shifted_validation(trained, processor):
     config = trained.config
     state = checkpoints.load(config.model_file, task=TASK)
     with runtime.start("cpu", "fp32", 0):
         data = training.load_data(config, processor)
     classifier = Classifier.load(config.model_file, processor)
-    logits = classifier.log_odds(data.images[data.validation], processor)
-    labels = data.labels[data.validation]
-    temperature = fit_temperature(logits, labels)
-    point = operating_point(to_probability(logits, temperature), labels, config.target_sensitivity)
+    scored = [(classifier.log_odds(images[rows], processor), labels) for images, rows, labels in data.sets().values()]
+    temperature = fit_temperature(*(np.concatenate(column) for column in zip(*scored, strict=True)))
+    threshold = float(to_probability(np.array(even_odds(scored)), temperature))
     assert state["prediction"]["temperature"] == pytest.approx(temperature, rel=1e-4)
-    assert state["prediction"]["threshold"] == pytest.approx(point.threshold, rel=1e-4)
-    assert point.sensitivity >= config.target_sensitivity
+    assert state["prediction"]["threshold"] == pytest.approx(threshold, rel=1e-4)
+    for (logits, labels), found in zip(scored, state["validation"].values(), strict=True):
+        called = to_probability(logits, temperature) >= threshold
+        assert found["sensitivity"] == pytest.approx(called[labels == 1].mean())
+        assert found["specificity"] == pytest.approx((~called)[labels == 0].mean())
+        assert found["images"] == 16 and found["roc_auc"] == pytest.approx(float(metrics.roc_auc(logits, labels)))
+
+
+def test_without_another_source_normal_validation_images_are_restyled(trained, processor):
+    data = training.load_data(trained.config, processor)
+    before, found = data.images[data.validation], data.shifted
+    normal = found.labels == 0
+    assert np.array_equal(found.labels, data.labels[data.validation]) and not found.external
+    assert np.array_equal(found.images[~normal], before[~normal])
+    assert all((one != other).any() for one, other in zip(found.images[normal], before[normal], strict=True))
+
+
+def test_another_sources_films_choose_and_are_never_learnt_from(trained, folder, processor):
+    """Two films of training stand in that folder too and are left out; resuming with other films is refused."""
+    clinic = write_chest_xray(folder / "clinic", {"train": 46, "test": 9}) / "test"
+    for name in ("NORMAL", "PNEUMONIA"):
+        first = next((trained.config.data_dir / "train" / name).iterdir())
+        shutil.copy(first, clinic / name / "person77_virus_1.jpeg")
+    plain = training.load_data(trained.config, processor)
+    data = training.load_data(replace(trained.config, external_dir=clinic, out_dir=folder / "run"), processor)
+    assert data.shifted.external and data.shifted.name == str(clinic)
+    assert np.bincount(data.shifted.labels).tolist() == [9, 9]
+    assert np.array_equal(data.train, plain.train) and data.hashes == plain.hashes
+    assert {*data.facts(trained.config.data_dir)} - {*plain.facts(trained.config.data_dir)} == {str(clinic)}
+
+
+def test_an_external_folder_of_training_images_alone_is_refused(trained, folder, processor):
+    config = replace(trained.config, external_dir=trained.config.data_dir / "train", out_dir=folder / "run")
+    with pytest.raises(ValueError, match=r"of its 64 images 0 NORMAL and 0 PNEUMONIA can be read and do not stand in"):
+        training.load_data(config, processor)
 
 
 def test_the_test_images_change_nothing_but_the_report(trained, folder, without_pictures):
