@@ -24,6 +24,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
+_KEPT = "everything up to the last finished step is on disk"
 _LONGEST_MESSAGE = 2000  # characters; what a hostile file holds may be quoted in one
 
 # What both tasks let a user choose.
@@ -41,15 +42,19 @@ def flag(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
+    positional: bool = False,
     above: float | None = None,
     below: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A dataclass field that carries its ``--help`` text and the range of its number; without a default, required."""
+    """A dataclass field that carries its ``--help`` text and the range of its number; without a default, required.
+
+    A ``positional`` one, of several values, is also what stands on the command line without a flag.
+    """
     limits = {"more than": above, "less than": below, "at least": at_least, "at most": at_most}
     given = {name: limit for name, limit in limits.items() if limit is not None}
-    return dataclasses.field(default=default, metadata={"help": help, "limits": given})
+    return dataclasses.field(default=default, metadata={"help": help, "limits": given, "positional": positional})
 
 
 def parse(
@@ -58,9 +63,10 @@ def parse(
     """An instance of ``config_type`` from the command line ``argv`` (``sys.argv[1:]`` when None).
 
     Each field becomes one flag, its underscores dashes: bool gives ``--name`` and ``--no-name``, Literal gives choices,
-    ``tuple[X, ...]`` takes one or more values. The first paragraph of ``summary``, or else of the module that defines
-    ``config_type``, is the description that ``--help`` shows. A command line that does not fit, or a number outside its
-    range, ends the process with one line on stderr and exit code 2.
+    ``tuple[X, ...]`` takes one or more values, which may stand without the flag if the field is positional. The first
+    paragraph of ``summary``, or else of the module that defines ``config_type``, is the description that ``--help``
+    shows. A command line that does not fit, or a number outside its range, ends the process with one line on stderr and
+    exit code 2.
 
     Raises:
         TypeError: a field whose type no command line can give.
@@ -69,22 +75,28 @@ def parse(
     parser = _Parser(description=summary.strip().split("\n\n")[0], formatter_class=_Help, allow_abbrev=False)
     hints = typing.get_type_hints(config_type)
     for field in dataclasses.fields(typing.cast(Any, config_type)):
+        positional = field.metadata["positional"]
+        if positional:
+            parser.add_argument(_WITHOUT_FLAG, nargs="*", metavar=field.name.upper(), help=f"as --{field.name}")
         required = field.default is dataclasses.MISSING
         text = field.metadata["help"] + ("" if required else f" (default: {_shown(field.default)})")
         action = parser.add_argument(
             "--" + field.name.replace("_", "-"),
             dest=field.name,
-            required=required,
+            required=required and not positional,
             help=text.replace("%", "%%"),
             **_reader(hints[field.name], field.name),
         )
         # Set afterwards: some Pythons write the default of a bool into the help text a second time.
         action.default = None if required else field.default
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(parser.parse_args(argv)).items()
-    }
+    found = vars(parser.parse_intermixed_args(argv))
+    without_flag = found.pop(_WITHOUT_FLAG, [])
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     for field in dataclasses.fields(typing.cast(Any, config_type)):
+        if field.metadata["positional"]:
+            values[field.name] = (*without_flag, *(values[field.name] or ()))
+            if not values[field.name]:
+                parser.error(f"the following arguments are required: --{field.name}")
         value, limits = values[field.name], field.metadata["limits"]
         if value is not None and not all(_WITHIN[name](value, limit) for name, limit in limits.items()):
             expected = " and ".join(f"{name} {limit}" for name, limit in limits.items())
@@ -92,6 +104,7 @@ def parse(
     return config_type(**values)
 
 
+_WITHOUT_FLAG = "without_flag"
 _WITHIN: dict[str, Callable[[float, float], bool]] = {
     "more than": operator.gt,
     "less than": operator.lt,
@@ -130,11 +143,11 @@ def run(main: Callable[[], int | None]) -> int:
         print(f"error: {shortened(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         _flush_or_discard()
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted: everything up to the last finished step is on disk", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted: {one_line(stop) or _KEPT}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Terminated:
-        print("terminated: everything up to the last finished step is on disk", file=sys.stderr)
+    except Terminated as stop:
+        print(f"terminated: {one_line(stop) or _KEPT}", file=sys.stderr)
         return EXIT_TERMINATED
 
 

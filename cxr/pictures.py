@@ -27,6 +27,8 @@ DPI = 160
 WIDTH = 9.0  # inches; 1440 pixels, which a README shows at 800 with 11 pt as about 12 pixels
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#666666"
+_TITLE_SIZE = 11.5  # points
+CAPTION_SIZE, CAPTION_LINE = 7.5, 0.15  # points, and inches from line to line
 _LETTERS_PER_INCH = 11  # of a title; file names of wide letters still fit
 LINES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
@@ -121,7 +123,7 @@ def picture(
             {
                 "font.family": list(_families()),
                 "font.size": 11,
-                "axes.titlesize": 11.5,
+                "axes.titlesize": _TITLE_SIZE,
                 "figure.titlesize": 12,
                 "legend.fontsize": 10,
                 "legend.framealpha": 0.85,
@@ -189,6 +191,11 @@ def wrapped(text: str, inches: float) -> str:
         fewest = len(wrapped(widest))
         parts += next(found for width in range(1, widest + 1) if len(found := wrapped(width)) <= fewest)
     return fit("\n".join(parts), inches)
+
+
+def small(text: str, inches: float) -> str:
+    """As ``wrapped``, for text of ``CAPTION_SIZE``."""
+    return wrapped(text, inches * _TITLE_SIZE / CAPTION_SIZE)
 
 
 def _shortened(line: str, width: int) -> str:

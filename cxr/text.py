@@ -25,6 +25,12 @@ def first_of(items: Sequence[object], shown: int = 5) -> str:
     return ", ".join(map(str, items[:shown])) + more
 
 
+def first_lines(lines: Sequence[str], shown: int = 20) -> list[str]:
+    """The first of ``lines``, and one that counts the others."""
+    more = [f"and {len(lines) - shown} more"] if len(lines) > shown else []
+    return [*lines[:shown], *more]
+
+
 def printable(text: str) -> str:
     """``text`` with every character that steers a terminal, hides or turns others round written as its escape."""
     return "".join(

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +15,15 @@ from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
 from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors, weights_file
+from cxr.likeness import Likeness, features
+from cxr.origin import UNSAVED, Origin
 from cxr.squares import to_device
 from cxr.text import quoted
 from pytorch_classification.settings import LARGEST_SIZE
 
 TASK = "classification"
 _BATCH = 128  # images at once when no gradients are kept
+_EXPLAINED = 32  # images at once when they are
 
 
 class GreyResNet18(ResNet):
@@ -132,12 +135,31 @@ def as_input(images: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What is said of N images.
+
+    Attributes:
+        probability: float64 [N], of PNEUMONIA, calibrated.
+        unlike: bool [N], whether an image is unlike those of training; None where the model file cannot tell.
+        heat: float32 [N, size, size] in 0..1, where PNEUMONIA is seen and how strongly; None if it was not asked for.
+    """
+
+    probability: NDArray[np.float64]
+    unlike: NDArray[np.bool_] | None
+    heat: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Classifier:
     """A finished model with everything that prediction needs; ``save`` and ``load`` are its file.
 
     Attributes:
         size: side in pixels of the square the network sees. store_size: of the square an image is first squashed to.
         temperature: divides the log-odds before they become a probability. threshold: at or above it is PNEUMONIA.
+        likeness: what training's images look like to the network; None in files from before it was kept.
+        heat_scale: strength of Grad-CAM that is drawn as hot, from true positives of validation; None as above, or
+            without one of them.
+        origin: what the file says of itself.
     """
 
     model: nn.Module
@@ -146,11 +168,28 @@ class Classifier:
     flip_average: bool
     temperature: float
     threshold: float
+    likeness: Likeness | None = None
+    heat_scale: float | None = None
+    origin: Origin = UNSAVED
+
+    @property
+    def views(self) -> int:
+        """How many times the network looks at each image."""
+        return 2 if self.flip_average else 1
 
     def save(self, path: Path, **record: Any) -> None:
         """Write the model file, with ``record`` (plain values) for a later reader."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
-        checkpoints.save(path, task=TASK, model=self.model.state_dict(), prediction=settings, **record)
+        likeness = None if self.likeness is None else self.likeness.plain()
+        checkpoints.save(
+            path,
+            task=TASK,
+            model=self.model.state_dict(),
+            prediction=settings,
+            likeness=likeness,
+            heat_scale=self.heat_scale,
+            **record,
+        )
 
     @classmethod
     def load(cls, path: Path, run: runtime.Runtime) -> "Classifier":
@@ -168,7 +207,11 @@ class Classifier:
         settings = _settings(state["prediction"], path)
         model = build("none")
         _fill(model, _tensors(state, str(path)), str(path))
-        return cls(model.to(run.device).to(memory_format=torch.channels_last).eval(), **settings)
+        likeness, heat_scale = Likeness.of(state.get("likeness"), model, path), state.get("heat_scale")
+        if heat_scale is not None and not (type(heat_scale) is float and 0 < heat_scale < float("inf")):
+            raise ValueError(f"{path}: a scale of Grad-CAM that no training writes: {quoted(heat_scale)}")
+        model = model.to(run.device).to(memory_format=torch.channels_last).eval()
+        return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, origin=Origin.of(state, path))
 
     def log_odds(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
         """Log-odds of PNEUMONIA before calibration, float64 [N], of squares uint8 [N, store_size, store_size].
@@ -185,16 +228,40 @@ class Classifier:
         """Calibrated probability of PNEUMONIA; as ``log_odds`` otherwise."""
         return to_probability(self.log_odds(images, run), self.temperature)
 
-    def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
-        """Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74) of the PNEUMONIA output, float32 [N, size, size].
+    def judge(self, images: NDArray[np.uint8], run: runtime.Runtime, *, explain: bool = False) -> Judgement:
+        """What there is to say of squares uint8 [N, store_size, store_size], from one look of the network.
 
-        Each map is scaled to 0..1 by itself: it tells where, not how much. With ``flip_average`` it is the mean over
-        the image and its mirror image, as the probability is.
+        With ``explain``, for up to a few dozen images, also Grad-CAM on the scale of ``heat_scale``; without that, each
+        map is as hot as the next.
         """
-        return self.judge(images, run)[1]
+        with features(self.model) as seen:
+            if explain:
+                log_odds, maps, strength = self._grad_cam(images, run)
+            else:
+                log_odds, maps, strength = self.log_odds(images, run), None, None
+        if maps is not None and strength is not None and self.heat_scale is not None:
+            maps = maps * np.minimum(strength / self.heat_scale, 1).astype(np.float32)[:, None, None]
+        unlike = None if self.likeness is None else self.likeness.unlike(seen.rows(self.views, run))
+        return Judgement(to_probability(log_odds, self.temperature), unlike, maps)
 
-    def judge(self, images: NDArray[np.uint8], run: runtime.Runtime) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """What ``probabilities`` and ``explain`` give for up to a few dozen images, from one look of the network."""
+    def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
+        """Grad-CAM of each image on its own scale, 0..1: it tells where, not how much; float32 [N, size, size]."""
+        return self._grad_cam(images, run)[1]
+
+    def heat_strength(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
+        """How much there is at the peak of Grad-CAM before it is scaled, float64 [N]."""
+        parts = [images[first : first + _EXPLAINED] for first in range(0, len(images), _EXPLAINED)]
+        return np.concatenate([self._grad_cam(part, run)[2] for part in parts])
+
+    def _grad_cam(
+        self, images: NDArray[np.uint8], run: runtime.Runtime
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
+        """Log-odds, Grad-CAM of the PNEUMONIA output on the scale of each image, and its strength.
+
+        Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74. With ``flip_average`` a map is the mean over the image and its
+        mirror image, as the log-odds are. The strength is the geometric mean of the peaks in all layers and views,
+        whose scales differ.
+        """
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -204,14 +271,25 @@ class Classifier:
         views = [inputs, inputs.flip(3)] if self.flip_average else [inputs]
         maps: list[NDArray[np.float32]] = []
         logits: list[Tensor] = []
-        with _gradients_up_to(layers[0], self.model), GradCAM(model=self.model, target_layers=layers) as grad_cam:
+        peaks: list[NDArray[np.float32]] = []
+
+        class Recording(GradCAM):
+            """Keeps the peak of each layer's map, which ``GradCAM`` then scales away."""
+
+            def get_cam_image(self, *arguments: Any, **named: Any) -> Any:
+                layer: Any = super().get_cam_image(*arguments, **named)
+                peaks.append(layer.max(axis=(1, 2)))
+                return layer
+
+        with _gradients_up_to(layers[0], self.model), Recording(model=self.model, target_layers=layers) as grad_cam:
             for view in views:
                 maps.append(grad_cam(input_tensor=view.contiguous(memory_format=torch.channels_last), targets=targets))
                 logits.append(grad_cam.outputs[:, 0].detach())
         found = (maps[0] + maps[1][:, :, ::-1]) / 2 if self.flip_average else maps[0]
-        strongest = found.max(axis=(1, 2), keepdims=True)
-        log_odds = _finite(torch.stack(logits).mean(0).double().cpu().numpy())
-        return to_probability(log_odds, self.temperature), found / np.maximum(strongest, np.finfo(np.float32).tiny)
+        tiny = np.finfo(np.float32).tiny
+        found = found / np.maximum(found.max(axis=(1, 2), keepdims=True), tiny)
+        strength = np.exp(np.log(np.maximum(np.array(peaks, np.float64), tiny)).mean(axis=0))
+        return _finite(torch.stack(logits).mean(0).double().cpu().numpy()), found, strength
 
 
 @contextmanager
@@ -233,7 +311,7 @@ def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
             parameter.requires_grad_(wanted)
 
 
-_SETTINGS = tuple(field.name for field in fields(Classifier) if field.name != "model")
+_SETTINGS = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}
 
 
 def _finite(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -246,8 +324,7 @@ def _settings(found: Any, path: Path) -> dict[str, Any]:
     """``found`` if prediction can work with it; a model file may come from anywhere."""
     if not isinstance(found, dict) or {*found} != {*_SETTINGS}:
         raise ValueError(f"{path}: expected the prediction settings {', '.join(_SETTINGS)}")
-    kinds = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}
-    sound = all(type(found[name]) is kind for name, kind in kinds.items()) and (
+    sound = all(type(found[name]) is kind for name, kind in _SETTINGS.items()) and (
         1 <= found["size"] <= found["store_size"] <= 2 * LARGEST_SIZE
         and 0 < found["temperature"] < float("inf")
         and 0 <= found["threshold"] <= 1

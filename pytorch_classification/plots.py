@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from cxr import metrics
 from cxr.pictures import (
     BLUE,
+    CAPTION_LINE,
+    CAPTION_SIZE,
     GREY,
     VERMILLION,
     WIDTH,
@@ -18,6 +20,7 @@ from cxr.pictures import (
     picture,
     require_same_length,
     say,
+    small,
     tallness,
     thumbnail,
     unit_square,
@@ -205,6 +208,7 @@ def grad_cam_grid(
     path: Path,
     *,
     correct: Sequence[bool],
+    common_scale: bool = False,
 ) -> None:
     """Radiographs, each beside itself under its heat map; correct answers are ticked, wrong ones crossed and framed.
 
@@ -214,6 +218,7 @@ def grad_cam_grid(
         titles: N, a line or two each.
         path: PNG to write.
         correct: N.
+        common_scale: whether 1 is the same strength in all heat maps, and not the strongest in each.
 
     Raises:
         ValueError: nothing to draw, lengths differ, or an array is not as described.
@@ -232,10 +237,18 @@ def grad_cam_grid(
             axes.set_title(f"{mark} {fit(title, across - 0.2)}", color=colour)
             if not right:
                 axes.spines[:].set(visible=True, color=VERMILLION, linewidth=3)
-        _heat_bar(figure, panels)
+        _heat_bar(figure, panels, common_scale)
 
 
-def grad_cam_overlay(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]], title: str, path: Path) -> None:
+def grad_cam_overlay(
+    image: NDArray[np.uint8],
+    heatmap: NDArray[np.floating[Any]],
+    title: str,
+    path: Path,
+    *,
+    caption: str = "",
+    common_scale: bool = False,
+) -> None:
     """One radiograph beside itself under its heat map, in the proportions of the original.
 
     Args:
@@ -243,18 +256,22 @@ def grad_cam_overlay(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]
         heatmap: floats [h, w] in 0..1, stretched over the image.
         title: a line or two.
         path: PNG to write.
+        caption: small, below.
+        common_scale: as for ``grad_cam_grid``.
 
     Raises:
         ValueError: an array is not as described.
     """
     shown = thumbnail(image, 1024)
-    text = wrapped(title, OVERLAY_WIDTH)
-    size = (OVERLAY_WIDTH, OVERLAY_WIDTH / 2 * tallness(image) + 1.1 + 0.2 * text.count("\n"))
+    text, below = wrapped(title, OVERLAY_WIDTH), small(caption, OVERLAY_WIDTH)
+    lines = 1.1 + 0.2 * text.count("\n") + CAPTION_LINE * len(below.splitlines())
+    size = (OVERLAY_WIDTH, OVERLAY_WIDTH / 2 * tallness(image) + lines)
     with picture(path, size, layout="compressed", finer=1.5) as figure:
         (axes,) = gallery(figure, 1, 1, 1)
         axes.imshow(_beside(shown, heatmap))
         axes.set_title(text)
-        _heat_bar(figure, [axes])
+        _heat_bar(figure, [axes], common_scale)
+        figure.supxlabel(below, fontsize=CAPTION_SIZE)
 
 
 def _beside(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -283,7 +300,7 @@ def _opacity(heat: NDArray[Any]) -> NDArray[Any]:
     return 0.6 * np.sqrt(heat)
 
 
-def _heat_bar(figure: "Figure", panels: Sequence["Axes"]) -> None:
+def _heat_bar(figure: "Figure", panels: Sequence["Axes"], common_scale: bool) -> None:
     """The colours as they look over mid grey, which is what a heat map lies on."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -292,7 +309,8 @@ def _heat_bar(figure: "Figure", panels: Sequence["Axes"]) -> None:
     heat = np.linspace(0, 1, 256)
     opacity = _opacity(heat)[:, None]
     colours = ListedColormap((1 - opacity) * 0.5 + opacity * matplotlib.colormaps["inferno"](heat)[:, :3])
-    label = "Grad-CAM: evidence for PNEUMONIA (1: strongest in this image)"
+    most = "as in the clearest PNEUMONIA of validation" if common_scale else "strongest in this image"
+    label = f"Grad-CAM: evidence for PNEUMONIA (1: {most})"
     place: dict[str, Any] = {"location": "bottom", "shrink": 0.7, "aspect": 50, "panchor": False}
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), **place)
     bar.set_label(label)

@@ -1,15 +1,15 @@
 """Tell NORMAL from PNEUMONIA on chest radiographs: JPEG, PNG, TIFF or DICOM; files, folders or globs.
 
-    python pytorch_classification/predict_classification.py --image chest.jpeg
+    python pytorch_classification/predict_classification.py chest.jpeg
 
-For one image it prints a sentence and draws Grad-CAM; for many it writes predictions.csv with the columns
-path, probability (of PNEUMONIA, calibrated), class, error. With --dicom-output each DICOM file also gets a structured
-report and its picture as DICOM files, for a PACS. Exit code 0: all answered; 1: some files could not be read;
-2: nothing could be done. Research only, not a medical device.
+For one image it prints a sentence and draws Grad-CAM; for many, a line for each of the 20 with the
+highest probability, and predictions.csv with the columns path, probability (of PNEUMONIA, calibrated), class,
+threshold, borderline, unlike_training, note (what the header says against a frontal chest), error and model. With
+--dicom-output each DICOM file also gets a structured report and its picture as DICOM files, for a PACS. Exit code 0:
+all answered; 1: some files could not be read; 2: nothing could be done. Research only, not a medical device.
 """
 
 import json
-import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,23 +27,32 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
-from cxr import names, reading, runtime, tables
+from cxr import cautions, names, reading, runtime, tables
+from cxr.text import first_lines
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import Classifier
 
 _BATCH = 32
-_NEAR = math.log(2)  # odds within a factor of two of the operating point's
+_HEADER = ("path", "probability", "class", "threshold", "borderline", "unlike_training", "note", "error", "model")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one file; ``probability`` of PNEUMONIA is None when ``error`` says why."""
+    """What is said of one file.
+
+    Attributes:
+        probability: of PNEUMONIA; None when ``error`` says why, or when an unlike image was refused.
+        unlike: whether the image is unlike those of training; None where nobody can tell.
+        note: what the header says against a frontal chest radiograph.
+    """
 
     path: Path
     probability: float | None
     threshold: float
     error: str
     picture: Path | None
+    unlike: bool | None = None
+    note: str = ""
 
     @property
     def label(self) -> str:
@@ -51,22 +60,30 @@ class Answer:
         return "" if self.probability is None else CLASSES[self.probability >= self.threshold]
 
     @property
-    def near(self) -> bool:
-        """Whether the odds lie within a factor of two of those at the operating point."""
-        return self.probability is not None and abs(_log_odds(self.probability) - _log_odds(self.threshold)) < _NEAR
+    def borderline(self) -> bool:
+        """Whether the probability is so near the operating point that it could as well be the other class."""
+        return self.probability is not None and cautions.is_borderline(self.probability, self.threshold)
 
-    def row(self) -> list[str]:
+    @property
+    def warnings(self) -> list[str]:
+        """What must be said with the answer."""
+        said = {cautions.BORDERLINE: self.borderline, cautions.UNLIKE: self.unlike, self.note: bool(self.note)}
+        return [warning for warning, holds in said.items() if holds]
+
+    def row(self, origin: str) -> list[str]:
         """For the CSV."""
         probability = "" if self.probability is None else f"{self.probability:.6f}"
-        return [names.shown_path(self.path), probability, self.label, self.error]
+        borderline = None if self.probability is None else self.borderline
+        flags = [cautions.in_words(flag) for flag in (borderline, self.unlike)]
+        answer = [probability, self.label, f"{self.threshold:.6f}", *flags]
+        return [names.shown_path(self.path), *answer, self.note, self.error, origin]
 
     def sentence(self) -> str:
         """For a person."""
-        doubt = "; near the operating point: treat as undecided" if self.near else ""
-        return (
-            f"{names.shown_path(self.path)}: {self.label}, probability of PNEUMONIA {self.probability:.3f} "
-            f"(operating point {self.threshold:.3f}{doubt})"
-        )
+        if self.probability is None:
+            return self.error or f"{names.shown_path(self.path)}: no answer, {cautions.REFUSED}"
+        said = f"{self.label}, probability of PNEUMONIA {self.probability:.3f} (operating point {self.threshold:.3f})"
+        return "; ".join([f"{names.shown_path(self.path)}: {said}", *self.warnings])
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -74,34 +91,49 @@ class Answer:
             "path": str(self.path),
             "probability": self.probability,
             "class": self.label or None,
-            "near_operating_point": self.near,
+            "borderline": self.borderline,
+            "unlike_training": self.unlike,
+            "note": self.note or None,
             "picture": None if self.picture is None else str(self.picture),
             "error": self.error or None,
         }
 
 
-def _log_odds(probability: float) -> float:
-    clipped = min(max(probability, 1e-12), 1 - 1e-12)
-    return math.log(clipped / (1 - clipped))
-
-
 def predict(
-    classifier: Classifier, paths: list[Path], config: PredictConfig, draw: bool, run: runtime.Runtime
-) -> list[Answer]:
-    """An answer for each of ``paths``, in order."""
-    answers: list[Answer] = []
+    classifier: Classifier,
+    paths: list[Path],
+    config: PredictConfig,
+    draw: bool,
+    run: runtime.Runtime,
+    answers: list[Answer],
+) -> None:
+    """Append an answer for each of ``paths``, in order, to ``answers``; those of a stop before the end are there."""
     taken: set[str] = set()
     with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
         for batch in reading.read_ahead(paths, classifier.store_size, _BATCH):
-            squares = [read.image for read in batch if read.image is not None]
-            found = iter(classifier.probabilities(np.stack(squares), run).tolist() if squares else [])
-            for read in batch:
-                probability = next(found) if read.image is not None else None
-                answer = Answer(read.path, probability, classifier.threshold, read.error, None)
-                if draw and read.image is not None:
+            for read, answer in zip(batch, judged(classifier, batch, run), strict=True):
+                if answer.unlike and config.refuse_unlike:
+                    answer = replace(answer, probability=None)
+                elif draw and not answer.error:
                     answer = draw_answer(classifier, answer, read, config, taken, run)
                 answers.append(answer)
             progress.update(len(batch))
+
+
+def judged(classifier: Classifier, batch: list[reading.Read], run: runtime.Runtime) -> list[Answer]:
+    """An answer without picture for each of ``batch``."""
+    squares = [read.image for read in batch if read.image is not None]
+    found = classifier.judge(np.stack(squares), run) if squares else None
+    row = 0
+    answers: list[Answer] = []
+    for read in batch:
+        answer = Answer(read.path, None, classifier.threshold, read.error, None, note=read.note)
+        if read.image is not None:
+            assert found is not None
+            unlike = None if found.unlike is None else bool(found.unlike[row])
+            answer = replace(answer, probability=float(found.probability[row]), unlike=unlike)
+            row += 1
+        answers.append(answer)
     return answers
 
 
@@ -121,12 +153,23 @@ def draw_answer(
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:
-        return replace(answer, probability=None, error=error)
+        return replace(answer, probability=None, unlike=None, error=error)
     assert read.image is not None
-    heatmap = classifier.explain(read.image[None], run)[0]
+    heat = classifier.judge(read.image[None], run, explain=True).heat
+    assert heat is not None
     picture = names.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
-    title = f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}"
-    plots.grad_cam_overlay(radiograph, heatmap, title, picture)
+    title = (
+        f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}, "
+        f"operating point {answer.threshold:.3f}"
+    )
+    plots.grad_cam_overlay(
+        radiograph,
+        heat[0],
+        "\n".join([title, *answer.warnings]),
+        picture,
+        caption=classifier.origin.sentence(classifier.threshold),
+        common_scale=classifier.heat_scale is not None,
+    )
     return replace(answer, picture=picture)
 
 
@@ -153,8 +196,9 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig) -> s
         (
             answer.path,
             dicom_output.Results(
-                dicom_output.Classification(model, answer.probability, answer.threshold, answer.near),
+                dicom_output.Classification(model, answer.probability, answer.threshold, answer.borderline),
                 picture=answer.picture,
+                remarks=(cautions.UNLIKE,) if answer.unlike else (),
             ),
         )
         for answer in answers
@@ -163,15 +207,22 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig) -> s
     return dicom_output.write_all(results, folder, three_dimensional=config.dicom_3d)
 
 
-def summary(answers: list[Answer], table: Path) -> str:
-    """How many of which class, and how many could not be read."""
-    counts = [sum(answer.label == name for answer in answers) for name in CLASSES]
-    failed = sum(bool(answer.error) for answer in answers)
-    near = sum(answer.near for answer in answers)
-    return (
-        f"{len(answers)} files: {counts[0]} {CLASSES[0]}, {counts[1]} {CLASSES[1]} ({near} near the operating point), "
-        f"{failed} not readable\ntable: {table}"
+def summary(answers: list[Answer]) -> str:
+    """A line for the most suspicious, for what could not be read, and how many there are of each kind."""
+    answered = [answer for answer in answers if answer.probability is not None]
+    answered.sort(key=lambda answer: -(answer.probability or 0))
+    failed = [answer.error for answer in answers if answer.error]
+    counts = [f"{sum(answer.label == name for answer in answers)} {name}" for name in CLASSES]
+    borderline = sum(answer.borderline for answer in answers)
+    unlike = sum(answer.unlike is True for answer in answers)
+    refused = len(answers) - len(answered) - len(failed)
+    lines = first_lines([answer.sentence() for answer in answered])
+    lines += [f"not readable: {error}" for error in first_lines(failed)]
+    lines.append(
+        f"{len(answers)} files: {', '.join(counts)} ({borderline} borderline), {unlike} unlike training's images"
+        f"{f' ({refused} refused)' if refused else ''}, {len(failed)} not readable"
     )
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -180,31 +231,50 @@ def main() -> int:
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     require_for_dicom(config)
+    table = config.output_dir / "predictions.csv"
+    answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
         classifier = load(config, run)
         wanted = single or config.dicom_output is not None
         draw = wanted if config.grad_cam is None else config.grad_cam
-        answers = predict(classifier, paths, config, draw, run)
+        try:
+            predict(classifier, paths, config, draw, run, answers)
+        except (KeyboardInterrupt, cli.Terminated) as stop:
+            raise type(stop)(stopped(answers, len(paths), table, classifier)) from stop
     failed = [answer for answer in answers if answer.error]
     if single and failed:
         raise ValueError(failed[0].error)
-    table = config.output_dir / "predictions.csv"
     if not single:
-        header = ("path", "probability", "class", "error")
-        tables.write_csv(table, header, (answer.row() for answer in answers))
+        write_table(table, answers, classifier)
     documents = write_dicom(answers, config.dicom_output, config) if config.dicom_output else ""
+    origin = classifier.origin
     if config.json:
-        shown = {"model": str(config.model), "operating_point": classifier.threshold}
+        shown = {"model": str(config.model), "operating_point": classifier.threshold, "origin": origin.record()}
         print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
-    elif single:
+        return 1 if failed else 0
+    if single:
         print(answers[0].sentence())
         if answers[0].picture:
             print(f"picture: {names.shown_path(answers[0].picture)}")
     else:
-        print(summary(answers, table))
-    if documents and not config.json:
+        print(f"{summary(answers)}\ntable: {table}")
+    if documents:
         print(documents)
+    print(f"model: {origin.sentence(classifier.threshold)}")
     return 1 if failed else 0
+
+
+def write_table(table: Path, answers: list[Answer], classifier: Classifier) -> None:
+    """predictions.csv."""
+    tables.write_csv(table, _HEADER, (answer.row(classifier.origin.short()) for answer in answers))
+
+
+def stopped(answers: list[Answer], wanted: int, table: Path, classifier: Classifier) -> str:
+    """What there is after a stop before the end, which is written first."""
+    if not answers:
+        return "no image was answered, and no table written"
+    write_table(table, answers, classifier)
+    return f"{len(answers)} of {wanted} files were answered; {table} holds them"
 
 
 def load(config: PredictConfig, run: runtime.Runtime) -> Classifier:
@@ -214,7 +284,10 @@ def load(config: PredictConfig, run: runtime.Runtime) -> Classifier:
             f"no model at {config.model.resolve()}; train one with "
             "`python pytorch_classification/train_classification.py` or name one with --model"
         )
-    return Classifier.load(config.model, run)
+    classifier = Classifier.load(config.model, run)
+    if classifier.likeness is None:
+        cautions.warn_without_likeness(config.model)
+    return classifier
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, pictures, reading, runtime
+from cxr import cli, likeness, origin, pictures, reading, runtime
 from cxr.files import write_atomically
 from cxr.metrics import roc_auc
 from cxr.provenance import provenance
@@ -25,6 +25,7 @@ from pytorch_classification.training_data import Data
 
 NAME = "test_report.json"  # in the folder of the run
 _GRID = 8  # pictures in the Grad-CAM grid
+_HOT = 90  # percentile of Grad-CAM's strength in true positives of validation that is drawn as hot
 
 
 def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
@@ -45,6 +46,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
     temperature = fit_temperature(*both)
     threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
     classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold)
+    classifier = with_likeness(classifier, data, run)
     if run.is_main:
         validation = {
             name: quality(to_probability(logits, temperature), labels, threshold)
@@ -56,6 +58,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
             classes=list(CLASSES),
             epoch=state["epoch"],
             validation=validation,
+            trained_on=origin.trained_on(config.data_dir, len(data.train), data.patients(data.train)),
             provenance=provenance(run),
         )
         print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
@@ -85,6 +88,28 @@ def quality(probabilities: NDArray[np.float64], labels: NDArray[np.int64], thres
         "brier": float(np.mean((probabilities - truth) ** 2)),
         "ece": float(calibration_error(probabilities, labels)),
     }
+
+
+def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> Classifier:
+    """``classifier`` with what its training images look like to it, and the scale of its heat maps."""
+
+    def seen(indices: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+        exact = replace(run, bf16=False)
+        with likeness.features(classifier.model) as found:
+            log_odds = predict_logits(
+                classifier.model, data.images, indices, classifier.size, classifier.flip_average, exact
+            )
+        return log_odds, found.rows(classifier.views, run)
+
+    (_, training), (log_odds, validation) = seen(data.train), seen(data.validation)
+    called = to_probability(log_odds, classifier.temperature) >= classifier.threshold
+    right = data.validation[called & (data.labels[data.validation] == data_load.PNEUMONIA)]
+    strength = classifier.heat_strength(np.asarray(data.images[np.sort(right)]), run) if len(right) else None
+    return replace(
+        classifier,
+        likeness=likeness.Likeness.fit(training, validation),
+        heat_scale=None if strength is None else float(np.percentile(strength, _HOT)),
+    )
 
 
 def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: runtime.Runtime) -> None:
@@ -149,12 +174,15 @@ def draw(
         f"{CLASSES[labels[i]]}, predicted {CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
         for i, call in zip(shown, called, strict=True)
     ]
+    heat = classifier.judge(images[shown], run, explain=True).heat
+    assert heat is not None
     plots.grad_cam_grid(
         [reading.read_grey(listing.paths[i]) for i in shown],
-        list(classifier.explain(images[shown], run)),
+        list(heat),
         titles,
         folder / "grad_cam.png",
         correct=(called == labels[shown]).tolist(),
+        common_scale=classifier.heat_scale is not None,
     )
 
 

@@ -82,9 +82,12 @@ class TrainConfig:
 class PredictConfig:
     """What to read, with which model, and where the answers go."""
 
-    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
+    image: tuple[str, ...] = cli.flag(positional=True, help="one or more files, folders or globs")
     model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
-    output_dir: Path = cli.flag(ROOT / "predictions", help="where pictures and predictions.csv go")
+    refuse_unlike: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
+    output_dir: Path = cli.flag(
+        Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
+    )
     grad_cam: bool | None = cli.flag(None, help="draw Grad-CAM; by default for a single file or a PACS")
     json: bool = cli.flag(False, help="print one JSON document instead of sentences")
     dicom_output: Path | None = cli.flag(

@@ -187,7 +187,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     """What is about to happen, in two lines."""
     counts = [np.bincount(data.labels[part], minlength=2).tolist() for part in (data.train, data.validation)]
-    patients = [len({data.listing.patients[i] for i in part}) for part in (data.train, data.validation)]
+    patients = [data.patients(part) for part in (data.train, data.validation)]
     parts = [
         f"{name} {count[0]} {data_load.CLASSES[0]} + {count[1]} {data_load.CLASSES[1]} of {people} patients"
         for name, count, people in zip(("train", "validation"), counts, patients, strict=True)

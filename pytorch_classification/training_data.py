@@ -51,6 +51,10 @@ class Data:
             "shifted": (self.shifted.images, np.arange(len(self.shifted.labels)), self.shifted.labels),
         }
 
+    def patients(self, indices: NDArray[np.int64]) -> int:
+        """How many patients the images at ``indices`` are of."""
+        return len({self.listing.patients[index] for index in indices})
+
     def facts(self, data_dir: Path) -> dict[str, str]:
         """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
         names = [path.relative_to(data_dir).as_posix() for path in self.listing.paths]

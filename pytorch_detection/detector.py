@@ -13,6 +13,8 @@ from torchvision.ops import box_iou
 
 from cxr import checkpoints, runtime
 from cxr.grey_resnet import tensors
+from cxr.likeness import Likeness, features
+from cxr.origin import UNSAVED, Origin
 from cxr.squares import to_device
 from cxr.text import quoted
 from pytorch_detection import box_metrics
@@ -190,11 +192,15 @@ class Detector:
     Attributes:
         flip_average: whether the mirror image is evaluated too.
         rule: how boxes are scored, scaled and selected.
+        likeness: what training's images look like to the network; None in files from before it was kept.
+        origin: what the file says of itself.
     """
 
     model: GreyFasterRCNN
     flip_average: bool
     rule: Rule
+    likeness: Likeness | None = None
+    origin: Origin = UNSAVED
 
     @property
     def size(self) -> int:
@@ -206,7 +212,13 @@ class Detector:
         settings = {"flip_average": self.flip_average, "rule": asdict(self.rule)}
         architecture = asdict(self.model.architecture)
         checkpoints.save(
-            path, task=TASK, model=self.model.state_dict(), architecture=architecture, prediction=settings, **record
+            path,
+            task=TASK,
+            model=self.model.state_dict(),
+            architecture=architecture,
+            prediction=settings,
+            likeness=None if self.likeness is None else self.likeness.plain(),
+            **record,
         )
 
     @classmethod
@@ -223,16 +235,26 @@ class Detector:
                 "pneumonia_fasterrcnn.pth, unless --model-file named another"
             )
         settings = _settings(state["prediction"], path)
-        return cls(load_model(state, path, run), **settings)
+        model = load_model(state, path, run)
+        likeness = Likeness.of(state.get("likeness"), model.backbone.body, path)
+        return cls(model, **settings, likeness=likeness, origin=Origin.of(state, path))
 
     def find(self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None) -> Found:
         """Boxes in squares uint8 [N, size, size], in those at ``indices`` or in all.
 
         Always in float32, so that every machine and batch gives the same answer.
         """
+        return self.look(images, run, indices)[0]
+
+    def look(
+        self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None
+    ) -> tuple[Found, list[Array]]:
+        """What ``find`` gives, and of each stage of the backbone what ``Likeness`` judges by."""
         exact = replace(run, bf16=False)
         which = np.arange(len(images)) if indices is None else indices
-        return find_boxes(self.model, images, which, self.flip_average, exact)
+        with features(self.model.backbone.body) as seen:
+            found = find_boxes(self.model, images, which, self.flip_average, exact)
+        return found, seen.rows(2 if self.flip_average else 1, run)
 
 
 def _settings(found: Any, path: Path) -> dict[str, Any]:

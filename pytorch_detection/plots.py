@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr.pictures import (
     BLUE,
+    CAPTION_LINE,
+    CAPTION_SIZE,
     LINES,
     ORANGE,
     PURPLE,
@@ -22,6 +24,7 @@ from cxr.pictures import (
     picture,
     require_same_length,
     say,
+    small,
     tallness,
     thumbnail,
     unit_square,
@@ -81,7 +84,7 @@ def detection_grid(
 
 
 def detection_overlay(
-    image: NDArray[np.uint8], boxes: ArrayLike, scores: ArrayLike, path: Path, *, title: str = ""
+    image: NDArray[np.uint8], boxes: ArrayLike, scores: ArrayLike, path: Path, *, title: str = "", caption: str = ""
 ) -> None:
     """One radiograph with predicted boxes and their scores.
 
@@ -91,18 +94,20 @@ def detection_overlay(
         scores: [P] in 0..1.
         path: PNG to write.
         title: a line or two.
+        caption: small, below.
 
     Raises:
         ValueError: an array is not as described.
     """
     tall = tallness(image)
     width, height = min(OVERLAY_TALLEST, max(2.5, OVERLAY_TALLEST / tall)), OVERLAY_TALLEST * min(tall, 1)
-    text = wrapped(title, width)
-    size = (width, height + 0.4 + 0.2 * text.count("\n"))
+    text, below = wrapped(title, width), small(caption, width)
+    size = (width, height + 0.4 + 0.2 * text.count("\n") + CAPTION_LINE * len(below.splitlines()))
     with picture(path, size, layout="compressed", finer=1.6) as figure:
         (axes,) = gallery(figure, 1, 1, 1)
         shown, scale = _shown(axes, image, 1120)
         axes.set_title(text)
+        figure.supxlabel(below, fontsize=CAPTION_SIZE)
         found, values = _scored_boxes(boxes, scores)
         for box, value in sorted(zip(found * scale, values, strict=True), key=lambda item: item[1]):
             _draw_box(axes, box, "predicted", f"{value:.2f}", shown)

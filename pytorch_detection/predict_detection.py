@@ -1,13 +1,14 @@
 """Box lung opacities on chest radiographs: DICOM, JPEG, PNG or TIFF; files, folders or globs.
 
-    python pytorch_detection/predict_detection.py --image chest.dcm
+    python pytorch_detection/predict_detection.py chest.dcm
 
-It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many it writes
-predictions.csv with the columns path, x, y, width, height, score, error: a row for each box, and one row for an image
-without a box or that could not be read. Boxes are in pixels of the original image, x to the right and y down from the
-top left corner. With --dicom-output each DICOM file also gets a structured report with its boxes, and its picture, as
-DICOM files for a PACS. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be done. Research
-only, not a medical device.
+It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many, the 20 images
+with the highest scores, and predictions.csv with the columns path, x, y, width, height, score, threshold, borderline,
+unlike_training, note (what the header says against a frontal chest), error and model: a row for each box, and one row
+for an image without a box or that could not be read. Boxes are in pixels of the original image, x to the right and y
+down from the top left corner. With --dicom-output each DICOM file also gets a structured report with its boxes, and its
+picture, as DICOM files for a PACS. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be
+done. Research only, not a medical device.
 """
 
 import json
@@ -30,10 +31,13 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
-from cxr import names, reading, runtime, tables
+from cxr import cautions, names, reading, runtime, tables
+from cxr.text import first_lines
 from pytorch_detection.detector import Detector
 
 _BATCH = 16
+_SIDES = ("x", "y", "width", "height", "score")
+_HEADER = ("path", *_SIDES, "threshold", "borderline", "unlike_training", "note", "error", "model")
 
 
 class Box(NamedTuple):
@@ -52,37 +56,62 @@ class Answer:
 
     Attributes:
         boxes: with a score at or above the threshold, highest first.
-        highest: score of any box, also below the threshold; None when ``error`` says why.
+        highest: score of any box, also below the threshold; None when ``error`` says why, or when an unlike image was
+            refused.
+        unlike: whether the image is unlike those of training; None where nobody can tell.
+        note: what the header says against a frontal chest radiograph.
     """
 
     path: Path
     boxes: list[Box]
     highest: float | None
+    threshold: float
     error: str
     picture: Path | None
+    unlike: bool | None = None
+    note: str = ""
 
-    def rows(self) -> list[list[str]]:
+    @property
+    def borderline(self) -> bool:
+        """Whether the highest score is so near the threshold that a box could as well be missing or be there."""
+        return self.highest is not None and cautions.is_borderline(self.highest, self.threshold)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What must be said with the answer."""
+        said = {cautions.BORDERLINE: self.borderline, cautions.UNLIKE: self.unlike, self.note: bool(self.note)}
+        return [warning for warning, holds in said.items() if holds]
+
+    def rows(self, origin: str) -> list[list[str]]:
         """For the CSV."""
-        path = names.shown_path(self.path)
-        if not self.boxes:
-            return [[path, "", "", "", "", "", self.error]]
-        return [[path, *(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}", ""] for box in self.boxes]
+        borderline = None if self.highest is None else self.borderline
+        flags = [cautions.in_words(flag) for flag in (borderline, self.unlike)]
+        rest = [f"{self.threshold:.6f}", *flags, self.note, self.error, origin]
+        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in self.boxes]
+        return [[names.shown_path(self.path), *box, *rest] for box in boxes or [[""] * len(_SIDES)]]
 
     def submitted(self) -> list[str]:
         """For the challenge: the name without extension, then score and box for each box."""
         text = " ".join(f"{box.score:.6f} " + " ".join(f"{side:.1f}" for side in box[:4]) for box in self.boxes)
         return [self.path.stem, text]
 
-    def sentences(self, threshold: float) -> str:
+    def sentences(self) -> str:
         """For a person."""
         path = names.shown_path(self.path)
-        if not self.boxes:
-            return f"{path}: no opacity (highest score {self.highest:.3f}, threshold {threshold:.3f})"
-        return "\n".join(
-            f"{path}: opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, "
-            f"y {box.y:.0f}; score {box.score:.3f} (threshold {threshold:.3f})"
+        if self.highest is None:
+            return self.error or f"{path}: no answer, {cautions.REFUSED}"
+        found = [
+            f"opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, y {box.y:.0f}; "
+            f"score {box.score:.3f} (threshold {self.threshold:.3f})"
             for box in self.boxes
-        )
+        ] or [f"no opacity (highest score {self.highest:.3f}, threshold {self.threshold:.3f})"]
+        return "\n".join(f"{path}: {'; '.join([said, *self.warnings])}" for said in found)
+
+    def line(self) -> str:
+        """For one line among others."""
+        found = f"{len(self.boxes) or 'no'} {'opacity' if len(self.boxes) < 2 else 'opacities'}"
+        said = f"{names.shown_path(self.path)}: {found}, highest score {self.highest:.3f}"
+        return "; ".join([said, *self.warnings])
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -90,45 +119,67 @@ class Answer:
             "path": str(self.path),
             "boxes": [box._asdict() for box in self.boxes],
             "highest_score": self.highest,
+            "borderline": self.borderline,
+            "unlike_training": self.unlike,
+            "note": self.note or None,
             "picture": None if self.picture is None else str(self.picture),
             "error": self.error or None,
         }
 
 
-def predict(detector: Detector, paths: list[Path], config: PredictConfig, run: runtime.Runtime) -> list[Answer]:
-    """An answer for each of ``paths``, in order."""
-    answers: list[Answer] = []
+class Seen(NamedTuple):
+    """What a detector says of one image.
+
+    Attributes:
+        boxes: at or above the threshold, highest score first. highest: score of any box, 0 without one.
+        unlike: whether the image is unlike those of training; None where the model file cannot tell.
+    """
+
+    boxes: list[Box]
+    highest: float
+    unlike: bool | None
+
+
+def predict(
+    detector: Detector, paths: list[Path], config: PredictConfig, run: runtime.Runtime, answers: list[Answer]
+) -> None:
+    """Append an answer for each of ``paths``, in order, to ``answers``; those of a stop before the end are there."""
     taken: set[str] = set()
+    threshold = detector.rule.threshold
     with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
         for batch in reading.read_ahead(paths, detector.size, _BATCH):
             good = [read for read in batch if read.image is not None]
             found = iter(boxes_in(detector, good, run) if good else [])
             for read in batch:
-                if read.image is None:
-                    answers.append(Answer(read.path, [], None, read.error, None))
-                    continue
-                boxes, highest = next(found)
-                answer = Answer(read.path, boxes, highest, "", None)
-                answers.append(draw_answer(answer, read, config, taken) if config.pictures else answer)
+                answer = Answer(read.path, [], None, threshold, read.error, None, note=read.note)
+                if read.image is not None:
+                    boxes, highest, unlike = next(found)
+                    answer = replace(answer, boxes=boxes, highest=highest, unlike=unlike)
+                    if unlike and config.refuse_unlike:
+                        answer = replace(answer, boxes=[], highest=None)
+                    elif config.pictures:
+                        answer = draw_answer(answer, read, config, taken, detector.origin.sentence(threshold))
+                answers.append(answer)
             progress.update(len(batch))
-    return answers
 
 
-def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Runtime) -> list[tuple[list[Box], float]]:
-    """For each image the boxes at or above the threshold, highest score first, and the highest score of any box."""
+def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Runtime) -> list[Seen]:
+    """What is found in each image; every read has one."""
     rule = detector.rule
-    found = detector.find(np.stack([read.image for read in reads if read.image is not None]), run)
-    answers: list[tuple[list[Box], float]] = []
-    for read, boxes, scores in zip(reads, *rule.apply(found), strict=True):
+    found, features = detector.look(np.stack([read.image for read in reads if read.image is not None]), run)
+    unlike = [None] * len(reads) if detector.likeness is None else detector.likeness.unlike(features).tolist()
+    answers: list[Seen] = []
+    for read, is_unlike, boxes, scores in zip(reads, unlike, *rule.apply(found), strict=True):
         whole = np.array([read.width, read.height, read.width, read.height], np.float64)
         left, top, right, bottom = np.clip(boxes * whole / detector.size, 0, whole).T
         sides = np.stack([left, top, right - left, bottom - top, scores], axis=1)
         order = [int(index) for index in np.argsort(-scores, kind="stable") if scores[index] >= rule.threshold]
-        answers.append(([Box(*sides[index].tolist()) for index in order], float(scores.max(initial=0.0))))
+        given_out = [Box(*sides[index].tolist()) for index in order]
+        answers.append(Seen(given_out, float(scores.max(initial=0.0)), is_unlike))
     return answers
 
 
-def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken: set[str]) -> Answer:
+def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken: set[str], caption: str) -> Answer:
     """``answer`` with a picture beside it: the radiograph and its boxes.
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
@@ -137,13 +188,15 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:
-        return Answer(answer.path, [], None, error, None)
+        return replace(answer, boxes=[], highest=None, unlike=None, error=error)
     picture = names.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
     count = len(answer.boxes)
-    title = f"{answer.path.name}: {count or 'no'} {'opacity' if count < 2 else 'opacities'}"
+    title = f"{answer.path.name}: {count or 'no'} {'box' if count == 1 else 'boxes'} at or above {answer.threshold:.3f}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
     scores = [box.score for box in answer.boxes]
-    plots.detection_overlay(radiograph, corners, scores, picture, title=title)
+    plots.detection_overlay(
+        radiograph, corners, scores, picture, title="\n".join([title, *answer.warnings]), caption=caption
+    )
     return replace(answer, picture=picture)
 
 
@@ -188,6 +241,7 @@ def write_dicom(answers: list[Answer], threshold: float, folder: Path, config: P
             dicom_output.Results(
                 detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest),
                 picture=answer.picture,
+                remarks=(cautions.UNLIKE,) if answer.unlike else (),
             ),
         )
         for answer in answers
@@ -196,16 +250,22 @@ def write_dicom(answers: list[Answer], threshold: float, folder: Path, config: P
     return dicom_output.write_all(results, folder, three_dimensional=config.dicom_3d)
 
 
-def summary(answers: list[Answer], table: Path) -> str:
-    """How many have boxes, and how many could not be read."""
+def summary(answers: list[Answer]) -> str:
+    """A line for the highest scores, for what could not be read, and how many there are of each kind."""
+    answered = [answer for answer in answers if answer.highest is not None]
+    answered.sort(key=lambda answer: -(answer.highest or 0))
     boxes = sum(len(answer.boxes) for answer in answers)
     boxed = sum(bool(answer.boxes) for answer in answers)
-    failed = sum(bool(answer.error) for answer in answers)
-    clear = len(answers) - boxed - failed
-    return (
-        f"{len(answers)} files: {boxed} with opacity ({boxes} boxes), {clear} without, {failed} not readable\n"
-        f"table: {table}"
+    failed = [answer.error for answer in answers if answer.error]
+    unlike = sum(answer.unlike is True for answer in answers)
+    refused = len(answers) - len(answered) - len(failed)
+    lines = first_lines([answer.line() for answer in answered])
+    lines += [f"not readable: {error}" for error in first_lines(failed)]
+    lines.append(
+        f"{len(answers)} files: {boxed} with opacity ({boxes} boxes), {len(answered) - boxed} without, {unlike} unlike "
+        f"training's images{f' ({refused} refused)' if refused else ''}, {len(failed)} not readable"
     )
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -216,32 +276,50 @@ def main() -> int:
     if config.submission is not None:
         require_distinct(paths)
     require_for_dicom(config)
+    table = config.output_dir / "predictions.csv"
+    answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
         detector = load(config, run)
-        answers = predict(detector, paths, config, run)
+        try:
+            predict(detector, paths, config, run, answers)
+        except (KeyboardInterrupt, cli.Terminated) as stop:
+            raise type(stop)(stopped(answers, len(paths), table, detector)) from stop
     failed = [answer for answer in answers if answer.error]
     if single and failed:
         raise ValueError(failed[0].error)
-    threshold = detector.rule.threshold
-    table = config.output_dir / "predictions.csv"
+    origin, threshold = detector.origin, detector.rule.threshold
     if not single:
-        header = ("path", "x", "y", "width", "height", "score", "error")
-        tables.write_csv(table, header, (row for answer in answers for row in answer.rows()))
+        write_table(table, answers, detector)
     if config.submission is not None:
         submit(config.submission, answers)
     documents = write_dicom(answers, threshold, config.dicom_output, config) if config.dicom_output else ""
     if config.json:
-        shown = {"model": str(config.model), "threshold": threshold}
+        shown = {"model": str(config.model), "threshold": threshold, "origin": origin.record()}
         print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
         return 1 if failed else 0
-    print(answers[0].sentences(threshold) if single else summary(answers, table))
+    print(answers[0].sentences() if single else f"{summary(answers)}\ntable: {table}")
     if single and answers[0].picture:
         print(f"picture: {names.shown_path(answers[0].picture)}")
     if config.submission is not None:
         print(f"submission: {config.submission}")
     if documents:
         print(documents)
+    print(f"model: {origin.sentence(threshold)}")
     return 1 if failed else 0
+
+
+def write_table(table: Path, answers: list[Answer], detector: Detector) -> None:
+    """predictions.csv."""
+    origin = detector.origin.short()
+    tables.write_csv(table, _HEADER, (row for answer in answers for row in answer.rows(origin)))
+
+
+def stopped(answers: list[Answer], wanted: int, table: Path, detector: Detector) -> str:
+    """What there is after a stop before the end, which is written first."""
+    if not answers:
+        return "no image was answered, and no table written"
+    write_table(table, answers, detector)
+    return f"{len(answers)} of {wanted} files were answered; {table} holds them"
 
 
 def load(config: PredictConfig, run: runtime.Runtime) -> Detector:
@@ -252,6 +330,8 @@ def load(config: PredictConfig, run: runtime.Runtime) -> Detector:
             "`python pytorch_detection/train_detection.py` or name one with --model"
         )
     detector = Detector.load(config.model, run)
+    if detector.likeness is None:
+        cautions.warn_without_likeness(config.model)
     if config.threshold is None:
         return detector
     return replace(detector, rule=replace(detector.rule, threshold=config.threshold))

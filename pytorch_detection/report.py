@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, pictures, runtime
+from cxr import cli, origin, pictures, runtime
 from cxr.files import write_atomically
+from cxr.likeness import Likeness
 from cxr.metrics import interval_text
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
@@ -40,16 +41,20 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
         print(f"training is finished; the best epoch is {state['epoch']}")
     detector = Detector(load_model(state, folder.best, run), config.flip_average, Rule(0.0, 1.0, 1.0))
     exams = data.of(data.validation)
-    found = detector.find(data.images.images, run, data.validation)
+    found, like_training = detector.look(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
     rule, score = choose_rule(found, truths)
-    detector = replace(detector, rule=rule)
+    _, training = detector.look(data.images.images, run, data.train)
+    detector = replace(detector, rule=rule, likeness=Likeness.fit(training, like_training))
     if run.is_main:
         detector.save(
             config.model_file,
             config=cli.plain(config),
             epoch=state["epoch"],
             validation={"images": len(exams), "rsna_score": score},
+            trained_on=origin.trained_on(
+                config.data_dir, len(data.train), len({exam.patient for exam in data.of(data.train)})
+            ),
             provenance=provenance(run),
         )
         print(

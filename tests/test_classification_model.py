@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -421,9 +422,27 @@ def test_explaining_changes_no_answer(classifier, processor, squares):
 
 
 def test_one_look_gives_the_probability_and_the_explanation(classifier, processor, squares):
-    probabilities, maps = classifier.judge(squares, processor)
-    assert np.allclose(probabilities, classifier.probabilities(squares, processor), rtol=0, atol=1e-6)
-    assert np.array_equal(maps, classifier.explain(squares, processor))
+    judged = classifier.judge(squares, processor, explain=True)
+    assert np.allclose(judged.probability, classifier.probabilities(squares, processor), rtol=0, atol=1e-6)
+    assert np.array_equal(judged.heat, classifier.explain(squares, processor))  # without a common scale
+    assert judged.unlike is None and classifier.judge(squares, processor).heat is None
+
+
+def test_heat_is_drawn_against_one_scale_and_its_peak_stays_where_it_is(classifier, processor, squares):
+    strength, own = classifier.heat_strength(squares, processor), classifier.explain(squares, processor)
+    scaled = replace(classifier, heat_scale=float(np.median(strength)))
+    heat = scaled.judge(squares, processor, explain=True).heat
+    expected = np.minimum(strength / np.median(strength), 1)
+    assert np.ptp(expected) > 0 and np.allclose(heat.max(axis=(1, 2)), expected * own.max(axis=(1, 2)), atol=1e-3)
+    shown = np.flatnonzero(own.max(axis=(1, 2)))
+    assert len(shown) and all(heat[i].argmax() == own[i].argmax() for i in shown)
+    assert np.array_equal(scaled.explain(squares, processor), own)
+
+
+def test_heat_does_not_hang_on_the_other_images_of_a_batch(classifier, processor, squares):
+    scaled = replace(classifier, heat_scale=float(classifier.heat_strength(squares, processor).max()))
+    heat = scaled.judge(squares, processor, explain=True).heat
+    assert np.allclose(heat[2], scaled.judge(squares[2:3], processor, explain=True).heat[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

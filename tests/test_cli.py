@@ -266,3 +266,26 @@ def test_a_long_message_is_cut(capsys):
 
     assert cli.run(fail) == 2
     assert capsys.readouterr().err == f"error: {'x' * 2000}...\n"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Takes files with or without their flag."""
+
+    image: tuple[str, ...] = cli.flag(positional=True, help="files")
+    size: int = cli.flag(1, help="a number")
+    json: bool = cli.flag(False, help="a switch")
+
+
+@pytest.mark.parametrize(
+    "words", ["a b", "--image a b", "a --json b", "--json a b", "a --size 2 b", "a --image b", "--image a --size 1 b"]
+)
+def test_positional_values_need_no_flag(words):
+    assert sorted(cli.parse(Files, words.split()).image) == ["a", "b"]
+
+
+def test_without_a_positional_value_the_flag_is_asked_for(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.parse(Files, ["--size", "2"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: --image; --help shows every flag\n"

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr import checkpoints, metrics, reading
+from cxr import checkpoints, cli, metrics, reading
 from pytorch_classification import predict_classification as prediction
 from pytorch_classification.model import TASK, Classifier
 from pytorch_classification.predict_classification import Answer
 
-COLUMNS = ["path", "probability", "class", "error"]
+COLUMNS = ["path", "probability", "class", "threshold", "borderline", "unlike_training", "note", "error", "model"]
 SENTENCE = r"(?P<path>.+): (?P<class>NORMAL|PNEUMONIA), probability of PNEUMONIA (?P<probability>[01]\.\d{3}) \(operating point (?P<threshold>0\.\d{3})"
 
 
@@ -53,7 +54,7 @@ def threshold(trained):
 def table(tmp_path):
     with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    assert rows[0][:4] == COLUMNS
+    assert rows[0] == COLUMNS
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
@@ -71,7 +72,7 @@ def written(tmp_path):
 
 def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, threshold, trained, processor):
     ended = predict(film)
-    sentence, picture = ended.out.splitlines()
+    sentence, picture, model = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
     square = reading.read_square(film, 36).image
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
@@ -79,6 +80,8 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
     assert float(found["threshold"]) == pytest.approx(threshold, abs=6e-4)
     assert picture == f"picture: {tmp_path / 'out' / (film.stem + '_grad_cam.png')}"
+    assert model.startswith("model: model.pth, trained on 52 images of 26 patients (chest_xray), 20")
+    assert model.endswith(f"operating point {threshold:.3f}; research only, not a medical device")
     assert written(tmp_path) == [f"{film.stem}_grad_cam.png"]
     with Image.open(tmp_path / "out" / written(tmp_path)[0]) as drawn:
         assert min(drawn.size) > 300 and len(np.unique(np.asarray(drawn.convert("RGB")).reshape(-1, 3), axis=0)) > 100
@@ -86,7 +89,7 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
 
 def test_without_a_picture_nothing_is_written(predict, film, tmp_path):
     ended = predict(film, "--no-grad-cam")
-    assert ended.code == 0 and len(ended.out.splitlines()) == 1
+    assert ended.code == 0 and len(ended.out.splitlines()) == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -95,8 +98,11 @@ def test_one_image_for_machines(predict, film, trained, threshold):
     found = json.loads(ended.out)
     assert ended.code == 0 and ended.err == ""
     assert (found["model"], found["operating_point"]) == (str(trained.config.model_file), threshold)
+    assert found["origin"]["use"] == "research only, not a medical device"
+    assert found["origin"]["validation"]["val images"] == 16
     (image,) = found["images"]
-    assert image.keys() == {"path", "probability", "class", "near_operating_point", "picture", "error"}
+    flags = {"borderline", "unlike_training", "note"}
+    assert image.keys() == {"path", "probability", "class", "picture", "error"} | flags
     assert (image["path"], image["class"], image["picture"], image["error"]) == (str(film), "PNEUMONIA", None, None)
     assert 0.5 < image["probability"] < 1
 
@@ -125,9 +131,15 @@ def test_a_folder_gives_a_table_that_agrees_with_the_report(predict, held_out, t
     assert matrix == report["confusion_matrix"] and threshold == report["threshold"]
     assert np.mean((probabilities - truth) ** 2) == pytest.approx(report["scores"]["brier"]["value"], abs=1e-5)
     assert metrics.roc_auc(probabilities, truth) == pytest.approx(report["scores"]["roc_auc"]["value"], abs=1e-3)
-    first, second = ended.out.splitlines()
-    assert first.startswith(f"24 files: {(~called).sum()} NORMAL, {called.sum()} PNEUMONIA (")
-    assert first.endswith("0 not readable") and second == f"table: {tmp_path / 'out' / 'predictions.csv'}"
+    *lines, more, counts, where, model = ended.out.splitlines()
+    assert len(lines) == 20 and more == "and 4 more"
+    shown = [float(re.match(SENTENCE, line)["probability"]) for line in lines]
+    assert shown == sorted((round(p, 3) for p in probabilities), reverse=True)[:20]  # the most suspicious first
+    assert counts.startswith(f"24 files: {(~called).sum()} NORMAL, {called.sum()} PNEUMONIA (")
+    assert counts.endswith("0 not readable") and where == f"table: {tmp_path / 'out' / 'predictions.csv'}"
+    assert {f"model: {row['model']}" for row in rows} == {model.split(";")[0]}
+    assert {row["threshold"] for row in rows} == {f"{threshold:.6f}"}
+    assert {row["borderline"] for row in rows} <= {"yes", "no"} >= {row["unlike_training"] for row in rows}
 
 
 def test_a_file_has_the_same_answer_alone_among_many_and_in_any_order(predict, trained, film):
@@ -161,7 +173,7 @@ def test_neither_the_size_of_a_batch_nor_the_number_of_readers_moves_an_answer(p
 
 def test_a_glob_that_matches_one_file_is_still_many(predict, film, tmp_path):
     ended = predict(str(film.parent / f"{film.stem}*"))
-    assert ended.code == 0 and ended.out.startswith("1 files: ") and len(table(tmp_path)) == 1
+    assert ended.code == 0 and "\n1 files: " in ended.out and len(table(tmp_path)) == 1
 
 
 def test_pictures_of_many_images_are_drawn_when_asked_and_do_not_overwrite_each_other(predict, held_out, tmp_path):
@@ -216,7 +228,7 @@ def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tm
     ended = predict(tmp_path / "chest.dcm", film, "--dicom-output", tmp_path / "pacs", *form)
     assert ended.code == 0, ended.err
     sentence = f"2 DICOM documents in {tmp_path / 'pacs'}; 1 files are not DICOM and got none"
-    assert ended.out.splitlines()[-1] == sentence
+    assert ended.out.splitlines()[-2] == sentence
     picture, report = sorted((tmp_path / "pacs").iterdir())
     with Image.open(tmp_path / "out" / "chest_grad_cam.png") as drawn:
         height = drawn.height
@@ -267,6 +279,9 @@ def test_a_bad_file_among_many_is_a_row_with_its_error(predict, mixed, tmp_path)
     ended = predict(mixed)
     rows = table(tmp_path)
     assert ended.code == 1 and "3 not readable" in ended.out and "Traceback" not in ended.err
+    assert [line.split(": ")[1] for line in lines_of(ended.out) if line.startswith("not readable: ")] == [
+        str(mixed / name) for name in ("a.jpeg", "c.png", "d.jpeg")
+    ]
     assert [Path(row["path"]).name for row in rows] == ["a.jpeg", "b.jpeg", "c.png", "d.jpeg"]
     assert [(row["class"], bool(row["probability"]), bool(row["error"])) for row in rows] == [
         ("", False, True),
@@ -282,7 +297,7 @@ def test_bad_files_for_machines(predict, mixed, tmp_path):
     ended = predict(mixed, "--json", "--grad-cam")
     images = json.loads(ended.out)["images"]
     assert ended.code == 1 and [image["class"] for image in images] == [None, "PNEUMONIA", None, None]
-    assert images[0]["probability"] is None and images[0]["near_operating_point"] is False and images[0]["error"]
+    assert images[0]["probability"] is None and images[0]["borderline"] is False and images[0]["error"]
     assert written(tmp_path) == ["b_grad_cam.png", "predictions.csv"]
 
 
@@ -307,16 +322,18 @@ def going(film, tmp_path, monkeypatch):
     folder.mkdir()
     for name in ("a", "b", "c", "d"):
         shutil.copy(film, folder / f"{name}.jpeg")
-    probabilities = Classifier.probabilities
+    judge = Classifier.judge
 
-    def then_go(self, squares, run):
-        found = probabilities(self, squares, run)
+    def then_go(self, squares, run, **choice):
+        found = judge(self, squares, run, **choice)
+        if choice:
+            return found
         (folder / "a.jpeg").unlink()
         (folder / "b.jpeg").write_bytes(b"only a text")
         Image.new("L", (99, 99)).save(folder / "c.jpeg")
         return found
 
-    monkeypatch.setattr(Classifier, "probabilities", then_go)
+    monkeypatch.setattr(Classifier, "judge", then_go)
     return folder
 
 
@@ -407,31 +424,115 @@ def test_the_operating_point_itself_is_pneumonia():
 
 
 @pytest.mark.parametrize(("factor", "near"), [(0.45, False), (0.55, True), (1.0, True), (1.9, True), (2.1, False)])
-def test_near_is_within_a_factor_of_two_of_the_odds(factor, near):
+def test_borderline_is_within_a_factor_of_two_of_the_odds(factor, near):
     odds = factor * 0.4 / 0.6
     found = answer(odds / (1 + odds))
-    assert found.near is near and ("near the operating point" in found.sentence()) is near
-    assert found.record()["near_operating_point"] is near
+    assert found.borderline is near and ("borderline" in found.sentence()) is near
+    assert found.record()["borderline"] is near and found.row("")[4] == ("yes" if near else "no")
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_certainty_is_no_error(probability, threshold):
     found = answer(probability, threshold)
-    assert found.near is (probability == threshold) and found.label and math.isfinite(float(found.row()[1]))
+    assert found.borderline is (probability == threshold) and found.label and math.isfinite(float(found.row("")[1]))
 
 
 def test_a_sentence_names_the_class_the_probability_and_the_operating_point():
     assert answer(0.9).sentence() == "chest.jpeg: PNEUMONIA, probability of PNEUMONIA 0.900 (operating point 0.400)"
     assert answer(0.35).sentence() == (
-        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (operating point 0.400; near the operating point: "
-        "treat as undecided)"
+        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (operating point 0.400); borderline, near the operating "
+        "point: treat as undecided"
+    )
+    assert (
+        replace(answer(0.9), unlike=True, note="a lateral view")
+        .sentence()
+        .endswith("; unlike the images this model was trained on: the answer means little; a lateral view")
     )
 
 
 def test_rows_are_for_the_table():
-    assert answer(0.9).row() == ["chest.jpeg", "0.900000", "PNEUMONIA", ""]
-    assert answer(None, error="bad").row() == ["chest.jpeg", "", "", "bad"]
+    model = "m.pth, trained on chests"
+    assert answer(0.9).row(model) == ["chest.jpeg", "0.900000", "PNEUMONIA", "0.400000", "no", "", "", "", model]
+    assert answer(None, error="bad").row(model) == ["chest.jpeg", "", "", "0.400000", "", "", "", "bad", model]
+    assert replace(answer(0.3), unlike=True, note="AP").row(model)[4:7] == ["yes", "yes", "AP"]
+
+
+# --------------------------------------------------------------------------------------------------- unlike training
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """An image that is no chest, not even a tiny one."""
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 50), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_an_image_unlike_those_of_training_is_said_to_be_so(predict, film, noise, tmp_path):
+    ended = predict(noise, "--no-grad-cam")
+    assert ended.code == 0 and "; unlike the images this model was trained on: the answer means little" in ended.out
+    ended = predict(noise, film)
+    assert "1 unlike training's images" in ended.out
+    assert [row["unlike_training"] for row in table(tmp_path)] == ["yes", "no"]
+    assert all(row["probability"] for row in table(tmp_path))
+
+
+def test_an_unlike_image_can_be_refused(predict, film, noise, tmp_path):
+    ended = predict(noise, film, "--refuse-unlike", "--grad-cam")
+    first, second = table(tmp_path)
+    assert ended.code == 0 and "(1 refused), 0 not readable" in ended.out
+    assert (first["probability"], first["class"], first["unlike_training"], first["error"]) == ("", "", "yes", "")
+    assert second["class"] == "PNEUMONIA" and written(tmp_path) == [f"{film.stem}_grad_cam.png", "predictions.csv"]
+    ended = predict(noise, "--refuse-unlike")
+    assert ended.code == 0 and ended.out.startswith(f"{noise}: no answer, unlike the images this model was trained on")
+
+
+def test_an_older_model_file_says_once_that_it_cannot_tell(predict, trained, held_out, noise, tmp_path):
+    state = checkpoints.load(trained.config.model_file, task=TASK)
+    for name in ("likeness", "heat_scale", "trained_on", "task", "format"):
+        del state[name]
+    checkpoints.save(tmp_path / "older.pth", task=TASK, **state)
+    with pytest.warns(UserWarning, match="no image will be flagged as unlike them") as warned:
+        ended = predict(noise, held_out, model=tmp_path / "older.pth")
+    assert len(warned) == 1 and ended.code == 0 and {row["unlike_training"] for row in table(tmp_path)} == {""}
+    assert "model: older.pth, trained on images that its file does not name" in ended.out
+
+
+# --------------------------------------------------------------------------------------------------------------- stops
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (cli.Terminated, 143)])
+def test_a_stopped_prediction_keeps_what_was_answered_and_says_where(
+    predict, held_out, tmp_path, monkeypatch, stop, code
+):
+    monkeypatch.setattr(prediction, "_BATCH", 5)
+    judge, seen = Classifier.judge, []
+
+    def then_stop(self, squares, run):
+        seen.append(len(squares))
+        if len(seen) == 3:
+            raise stop
+        return judge(self, squares, run)
+
+    monkeypatch.setattr(Classifier, "judge", then_stop)
+    ended = predict(held_out)
+    kept = tmp_path / "out" / "predictions.csv"
+    assert ended.code == code and lines_of(ended.err)[-1].endswith(f": 10 of 24 files were answered; {kept} holds them")
+    assert [row["path"] for row in table(tmp_path)] == sorted(str(path) for path in held_out.rglob("*.jpeg"))[:10]
+
+
+def test_a_prediction_stopped_at_once_says_that_there_is_nothing(predict, held_out, tmp_path, monkeypatch):
+    def stop(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "judge", stop)
+    ended = predict(held_out)
+    assert ended.code == 130 and lines_of(ended.err)[-1] == ("interrupted: no image was answered, and no table written")
+    assert not (tmp_path / "out").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- odd names
 
 
 ODD = [
@@ -468,4 +569,4 @@ def test_an_odd_file_name_alone(predict, film, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     shutil.copy(film, tmp_path / name)
     ended = predict(f"./{name}")
-    assert ended.code == 0 and len(ended.out.splitlines()) == 2 and len(written(tmp_path)) == 1
+    assert ended.code == 0 and len(ended.out.splitlines()) == 3 and len(written(tmp_path)) == 1

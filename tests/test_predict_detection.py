@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def model(tmp_path_factory):
     with torch.no_grad():
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
     path = tmp_path_factory.mktemp("detector") / "model.pth"
-    Detector(network, True, Rule(0.5, 0.9, 0.2)).save(path)
+    Detector(network, True, Rule(0.5, 0.9, 0.2), tiny_detection.anything_goes()).save(path)
     return path
 
 
@@ -69,7 +70,7 @@ def test_a_pacs_gets_the_boxes_of_the_table_to_a_tenth_of_a_pixel(command, image
         main, "--image", folder, "--model", model, "--output-dir", tmp_path, "--dicom-output", tmp_path / "pacs"
     )
     assert ended.code == 0, ended.err
-    assert ended.out.splitlines()[-1] == f"{2 * len(images)} DICOM documents in {tmp_path / 'pacs'}"
+    assert ended.out.splitlines()[-2] == f"{2 * len(images)} DICOM documents in {tmp_path / 'pacs'}"
     found = {}
     for path in (tmp_path / "pacs").glob("report_*"):
         report = srread(path)
@@ -92,13 +93,14 @@ class Stub:
     """A detector that finds what the test says."""
 
     size = 100
+    likeness = None
 
     def __init__(self, found, rule):
         self.found, self.rule = found, rule
 
-    def find(self, images, _run):
+    def look(self, images, _run):
         assert len(images) == len(self.found.boxes)
-        return self.found
+        return self.found, []
 
 
 def read(width, height):
@@ -110,7 +112,7 @@ def read(width, height):
 
 def test_boxes_are_in_pixels_of_the_original_image(processor):
     found = Found([np.array([[10.0, 20, 30, 60]])], [np.array([0.5])], np.array([1.0]))
-    ((boxes, highest),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(400, 50)], processor)
+    ((boxes, highest, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(400, 50)], processor)
     assert boxes == [Box(40.0, 10.0, 80.0, 20.0, 0.5)] and highest == 0.5
 
 
@@ -118,36 +120,36 @@ def test_boxes_are_gated_shrunk_cut_and_sorted(processor):
     boxes = np.array([[10.0, 20, 30, 60], [50, 50, 90, 90], [0, 0, 10, 10]])
     found = Found([boxes], [np.array([0.4, 0.8, 0.1])], np.array([0.25]))
     stub = Stub(found, Rule(0.5, 0.5, 0.2))
-    ((kept, highest),) = boxes_in(stub, [read(100, 100)], processor)
+    ((kept, highest, _),) = boxes_in(stub, [read(100, 100)], processor)
     assert kept == [Box(60.0, 60.0, 20.0, 20.0, 0.4), Box(15.0, 30.0, 10.0, 20.0, 0.2)]  # .8 and .4 times .5
     assert highest == 0.4
 
 
 def test_boxes_that_reach_beyond_the_image_are_clipped(processor):
     found = Found([np.array([[-10.0, 90, 30, 130]])], [np.array([0.5])], np.array([1.0]))
-    ((boxes, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(200, 100)], processor)
+    ((boxes, _, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(200, 100)], processor)
     assert boxes == [Box(0.0, 90.0, 60.0, 10.0, 0.5)]
 
 
 def test_an_image_without_any_box_has_a_highest_score_of_0(processor):
     found = Found([np.zeros((0, 4))], [np.zeros(0)], np.array([1.0]))
     answer = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(9, 9)], processor)
-    assert answer == [([], 0.0)]
+    assert answer == [([], 0.0, None)]
 
 
 def test_the_sentence_names_place_size_and_score():
-    answer = Answer(Path("a.dcm"), [Box(10.4, 20.6, 30, 40, 0.51)], 0.51, "", None)
-    assert answer.sentences(0.25) == (
+    answer = Answer(Path("a.dcm"), [Box(10.4, 20.6, 30, 40, 0.51)], 0.51, 0.25, "", None)
+    assert answer.sentences() == (
         "a.dcm: opacity of 30 x 40 pixels, upper left corner at x 10, y 21; score 0.510 (threshold 0.250)"
     )
-    clear = Answer(Path("a.dcm"), [], 0.125, "", None)
-    assert clear.sentences(0.25) == "a.dcm: no opacity (highest score 0.125, threshold 0.250)"
+    clear = Answer(Path("a.dcm"), [], 0.125, 0.25, "", None)
+    assert clear.sentences() == "a.dcm: no opacity (highest score 0.125, threshold 0.250)"
 
 
 def test_a_submission_has_score_and_box_of_each_box():
-    answer = Answer(Path("some/exam.dcm"), [Box(1, 2, 3, 4, 0.5), Box(5, 6, 7.25, 8, 0.25)], 0.5, "", None)
+    answer = Answer(Path("some/exam.dcm"), [Box(1, 2, 3, 4, 0.5), Box(5, 6, 7.25, 8, 0.25)], 0.5, 0.2, "", None)
     assert answer.submitted() == ["exam", "0.500000 1.0 2.0 3.0 4.0 0.250000 5.0 6.0 7.2 8.0"]
-    assert Answer(Path("exam.dcm"), [], 0.1, "", None).submitted() == ["exam", ""]
+    assert Answer(Path("exam.dcm"), [], 0.1, 0.2, "", None).submitted() == ["exam", ""]
 
 
 # ------------------------------------------------------------------------------------------------- the command line
@@ -156,7 +158,8 @@ def test_a_submission_has_score_and_box_of_each_box():
 def test_one_image_is_a_sentence_for_each_box_and_a_picture(model, images, tmp_path, command):
     ended = command(main, "--image", images[1], "--model", model, "--output-dir", tmp_path, "--device", "cpu")
     assert ended.code == 0 and ended.err == ""
-    *boxes, picture = ended.out.splitlines()
+    *boxes, picture, origin = ended.out.splitlines()
+    assert origin.startswith("model: model.pth, trained on ") and origin.endswith("research only, not a medical device")
     assert all(line.startswith(f"{images[1]}: opacity of ") for line in boxes) and boxes
     assert picture == f"picture: {tmp_path / (exam_id(1) + '_boxes.png')}"
     assert [path.name for path in tmp_path.iterdir()] == [f"{exam_id(1)}_boxes.png"]
@@ -182,7 +185,7 @@ def test_many_images_are_a_table_with_a_row_for_each_box(model, images, tmp_path
     )
     assert ended.code == 1 and "7 files: " in ended.out and "1 not readable" in ended.out
     rows = table(tmp_path / "out" / "predictions.csv")
-    assert list(rows[0]) == ["path", "x", "y", "width", "height", "score", "error"]
+    assert list(rows[0]) == list(predict_detection._HEADER)
     assert list(dict.fromkeys(row["path"] for row in rows)) == [*map(str, images), str(bad)]
     boxes = [row for row in rows if row["score"]]
     assert boxes and f"({len(boxes)} boxes)" in ended.out
@@ -218,19 +221,19 @@ def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
 ):
     """Three of four are gone, damaged or of another size once their answers are known."""
     paths = [Path(shutil.copy(images[1], tmp_path / f"{name}.dcm")) for name in "abcd"]
-    find = Detector.find
+    look = Detector.look
 
     def then_go(self, squares, run):
-        found = find(self, squares, run)
+        found = look(self, squares, run)
         paths[0].unlink()
         paths[1].write_bytes(b"only a text")
         Image.new("L", (99, 99)).save(paths[2], "PNG")
         return found
 
-    monkeypatch.setattr(Detector, "find", then_go)
+    monkeypatch.setattr(Detector, "look", then_go)
     words = ("--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
     ended = command(main, "--image", *paths, *words)
-    assert ended.code == 1 and ended.out.startswith("4 files: 1 with opacity") and "3 not readable" in ended.out
+    assert ended.code == 1 and "4 files: 1 with opacity" in ended.out and "3 not readable" in ended.out
     first, second, third, *rest = table(tmp_path / "out" / "predictions.csv")
     assert first["error"] == f"{paths[0]}: no such file" and second["error"].startswith(f"{paths[1]}: neither JPEG")
     assert third["error"] == f"{paths[2]}: changed while its answer was worked out"
@@ -321,7 +324,7 @@ def test_an_odd_file_name_alone(model, images, tmp_path, command, monkeypatch, n
     shutil.copy(images[1], tmp_path / name)
     words = ("--model", model, "--output-dir", tmp_path / "out", "--no-pictures", "--device", "cpu")
     ended = command(main, "--image", f"./{name}", *words)
-    assert ended.code == 0 and ended.err == "" and all(": opacity of " in line for line in ended.out.splitlines())
+    assert ended.code == 0 and ended.err == "" and all(": opacity of " in line for line in ended.out.splitlines()[:-1])
 
 
 def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, command):
@@ -361,7 +364,8 @@ def test_json_is_one_document(model, images, tmp_path, command):
     result = json.loads(ended.out)
     assert ended.code == 1 and result["model"] == str(model) and result["threshold"] == 0.2
     assert [one["path"] for one in result["images"]] == [*map(str, images[:2]), str(missing)]
-    assert set(result["images"][1]) == {"path", "boxes", "highest_score", "picture", "error"}
+    flags = {"borderline", "unlike_training", "note"}
+    assert set(result["images"][1]) == {"path", "boxes", "highest_score", "picture", "error"} | flags
     assert all(set(box) == {"x", "y", "width", "height", "score"} for box in result["images"][1]["boxes"])
     assert result["images"][1]["highest_score"] == pytest.approx(result["images"][1]["boxes"][0]["score"])
     assert Path(result["images"][1]["picture"]).exists()
@@ -412,3 +416,50 @@ def test_a_full_disk_leaves_no_half_of_a_file(model, images, tmp_path, command, 
     assert ended.code == 2 and ended.out == "" and line.startswith(f"error: cannot write {tmp_path / 'out'}")
     assert "No space left on device; " in line and " are needed, " in line
     assert not list((tmp_path / "out").iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------- cautions
+
+
+def test_an_unlike_image_is_flagged_and_can_be_refused(model, images, tmp_path, command, processor):
+    detector = Detector.load(model, processor)
+    strict = tmp_path / "strict.pth"
+    replace(detector, likeness=replace(detector.likeness, limit=1e-6)).save(strict)
+    words = ("--model", strict, "--output-dir", tmp_path / "out", "--device", "cpu", "--submission", tmp_path / "s.csv")
+    ended = command(main, *images[:2], *words, "--no-pictures")  # also without --image
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert ended.code == 0 and "2 unlike training's images" in ended.out
+    assert {row["unlike_training"] for row in rows} == {"yes"} and any(row["score"] for row in rows)
+    ended = command(main, *images[:2], *words, "--refuse-unlike")
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert (
+        ended.code == 0 and "0 with opacity (0 boxes), 0 without, 2 unlike training's images (2 refused)" in ended.out
+    )
+    assert [(row["score"], row["unlike_training"], row["error"]) for row in rows] == [("", "yes", "")] * 2
+    assert [row["PredictionString"] for row in table(tmp_path / "s.csv")] == ["", ""]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+
+
+def test_a_score_near_the_threshold_is_borderline_box_or_not():
+    for highest, boxes, borderline in ((0.21, 1, True), (0.19, 0, True), (0.9, 1, False), (0.05, 0, False)):
+        answer = Answer(Path("a.dcm"), [Box(1, 2, 3, 4, highest)] * boxes, highest, 0.2, "", None)
+        assert answer.borderline is borderline and ("borderline" in answer.sentences()) is borderline
+        assert {row[7] for row in answer.rows("")} == {"yes" if borderline else "no"}
+
+
+def test_a_stopped_prediction_keeps_the_rows_of_what_was_answered(model, images, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(predict_detection, "_BATCH", 2)
+    look, seen = Detector.look, []
+
+    def then_stop(self, squares, run):
+        seen.append(len(squares))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return look(self, squares, run)
+
+    monkeypatch.setattr(Detector, "look", then_stop)
+    words = ("--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
+    ended = command(main, "--image", *images, *words)
+    kept = tmp_path / "predictions.csv"
+    assert ended.code == 130 and ended.err.endswith(f"interrupted: 4 of 6 files were answered; {kept} holds them\n")
+    assert {row["path"] for row in table(kept)} == {str(path) for path in images[:4]}

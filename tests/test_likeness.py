@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_sample_images
+from tiny_classification import chest
+
+from cxr import checkpoints, likeness
+from cxr.likeness import Likeness, Stage
+from pytorch_classification.model import TASK, Classifier, build, predict_logits
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    from cxr.runtime import Runtime
+
+    return Classifier.load(trained.config.model_file, Runtime(torch.device("cpu"), False))
+
+
+def squashed(image, size):
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).convert("L").resize((size, size)))
+
+
+def unlike_share(classifier, squares, run):
+    return classifier.judge(np.stack(squares), run).unlike.mean()
+
+
+# ------------------------------------------------------------------------------------------------------- what is flagged
+
+
+def test_most_images_like_those_of_training_pass(classifier, processor):
+    size = classifier.store_size
+    assert unlike_share(classifier, [squashed(chest(n % 2, 900 + n), size) for n in range(60)], processor) < 0.2
+
+
+@pytest.mark.parametrize("kind", ["noise", "black", "photographs"])
+def test_what_is_no_image_like_those_of_training_is_flagged(classifier, processor, kind):
+    random, size = np.random.default_rng(0), classifier.store_size
+    squares = {
+        "noise": [random.integers(0, 256, (size, size), dtype=np.uint8) for _ in range(10)],
+        "black": [np.zeros((size, size), np.uint8)],
+        "photographs": [squashed(image, size) for image in load_sample_images().images],
+    }[kind]
+    assert unlike_share(classifier, squares, processor) == 1
+
+
+def test_an_image_and_its_mirror_image_are_as_far(classifier, processor):
+    square = squashed(chest(1, 5), classifier.store_size)
+    pair = np.stack([square, square[:, ::-1]])
+    with likeness.features(classifier.model) as seen:
+        predict_logits(classifier.model, pair, np.arange(2), classifier.size, True, processor)
+    distances = classifier.likeness.distance(seen.rows(2, processor))
+    assert distances[0] == pytest.approx(distances[1], rel=1e-4)
+
+
+def test_looking_at_features_changes_no_answer_and_ends(classifier, processor):
+    squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(3)])
+    before = classifier.probabilities(squares, processor)
+    with likeness.features(classifier.model) as seen:
+        inside = classifier.probabilities(squares, processor)
+    classifier.probabilities(squares, processor)
+    assert np.array_equal(before, inside) and [len(passes) for passes in seen.passes] == [classifier.views] * 3
+
+
+def test_many_batches_have_the_features_of_one(classifier, processor, monkeypatch):
+    from pytorch_classification import model
+
+    squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(7)])
+
+    def rows():
+        with likeness.features(classifier.model) as seen:
+            predict_logits(classifier.model, squares, np.arange(7), classifier.size, True, processor)
+        return seen.rows(2, processor)
+
+    whole = rows()
+    monkeypatch.setattr(model, "_BATCH", 3)
+    assert [stage.shape for stage in whole] == [(7, 128), (7, 256), (7, 512)]
+    for one, other in zip(whole, rows(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------- the distance
+
+
+def test_the_distance_is_mahalanobis_with_a_shrunk_covariance():
+    random = np.random.default_rng(1)
+    training = random.normal(size=(50, 8)) @ random.normal(size=(8, 8)) + 3
+    others = random.normal(size=(20, 8)) * 4
+    stage = Stage.fit(training, others)
+    expected = np.sqrt(LedoitWolf().fit(training).mahalanobis(others))
+    assert stage.usual == pytest.approx(np.median(expected), rel=1e-4)
+    np.testing.assert_allclose(stage.distance(others) * stage.usual, expected, rtol=1e-4)
+
+
+def test_the_limit_lets_all_but_one_in_two_hundred_of_validation_pass():
+    random = np.random.default_rng(2)
+    training, validation = ([random.normal(size=(n, c)) for c in (4, 6, 8)] for n in (500, 2000))
+    fitted = Likeness.fit(training, validation)
+    assert fitted.unlike(validation).sum() == 10
+
+
+# ----------------------------------------------------------------------------------------------------------- the file
+
+
+def test_a_model_file_keeps_it(trained, classifier):
+    state = checkpoints.load(trained.config.model_file, task=TASK)
+    again = Likeness.of(state["likeness"], build("none"), Path("m.pth"))
+    assert again is not None and again.limit == classifier.likeness.limit
+    rows = [np.random.default_rng(3).normal(size=(4, width)) for width in (128, 256, 512)]
+    assert np.array_equal(again.distance(rows), classifier.likeness.distance(rows))
+    assert Likeness.of(None, build("none"), Path("m.pth")) is None
+
+
+def test_a_damaged_one_is_refused(classifier):
+    network, good = build("none"), classifier.likeness.plain()
+    first = good["stages"][0]
+    for bad in (
+        [],
+        {"stages": good["stages"]},
+        {**good, "limit": float("nan")},
+        {**good, "limit": 1},
+        {**good, "stages": good["stages"][:2]},
+        {**good, "stages": [{**first, "mean": torch.zeros(3)}, *good["stages"][1:]]},
+        {**good, "stages": [{**first, "mean": 3}, *good["stages"][1:]]},
+        {**good, "stages": [{**first, "whitening": first["whitening"] * float("nan")}, *good["stages"][1:]]},
+        {**good, "stages": [{**first, "more": 1}, *good["stages"][1:]]},
+    ):
+        with pytest.raises(ValueError, match=r"m\.pth: what it says of the look of its training images is damaged"):
+            Likeness.of(bad, network, Path("m.pth"))

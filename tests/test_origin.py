@@ -1,0 +1,39 @@
+import re
+from pathlib import Path
+
+import make_sample_data
+from cxr import origin
+from cxr.origin import Origin
+
+TRAINED = {"folder": "xray", "images": 12, "patients": 7, "synthetic": True, "date": "2026-01-02", "commit": "abc"}
+
+
+def test_a_model_says_what_it_was_trained_on_how_well_it_did_and_what_it_is_for():
+    found = Origin.of({"trained_on": TRAINED, "validation": {"images": 3, "roc_auc": 0.98765}}, Path("a/m.pth"))
+    assert found.sentence(0.25) == (
+        "m.pth, trained on 12 synthetic images of 7 patients (xray), 2026-01-02, commit abc; validation: images 3, "
+        "roc auc 0.988; operating point 0.250; research only, not a medical device"
+    )
+    assert found.short() == "m.pth, trained on 12 synthetic images of 7 patients (xray), 2026-01-02, commit abc"
+
+
+def test_scores_of_several_sets_are_told_apart():
+    found = Origin.of({"validation": {"own": {"auc": 0.5}, "other": {"auc": 0.75}}}, Path("m.pth"))
+    assert found.validation == {"own auc": 0.5, "other auc": 0.75}
+
+
+def test_a_file_that_says_nothing_or_nonsense_is_no_error():
+    for state in ({}, {"trained_on": 3, "validation": "good"}):
+        sentence = Origin.of(state, Path("m.pth")).sentence(0.5)
+        assert sentence.startswith("m.pth, trained on images that its file does not name; operating point 0.500; ")
+    hostile = Origin.of({"trained_on": {"folder": "x" * 10**5 + "\x1b[31m\n", "date": None}}, Path("m.pth")).short()
+    assert len(hostile) < 400 and hostile.isprintable() and "not stated" in hostile
+
+
+def test_sample_data_are_known_as_synthetic(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / make_sample_data.RECORD).write_text("{}")
+    own, sample = (origin.trained_on(tmp_path / name, 5, 4) for name in ("own", "sample"))
+    assert (own["synthetic"], sample["synthetic"]) == (False, True) and own["folder"] == "own"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", own["date"]) and (own["images"], own["patients"]) == (5, 4)
