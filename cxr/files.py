@@ -6,7 +6,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -29,28 +29,42 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     content = io.BytesIO()
     write(content)
+    write_pieces(path, [content.getbuffer()], content.getbuffer().nbytes)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int | None = None) -> None:
+    """``pieces`` as a file that then takes the place of ``path``, one piece in memory at a time.
+
+    Args:
+        path: the file.
+        pieces: its content; an error while they are made leaves ``path`` as it was.
+        size: of all together in bytes, if it is known, for the message of a full disk.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent.absolute())
         try:
             with partial.open("wb") as file:
-                file.write(content.getbuffer())
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise not_written(path, content.getbuffer().nbytes, error) from error
+        raise not_written(path, size, error) from error
 
 
-def not_written(path: Path, needed: int, error: OSError) -> OSError:
+def not_written(path: Path, needed: int | None, error: OSError) -> OSError:
     """What to raise when ``error`` kept ``needed`` bytes from ``path``: names the file, and the space if that lacks."""
     reason = error.strerror or str(error)
     if error.errno in FULL:
-        free = shutil.disk_usage(path.parent).free
-        reason += f"; {_amount(needed)} are needed, {_amount(free)} are free"
+        free = _amount(shutil.disk_usage(path.parent).free)
+        reason += f"; {free} are free" if needed is None else f"; {_amount(needed)} are needed, {free} are free"
     return OSError(f"cannot write {path.absolute()}: {reason}")
 
 

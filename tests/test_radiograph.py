@@ -253,7 +253,7 @@ def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
 
 def test_a_jpeg_is_never_shrunk_below_twice_the_square(tmp_path):
     path = write(tmp_path / "a.jpg", scene(512, 1024))
-    sizes = {size: radiograph._read(path, 2 * size).image.size for size in (16, 32, 64, 128, 129, 256, 1000)}
+    sizes = {size: radiograph.read_picture(path, 2 * size)[0].image.size for size in (16, 32, 64, 128, 129, 256, 1000)}
     assert sizes == {
         16: (128, 64),
         32: (128, 64),

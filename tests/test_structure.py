@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("cxr", "phantom", "pytorch_classification", "pytorch_detection", "benchmarks")
+ROOMS = ("cxr", "phantom", "pytorch_classification", "pytorch_detection", "reading_room", "benchmarks")
 
 
 def module(path: Path) -> str:
@@ -61,6 +61,7 @@ def test_no_file_imports_one_that_imports_it():
         ("cxr", ("cxr",)),
         ("pytorch_classification", ("pytorch_classification", "cxr")),
         ("pytorch_detection", ("pytorch_detection", "cxr")),
+        ("reading_room", ("reading_room", "pytorch_classification", "pytorch_detection", "cxr")),
         ("make_sample_data", ("phantom", "cxr.cli", "cxr.text")),
         ("download_data", ("cxr",)),
     ],

@@ -2,7 +2,7 @@
 
 from cxr.reading.ahead import Read, read_again, read_ahead
 from cxr.reading.listing import SUFFIXES, find_images
-from cxr.reading.radiograph import UnreadableImage, read_grey, read_square
+from cxr.reading.radiograph import UnreadableImage, read_grey, read_picture, read_square
 from cxr.reading.store import Decoded, cores, decode_once
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "read_again",
     "read_ahead",
     "read_grey",
+    "read_picture",
     "read_square",
 ]

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cxr.reading import containers, dicom, raster
 from cxr.reading.dicom_elements import looks_like_dicom
@@ -37,7 +36,7 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
         UnreadableImage: whatever else is wrong with it: damage, another format, several frames or pages, a size that no
             radiograph has (``containers.check_size``), a DICOM codec that is not installed.
     """
-    picture = _read(path, None)
+    picture, _ = read_picture(path, None)
     return np.array(picture.upright(picture.image))
 
 
@@ -65,16 +64,26 @@ def read_square(path: Path, size: int) -> Square:
     Raises:
         FileNotFoundError, UnreadableImage: as ``read_grey``.
     """
-    picture = _read(path, 2 * size)
-    image, (width, height) = picture.image, picture.size
-    shrunk = round(width / image.width)  # the last row and column of blocks may reach beyond the picture
-    box = (0, 0, width / shrunk, height / shrunk)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box)
-    return Square(np.array(picture.upright(square)), picture.upright_height_width, picture.header)
+    picture, _ = read_picture(path, 2 * size)
+    return Square(picture.square(size), picture.upright_height_width, picture.header)
 
 
-def _read(path: Path, at_least: int | None) -> Picture:
+def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
+    """A radiograph, and the file's content, for whoever makes several things of one reading.
+
+    Args:
+        path: the file.
+        at_least: pixels that both sides are to keep where the decoder can shrink, twice the largest square wanted; None
+            for all.
+
+    Raises:
+        FileNotFoundError, UnreadableImage: as ``read_grey``.
+    """
     data = _content(path)
+    return _decode(path, data, at_least), data
+
+
+def _decode(path: Path, data: bytes, at_least: int | None) -> Picture:
     try:
         if looks_like_dicom(data[:_HEAD_BYTES]):
             return dicom.decode(data, at_least)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from cxr.reading.containers import JPEG_MAGIC, PNG_MAGIC, Header, check_size, jpeg_header, png_header, tiff_header
@@ -48,6 +49,23 @@ class Picture:
     def upright(self, image: Image.Image) -> Image.Image:
         """``image``, which is this one or what was made of it, turned as the file asks for."""
         return image if self.transpose is None else image.transpose(self.transpose)
+
+    def square(self, size: int) -> NDArray[np.uint8]:
+        """The whole picture squashed to uint8 [size, size], upright; aspect ratio not kept."""
+        return np.array(self.upright(self.image.resize((size, size), Image.Resampling.BILINEAR, self._inside)))
+
+    def within(self, side: int) -> Image.Image:
+        """The whole picture, upright, with its proportions and no side longer than ``side``; never enlarged."""
+        longest = max(self.image.size)
+        width, height = (max(1, round(min(side, longest) * length / max(self.size))) for length in self.size)
+        return self.upright(self.image.resize((width, height), Image.Resampling.BILINEAR, self._inside))
+
+    @property
+    def _inside(self) -> tuple[float, float, float, float]:
+        """The part of ``image`` that is the picture: the last row and column of blocks may reach beyond it."""
+        width, height = self.size
+        shrunk = round(width / self.image.width)
+        return (0, 0, width / shrunk, height / shrunk)
 
     @property
     def upright_height_width(self) -> tuple[int, int]:

@@ -1,0 +1,130 @@
+"""What the worklist costs over what it cannot do without, and whether its memory grows with the number of exams.
+
+    python benchmarks/worklist_page.py --folder dataset_det/stage_2_train_images
+
+1. The worklist of a folder, pictures, page and table included, against only decoding the files once (all cores) and
+   then only computing on squares in memory (classifier with Grad-CAM and detector, same precision), alternating in
+   one process, start-up left out. The two parts are added: doing both at a time pays for all else.
+2. The most memory of a process that lists ten times as many exams, against one that lists some; size of the page.
+
+Prints median ratios with their range. Files are generated unless --folder names real ones, and the models are untrained
+unless --classifier and --detector name some; an untrained detector finds more boxes than a chest has.
+"""
+
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from benchmarks.own_process import run_alone
+
+import worklist as script
+from benchmarks import generated, prediction
+from benchmarks.alternating import alternate, rates, speedups, spread
+from cxr import cli, reading, runtime
+from pytorch_classification.model import Classifier, build
+from pytorch_detection.detector import Detector, Rule
+from pytorch_detection.model import Architecture, construct
+from reading_room import page
+from reading_room.inbox import state_of
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Size of the measurement."""
+
+    rounds: int = cli.flag(3, help="measurements of each kind, alternating")
+    files: int = cli.flag(300, help="files that are listed")
+    folder: Path | None = cli.flag(None, help="list files of this folder; without it they are generated")
+    classifier: Path | None = cli.flag(None, help="measure this classifier; without it an untrained one")
+    detector: Path | None = cli.flag(None, help="measure this detector; without it an untrained one")
+    classifier_size: int = cli.flag(112, help="side in pixels of the square that an untrained classifier sees")
+    detector_size: int = cli.flag(256, help="side in pixels of the square that an untrained detector sees")
+    memory_files: int = cli.flag(300, help="files of the smaller of the lists whose memory is compared; 0: none")
+
+
+def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime.Runtime, rounds: int) -> None:
+    """Print how fast the worklist is against its two parts one after the other."""
+    judges = script.open_room(config, run).judges
+    classifier, detector = judges.classifier, judges.detector
+    assert detector is not None
+    first = [np.stack([reading.read_square(path, size)[0] for path in paths[:_BATCH]]) for size in judges.sizes]
+
+    def decode() -> None:
+        with ThreadPoolExecutor(reading.cores()) as pool:
+            for _ in pool.map(lambda path: reading.read_square(path, max(judges.sizes)), paths):
+                pass
+
+    def compute() -> None:
+        for start in range(0, len(paths), _BATCH):
+            small, large = (squares[: len(paths) - start] for squares in first)
+            classifier.judge(small, run)
+            detector.find(large, run)
+
+    def listing() -> None:
+        room = replace(script.open_room(config, run), judges=judges)
+        for _ in room.answer([(path, state_of(path)) for path in paths]):
+            pass
+        room.write()
+
+    taken = alternate({"decoding": decode, "computing": compute, "listing": listing}, rounds)
+    parts = [sum(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
+    print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
+    title = "worklist: speed / speed of decoding once, then computing"
+    print(spread(title, speedups({**taken, "parts": parts}, "listing", "parts")))
+
+
+def measure_memory(paths: list[Path], few: int, flags: list[str], place: Path) -> None:
+    """Print the most memory of a worklist of ``few`` exams and of ten times as many, and how large their pages are."""
+    peaks: list[float] = []
+    for count in (few, 10 * few):
+        folder, out = different(paths, count, place / str(count)), place / f"{count} listed"
+        arguments = ["--image", str(folder), *flags, "--output-dir", str(out), "--device", "cpu"]
+        peaks.append(run_alone(prediction.peak_of, script.main, arguments))
+        size = (out / page.PAGE).stat().st_size / 1e6
+        print(f"{count} exams: at most {peaks[-1]:.0f} MiB of memory, a page of {size:.1f} MB", flush=True)
+        shutil.rmtree(folder)
+        shutil.rmtree(out)
+    print(spread("worklist: memory of ten times as many exams / memory", [peaks[1] / peaks[0]]))
+
+
+def different(paths: list[Path], count: int, place: Path) -> Path:
+    """``place`` with ``count`` copies of ``paths`` in turn, no two of which are one exam."""
+    place.mkdir()
+    for number in range(count):
+        source = paths[number % len(paths)]
+        # What follows the end of a JPEG picture is none of it.
+        (place / f"{number}{source.suffix}").write_bytes(source.read_bytes() + str(number).encode())
+    return place
+
+
+def main() -> None:
+    """Measure and print."""
+    config = cli.parse(BenchConfig)
+    with tempfile.TemporaryDirectory() as name, runtime.start("cpu", "fp32", seed=0) as run:
+        place = Path(name)
+        paths = generated.files(config.folder, place, ".dcm", generated.write_dicoms, config.files)[: config.files]
+        classifier, detector = config.classifier or place / "classifier.pth", config.detector or place / "detector.pth"
+        if config.classifier is None:
+            size = config.classifier_size
+            Classifier(build("none"), size, size + size // 8, True, 1.0, 0.5).save(classifier)
+        if config.detector is None:
+            network = construct(Architecture("resnet18", config.detector_size, frozen=False, image_head=True))
+            Detector(network, True, Rule(0.0, 1.0, 0.5)).save(detector)
+        measure_speed(paths, script.WorklistConfig((name,), classifier, detector, place / "listed"), run, config.rounds)
+        if config.memory_files:
+            pictures = [place / f"{number}.jpeg" for number in range(40)]
+            generated.write_jpegs(pictures)
+            flags = ["--classifier", str(classifier), "--detector", str(detector)]
+            measure_memory(pictures, config.memory_files, flags, place)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,1 @@
+"""What ``worklist.py`` is made of: files -> answers that outlive a restart -> one page and one table."""

@@ -1,0 +1,77 @@
+"""Folders that others write to: a file is handed out once it has come to rest, and once only."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cxr import reading
+
+
+def hashed(text: str) -> str:
+    """A short name for any text, from which nobody reads the text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def place_of(path: Path) -> str:
+    """By which a path is known again."""
+    return hashed(str(path.absolute()))
+
+
+def state_of(path: Path) -> str:
+    """By which the content of a file is known again without being read; empty where it may not be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return hashed(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}")
+
+
+def files_in(patterns: Sequence[str], left_out: Sequence[Path]) -> list[Path]:
+    """The radiographs that ``patterns`` name, without what lies in the folders ``left_out``: our own pictures, say.
+
+    Raises:
+        FileNotFoundError: as ``find_images``.
+    """
+    own = [folder.resolve() for folder in left_out]
+    return [path for path in reading.find_images(patterns) if not any(map(path.resolve().is_relative_to, own))]
+
+
+@dataclass
+class Inbox:
+    """What has arrived in ``folders``, but not in those ``left_out``.
+
+    Attributes:
+        rest_seconds: a file whose size and times have not changed for so long is no longer being written.
+        known: states of files that need not be handed out.
+    """
+
+    folders: Sequence[str]
+    left_out: Sequence[Path]
+    rest_seconds: float
+    known: set[str]
+    _waiting: dict[Path, tuple[str, float]] = field(default_factory=dict)
+
+    def arrived(self, now: float) -> list[tuple[Path, str]]:
+        """Files at rest with their states, those of earlier calls left out; ``now`` in seconds of a steady clock."""
+        ready: list[tuple[Path, str]] = []
+        waiting: dict[Path, tuple[str, float]] = {}
+        for path in self._listed():
+            state = state_of(path)
+            if not state or state in self.known:
+                continue
+            before, since = self._waiting.get(path, ("", now))
+            since = since if state == before else now
+            if now - since >= self.rest_seconds:
+                ready.append((path, state))
+                self.known.add(state)
+            else:
+                waiting[path] = (state, since)
+        self._waiting = waiting
+        return ready
+
+    def _listed(self) -> Iterator[Path]:
+        for folder in self.folders:
+            with suppress(OSError):  # empty, or a share that is away for a while: that it was there is known already
+                yield from files_in([folder], self.left_out)

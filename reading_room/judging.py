@@ -1,0 +1,123 @@
+"""Files -> answers: read ahead by all cores while the networks compute, each file once."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr import reading, runtime
+from cxr.text import printable
+from pytorch_classification.model import Classifier
+from pytorch_classification.predict_classification import Answer
+from pytorch_detection.detector import Detector
+from pytorch_detection.predict_detection import boxes_in
+from reading_room import pictures
+from reading_room.answers import Answers, Box, Exam
+from reading_room.documents import Documents
+from reading_room.header import Naming
+from reading_room.looking import Look, look
+
+_BATCH = 16
+_NOT_UNIQUE = "its SOP Instance UID, which must be unique, is that of another image, which has been answered"
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The models, and where they compute."""
+
+    classifier: Classifier
+    detector: Detector | None
+    run: runtime.Runtime
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides in pixels of the squares that the models look at."""
+        return (self.classifier.store_size, *(() if self.detector is None else (self.detector.size,)))
+
+
+def answer(
+    judges: Judges,
+    files: Sequence[tuple[Path, str]],
+    answers: Answers,
+    naming: Naming,
+    documents: Documents | None,
+) -> Iterator[int]:
+    """Add an answer for each of ``files`` (path and state) that has none yet; yields how many files each batch had.
+
+    Memory holds three batches of squares and one full image for each core, however many the files are.
+    """
+    for batch in _look_ahead(files, judges.sizes):
+        new: dict[str, Look] = {}
+        for one in batch:
+            before = new.get(one.key) or answers.exams.get(one.key)
+            if one.error:
+                answers.add(_exam(one, naming, one.error))
+            elif before is None:
+                new[one.key] = one
+            elif before.content != one.content:
+                answers.add(_exam(one, naming, _NOT_UNIQUE))
+            else:  # a copy
+                answers.failed.pop(one.place, None)
+        if new:
+            _judge(judges, list(new.values()), answers, naming, documents)
+        yield len(batch)
+
+
+def _judge(judges: Judges, looks: list[Look], answers: Answers, naming: Naming, documents: Documents | None) -> None:
+    classifier, detector, run = judges.classifier, judges.detector, judges.run
+    squares = np.stack([one.squares[0] for one in looks])
+    probabilities, heatmaps = classifier.judge(squares, run)
+    found: list[tuple[list[Any], float]] = [([], 0.0)] * len(looks)
+    if detector is not None:
+        reads = [reading.Read(one.path, one.squares[1], one.height, one.width, "") for one in looks]
+        found = boxes_in(detector, reads, run)
+    for one, probability, heatmap, (boxes, highest) in zip(looks, probabilities.tolist(), heatmaps, found, strict=True):
+        exam = replace(
+            _exam(one, naming),
+            probability=probability,
+            borderline=Answer(one.path, probability, classifier.threshold, "", None).near,
+            boxes=tuple(Box(*box) for box in boxes),
+            highest=highest,
+        )
+        heat = pictures.heat(heatmap)
+        if documents is not None:  # before the answer counts: a kill in between makes them once more, and the same
+            documents.write(one.path, exam, one.film, heat)
+        answers.add(exam, one.film, heat)
+
+
+def _exam(one: Look, naming: Naming, error: str = "") -> Exam:
+    """What is known of a file before it is judged."""
+    facts = one.facts
+    return Exam(
+        key=one.key,
+        content=one.content,
+        place=one.place,
+        state=one.state,
+        file=naming.file(one.path, facts),
+        error=naming.reason(error, one.path, facts),
+        width=one.width,
+        height=one.height,
+        acquired=facts.acquired,
+        study_date=facts.study_date,
+        view=printable(facts.view),
+        note=one.note,
+        patient=naming.patient(facts),
+    )
+
+
+def _look_ahead(files: Sequence[tuple[Path, str]], sizes: tuple[int, ...]) -> Iterator[list[Look]]:
+    pool = ThreadPoolExecutor(reading.cores())
+    waiting: deque[list[Future[Look]]] = deque()
+    try:
+        for first in range(0, len(files), _BATCH):
+            waiting.append([pool.submit(look, *file, sizes) for file in files[first : first + _BATCH]])
+            if len(waiting) == 3:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever leaves early does not want to wait for what was read ahead

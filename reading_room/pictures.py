@@ -1,0 +1,46 @@
+"""The pictures of the page: a film that is light enough for a thousand of them, and Grad-CAM to lie over it."""
+
+import io
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr.reading.raster import Picture
+
+FILM_SIDE = 704  # pixels at most; real films of this size take 30 to 35 KB
+MOST_FILM_BYTES = 36_000  # 48 KB as text in the page, so that 1,000 exams stay below 60 MB whatever they show
+_QUALITIES = (75, 60, 45, 30)
+_HEAT_SIDE = 64  # Grad-CAM is smooth: its cells are 8 to 16 pixels of a square of 100 to 200
+
+
+def film(picture: Picture, side: int = FILM_SIDE) -> bytes:
+    """A radiograph as JPEG with its proportions kept, no side longer than ``side``."""
+    small = picture.within(side)
+    for quality in _QUALITIES:
+        stream = io.BytesIO()
+        small.save(stream, "JPEG", quality=quality)
+        if stream.tell() <= MOST_FILM_BYTES:
+            return stream.getvalue()
+    return film(picture, side // 2)  # noise
+
+
+def heat(heatmap: NDArray[np.float32]) -> bytes:
+    """Grad-CAM [S, S] in 0..1 as WebP to lie over the film, whatever its proportions; no heat is clear."""
+    small = Image.fromarray(heatmap).resize((_HEAT_SIDE, _HEAT_SIDE), Image.Resampling.BILINEAR)
+    levels = np.rint(np.asarray(small).clip(0, 1) * 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(_heat_colours()[levels], "RGBA").save(stream, "WEBP", quality=80)
+    return stream.getvalue()
+
+
+@cache
+def _heat_colours() -> NDArray[np.uint8]:
+    """uint8 [256, 4], as in the pictures that prediction draws."""
+    import matplotlib
+
+    level = np.linspace(0, 1, 256)
+    colours = np.asarray(matplotlib.colormaps["inferno"](level))
+    colours[:, 3] = 0.6 * np.sqrt(level)
+    return np.rint(colours * 255).astype(np.uint8)

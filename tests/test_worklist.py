@@ -1,0 +1,403 @@
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_classification
+from killing import CONTEXT, FAREWELL, KILLED, ROOT, TERMINATED, UNHEARD, finished, needs_signals
+from PIL import Image
+from tiny_detection import chest, write_classifier, write_dicom
+from tiny_worklist import Page
+
+import worklist
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Flags that name a classifier and a detector which have learnt nothing."""
+    import torch
+
+    from pytorch_detection.detector import Detector, Rule
+    from pytorch_detection.model import Architecture, construct
+
+    folder = tmp_path_factory.mktemp("models")
+    write_classifier(folder / "classifier.pth")
+    torch.manual_seed(0)
+    network = construct(Architecture("resnet18", 64, frozen=False, image_head=True))
+    Detector(network, False, Rule(0.0, 1.0, 0.3)).save(folder / "detector.pth")
+    return ["--classifier", folder / "classifier.pth", "--detector", folder / "detector.pth"]
+
+
+def write_exam(path, number, **values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"PatientID": f"PAT-{number:04}", "PatientName": f"Hong^Gildong{number}", "ViewPosition": "AP"}
+    write_dicom(
+        path, chest(number)[0], **header | {"AcquisitionDate": "20261120", "AcquisitionTime": "103205"} | values
+    )
+    return path
+
+
+def write_photograph(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(tiny_classification.chest(number % 2, number)).save(path, quality=92)
+    return path
+
+
+@pytest.fixture
+def exams(tmp_path):
+    """Four exams as DICOM and two as JPEG."""
+    folder = tmp_path / "exams"
+    for number in range(4):
+        write_exam(folder / f"ward-{number % 2}" / f"{number}.dcm", number)
+    for number in (4, 5):
+        write_photograph(folder / f"{number}.jpeg", number)
+    return folder
+
+
+def table_of(folder, name="worklist.csv"):
+    with (folder / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def journal_of(folder):
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_says_what_both_predictions_say(exams, models, tmp_path, command):
+    from pytorch_classification import predict_classification
+    from pytorch_detection import predict_detection
+
+    ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out")
+    assert (ran.code, ran.out.splitlines()[0][:8]) == (0, "6 exams:"), ran.err
+    common = ["--image", exams, "--output-dir", tmp_path / "predictions"]
+    command(predict_classification.main, *common, "--model", models[1])
+    probabilities = {Path(row["path"]).name: row for row in table_of(tmp_path / "predictions", "predictions.csv")}
+    command(predict_detection.main, *common, "--model", models[3], "--no-pictures")
+    boxes = table_of(tmp_path / "predictions", "predictions.csv")
+    rows = table_of(tmp_path / "out")
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 7)]
+    assert [row["probability"] for row in rows] == sorted((row["probability"] for row in rows), reverse=True)
+    answered = {line["file"]: line for line in journal_of(tmp_path / "out")[1:]}
+    for row in rows:
+        name = Path(row["file"]).name
+        expected = probabilities[name]
+        assert float(row["probability"]) == pytest.approx(float(expected["probability"]), abs=1e-3)
+        assert row["class"] == expected["class"]
+        found = [
+            [float(box[side]) for side in ("x", "y", "width", "height")]
+            for box in boxes
+            if Path(box["path"]).name == name and box["x"]
+        ]
+        mine = [[box[side] for side in ("x", "y", "width", "height")] for box in answered[row["file"]]["boxes"]]
+        assert len(found) == len(mine) == int(row["boxes"])
+        assert np.allclose(found, mine, rtol=0, atol=1.0)
+
+
+def test_each_file_is_opened_once_and_nothing_is_written_beside_it(exams, models, tmp_path, command):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in exams.rglob("*.*")}
+    opened = []
+    sys.addaudithook(
+        lambda event, what: opened.append(str(what[0])) if event == "open" and opened is not None else None
+    )
+    try:
+        ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out")
+    finally:
+        found, opened = opened, None  # the hook stays for the rest of the process
+    assert ran.code == 0, ran.err
+    assert sorted(name for name in found if name.startswith(str(exams))) == sorted(map(str, before))
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in exams.rglob("*.*")} == before
+
+
+def test_unreadable_files_are_listed_and_the_others_answered(exams, models, tmp_path, command):
+    (exams / "empty.dcm").touch()
+    (exams / "text.jpeg").write_text("no picture")
+    whole = (exams / "4.jpeg").read_bytes()
+    (exams / "4.jpeg").write_bytes(whole[: len(whole) // 2])
+    ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out")
+    assert ran.code == 1 and "5 exams:" in ran.out and "3 not readable" in ran.out
+    failed = [row["file"] for row in table_of(tmp_path / "out") if row["error"]]
+    assert failed == ["4.jpeg", "empty.dcm", "text.jpeg"]
+    page = Page(tmp_path / "out" / "worklist.html")
+    assert len(page.rows) == 5 and "empty.dcm is empty (0 bytes)" in page.text
+
+
+def test_an_exam_is_answered_once_however_many_copies_there_are(exams, models, tmp_path, command):
+    shutil.copy(exams / "ward-0" / "0.dcm", exams / "again.dcm")
+    shutil.copy(exams / "4.jpeg", exams / "4 again.jpeg")
+    ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out")
+    assert ran.code == 0 and "6 exams:" in ran.out
+    assert len({row["key"] for row in table_of(tmp_path / "out")}) == 6
+
+
+def test_two_images_of_one_uid_are_not_taken_for_one(exams, models, tmp_path, command):
+    """The second is not answered, but neither is it passed over in silence."""
+    write_exam(exams / "other" / "0.dcm", 0, WindowCenter="50", WindowWidth="50")  # the UID comes from the name
+    ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out")
+    assert ran.code == 1 and "6 exams:" in ran.out
+    (failed,) = [row for row in table_of(tmp_path / "out") if row["error"]]
+    assert "which must be unique, is that of another image" in failed["error"]
+
+
+def test_patients_are_told_only_with_identifiers(tmp_path, models, command):
+    write_exam(tmp_path / "in" / "PAT-0007" / "hong_gildong7.dcm", 7)
+    (tmp_path / "in" / "PAT-0007" / "PAT-0008.dcm").write_bytes(
+        (tmp_path / "in/PAT-0007/hong_gildong7.dcm").read_bytes()[:-9]
+    )
+    common = [worklist.main, "--image", tmp_path / "in", *models, "--output-dir"]
+    assert command(*common, tmp_path / "out").code == 1
+    for path in (tmp_path / "out").iterdir():
+        if path.is_file():
+            text = path.read_text(encoding="utf-8").casefold()
+            assert not any(name in text for name in ("gildong", "pat-0007")), path
+    assert command(*common, tmp_path / "named", "--identifiers").code == 1
+    text = (tmp_path / "named" / "worklist.html").read_text(encoding="utf-8")
+    assert "Hong Gildong7 · PAT-0007" in text and "PAT-0007/hong_gildong7.dcm" in text
+
+
+def test_without_a_detector_there_are_no_boxes(exams, models, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(worklist, "DETECTOR", tmp_path / "none.pth")
+    ran = command(worklist.main, "--image", exams, *models[:2], "--output-dir", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "boxes were not looked for" in Page(tmp_path / "out" / "worklist.html").text
+    monkeypatch.setattr(worklist, "DETECTOR", models[3])  # one at hand is taken
+    command(worklist.main, "--image", exams, *models[:2], "--output-dir", tmp_path / "out")
+    assert "detector.pth · boxes from score 0.300" in Page(tmp_path / "out" / "worklist.html").text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--image": "nowhere"}, "nowhere: no such file or folder"),
+        ({"--classifier": "none.pth"}, "no classifier at .*none.pth; train one .* or name one with --classifier"),
+        ({"--detector": "none.pth"}, "no detector at .*none.pth; train one .* or name one with --detector"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_and_an_earlier_list_stays(exams, models, tmp_path, command, changes, message):
+    flags = dict(zip(models[::2], models[1::2], strict=True)) | {"--image": exams, "--output-dir": tmp_path / "out"}
+    assert command(worklist.main, *(word for pair in flags.items() for word in pair)).code == 0
+    before = (tmp_path / "out" / "worklist.html").read_bytes()
+    ran = command(worklist.main, *(word for pair in (flags | changes).items() for word in pair))
+    assert ran.code == 2 and len(ran.err.splitlines()) == 1
+    import re
+
+    assert re.search(message, ran.err), ran.err
+    assert (tmp_path / "out" / "worklist.html").read_bytes() == before
+
+
+def test_own_output_within_the_folder_is_not_judged(exams, models, tmp_path, command):
+    arguments = ["--image", exams, *models, "--output-dir", exams / "worklist"]
+    for _ in range(2):
+        ran = command(worklist.main, *arguments)
+        assert ran.code == 0 and "6 exams:" in ran.out, ran.err
+
+
+def test_watch_wants_a_folder(models, tmp_path, command):
+    ran = command(worklist.main, "--image", tmp_path / "nowhere", "--watch", *models)
+    assert ran.code == 2 and f"--watch: no folder {tmp_path / 'nowhere'}" in ran.err
+
+
+def test_dicom_output_says_what_the_table_says(exams, models, tmp_path, command):
+    pytest.importorskip("highdicom")
+    import pydicom
+
+    arguments = ["--image", exams, *models, "--output-dir", tmp_path / "out", "--dicom-output", tmp_path / "pacs"]
+    ran = command(worklist.main, *arguments)
+    assert ran.code == 0, ran.err
+    documents = [pydicom.dcmread(path) for path in (tmp_path / "pacs").iterdir()]
+    reports = [document for document in documents if document.Modality == "SR"]
+    assert len(reports) == 4 and len(documents) == 8  # of the DICOM files alone, with a picture each
+    assert all(document.SeriesDescription.startswith("Research only") for document in documents)
+    boxes = {line["key"]: line["boxes"] for line in journal_of(tmp_path / "out")[1:]}
+    for report in reports:
+        text = report.to_json()
+        source = (
+            report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+        )
+        assert text.count("POLYLINE") == len(boxes[source.ReferencedSOPInstanceUID])
+    before = {path.name for path in (tmp_path / "pacs").iterdir()}
+    command(worklist.main, *arguments)
+    assert {path.name for path in (tmp_path / "pacs").iterdir()} == before  # the same documents
+
+
+def test_dicom_3d_alone_is_refused(exams, models, tmp_path, command):
+    ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out", "--dicom-3d")
+    assert ran.code == 2 and "give both" in ran.err
+
+
+# ------------------------------------------------------------------------------------------------- --watch
+
+
+def _run(arguments, log, die_at):
+    """The script in a process of its own, which kills itself when it opens a file of its own for that time."""
+    sys.path.insert(0, str(ROOT))
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import worklist
+    from cxr import cli
+
+    sys.argv = ["worklist.py", *map(str, arguments)]
+    out, touched = str(arguments[arguments.index("--output-dir") + 1]), 0
+
+    def hook(event, what):
+        nonlocal touched
+        if event in ("open", "os.rename", "os.remove") and str(what[0]).startswith(out):
+            touched += 1
+            if touched == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    code = cli.run(worklist.main)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+class Watch:
+    """``worklist.py --watch`` over ``folder / "in"``, to be started again and again."""
+
+    def __init__(self, folder, models):
+        self.inbox, self.out, self.log = folder / "in", folder / "out", folder / "log.txt"
+        self.inbox.mkdir()
+        self.arguments = ["--image", self.inbox, "--watch", "--rest-seconds", "0.4", *models, "--output-dir", self.out]
+        self.process = None
+
+    def start(self, die_at=0):
+        self.process = CONTEXT.Process(target=_run, args=(self.arguments, self.log, die_at))
+        self.process.start()
+
+    def wait(self, condition, seconds=120):
+        """Until ``condition`` holds, or the process has ended."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, self.log.read_text(encoding="utf-8")
+            if not self.process.is_alive():
+                return
+            time.sleep(0.02)
+
+    def answered(self):
+        """Names in the table, which must be whole."""
+        if not (self.out / "worklist.csv").exists():
+            return []
+        return [row["file"] for row in table_of(self.out) if not row["error"]]
+
+    def stop(self, by=signal.SIGTERM):
+        os.kill(self.process.pid, by)
+        return finished(self.process)
+
+
+@pytest.fixture
+def watch(tmp_path, models):
+    found = Watch(tmp_path, models)
+    yield found
+    if found.process is not None and found.process.is_alive():
+        found.stop(signal.SIGKILL)
+
+
+@needs_signals
+def test_watch_answers_what_arrives_and_goes_on_after_an_interruption(watch, tmp_path):
+    write_exam(watch.inbox / "0.dcm", 0)
+    watch.start()
+    watch.wait(lambda: watch.answered() == ["0.dcm"])
+    whole = write_exam(tmp_path / "1.dcm", 1).read_bytes()
+    half = watch.inbox / "1.dcm"  # is still being written, and longer than a file has to rest
+    for end in range(1000, len(whole), 3000):
+        half.write_bytes(whole[:end])
+        time.sleep(0.1)
+    assert watch.answered() == ["0.dcm"]
+    assert not any(row["error"] for row in table_of(watch.out))
+    half.write_bytes(whole)
+    watch.wait(lambda: len(watch.answered()) == 2)
+    assert watch.stop() == TERMINATED
+    lines = watch.log.read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == FAREWELL and "2 exams" in lines[-2]
+    write_exam(watch.inbox / "2.dcm", 2)
+    watch.start()
+    watch.wait(lambda: len(watch.answered()) == 3)
+    assert watch.stop() == TERMINATED
+    assert sorted(line["file"] for line in journal_of(watch.out)[1:]) == ["0.dcm", "1.dcm", "2.dcm"]  # once each
+    assert "reload for what has come since" in Page(watch.out / "worklist.html").text
+
+
+@needs_signals
+def test_watch_keeps_what_has_left_the_inbox(watch):
+    path = write_exam(watch.inbox / "0.dcm", 0)
+    watch.start()
+    watch.wait(lambda: watch.answered() == ["0.dcm"])
+    path.unlink()
+    write_exam(watch.inbox / "1.dcm", 1)
+    watch.wait(lambda: len(watch.answered()) == 2)
+    assert watch.stop() == TERMINATED
+    assert len(Page(watch.out / "worklist.html").rows) == 2
+
+
+@needs_signals
+def test_only_one_watches_a_folder(watch, command):
+    watch.start()
+    watch.wait(lambda: (watch.out / "worklist.html").exists())
+    ran = command(worklist.main, *watch.arguments)
+    assert ran.code == 2 and "another run is writing to" in ran.err
+
+
+def kill_while_files_arrive(watch, kills, seed):
+    """Kill the watch ``kills`` times while files, broken ones and copies arrive; each must be answered once in the end.
+
+    Every second kill is at a touch of one of its own files, the others at a moment; every third asks politely.
+    """
+    chance = random.Random(seed)
+    expected, died = set(), []
+    for number in range(kills):
+        watch.start(die_at=chance.randint(1, 40) if number % 2 else 0)
+        begun, life = time.monotonic(), chance.uniform(0, 6)
+        for part in range(3):
+            name = f"{number}-{part}"
+            if part < 2:
+                write_exam(watch.inbox / f"{name}.dcm", 3 * number + part)
+                expected.add(f"{name}.dcm")
+            else:
+                write_photograph(watch.inbox / f"{name}.jpeg", 3 * number + part)
+                expected.add(f"{name}.jpeg")
+            time.sleep(chance.uniform(0, 0.3))
+        if number % 3 == 0:
+            (watch.inbox / f"{number}-broken.dcm").write_bytes(b"broken")
+            shutil.copy(watch.inbox / f"{number}-0.dcm", watch.inbox / f"{number}-copy.dcm")
+        watch.wait(lambda begun=begun, life=life: time.monotonic() - begun > life)
+        by = signal.SIGTERM if number % 3 == 1 else signal.SIGKILL
+        if watch.process.is_alive():
+            watch.stop(by)
+        died.append(finished(watch.process))
+        assert died[-1] in (KILLED, TERMINATED, UNHEARD), watch.log.read_text(encoding="utf-8")
+        page = watch.out / "worklist.html"
+        assert not page.exists() or page.read_text(encoding="utf-8").endswith("</html>\n")
+    watch.start()
+    watch.wait(lambda: len(watch.answered()) == len(expected))
+    assert watch.stop() == TERMINATED, watch.log.read_text(encoding="utf-8")
+    copied = {name.replace("-0.dcm", "-copy.dcm") for name in expected}
+    answered = [line for line in journal_of(watch.out)[1:] if not line["error"]]
+    assert len(answered) == len({line["key"] for line in answered}) == len(expected)  # each once
+    assert {line["file"] for line in answered} <= expected | copied  # of two copies one
+    rows = table_of(watch.out)
+    assert len(rows) == len(expected) + len([row for row in rows if row["error"]])
+    assert {row["file"] for row in rows if row["error"]} == {f"{n}-broken.dcm" for n in range(0, kills, 3)}
+    assert len(Page(watch.out / "worklist.html").rows) == len(expected)
+    assert not list(watch.out.glob("*.partial"))
+    pictures = {path.name for path in (watch.out / "pictures").iterdir()}
+    assert len(pictures) == 2 * len(expected)
+    print(f"{kills} kills: exit codes {died}")
+
+
+@needs_signals
+def test_no_kill_loses_or_repeats_an_answer(watch):
+    kill_while_files_arrive(watch, kills=4, seed=0)
+
+
+@needs_signals
+@pytest.mark.slow
+def test_thirty_kills_lose_and_repeat_nothing(watch):
+    kill_while_files_arrive(watch, kills=30, seed=1)

@@ -1,0 +1,410 @@
+"""The worklist's page in a real browser, which has no way to any network."""
+
+import shutil
+
+import pytest
+from tiny_worklist import HOSTILE, box, exam, written
+
+from cxr.text import printable
+from reading_room.texts import TEXTS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+WIDE, PHONE = (1600, 1000), (390, 844)
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, whose every page is a new one."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--lang=en",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens a page of exams; after the test nothing may stand in the console."""
+
+    def opened(exams, size=WIDE, **made):
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": size == PHONE})
+        browser.get(written(tmp_path, exams, **made).as_uri())
+        return browser
+
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    yield opened
+    browser.execute_script("sessionStorage.clear()")
+    assert browser.get_log("browser") == []
+
+
+def mixed():
+    """Twelve exams of every kind, numbered by urgency, and a file without an answer."""
+    kinds = [
+        {"boxes": (box(0.9), box(0.7)), "highest": 0.9},
+        {"boxes": (box(0.6),), "highest": 0.6},
+        {"borderline": True},
+        {"borderline": True, "unlike_training": True},
+        {"acquired": "", "view": ""},
+        {"study_date": True},
+    ]
+    exams = [exam(number, **{"unlike_training": False} | kinds[number % 6]) for number in range(12)]
+    return [*exams, exam(99, file="broken.dcm", error="is empty (0 bytes)")]
+
+
+def script(browser, code, *arguments):
+    return browser.execute_script(f"return {code}", *arguments)
+
+
+def click(browser, selector):
+    script(browser, "document.querySelector(arguments[0]).click()", selector)
+
+
+def press(browser, *keys):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def ranks(browser):
+    """Of the exams in sight, as they stand."""
+    code = "[...document.querySelectorAll('#exams tr')].filter((row) => !row.hidden).map((row) => Number(row.dataset.rank))"
+    return script(browser, code)
+
+
+def current(browser):
+    return script(browser, "Number(document.querySelector('[aria-current=true]')?.dataset.rank ?? 0)")
+
+
+def visibility(browser, selector):
+    return script(browser, "getComputedStyle(document.querySelector(arguments[0])).visibility", selector)
+
+
+def test_opens_from_disk_and_asks_nobody_for_anything(show):
+    browser = show(mixed())
+    assert script(browser, "location.protocol") == "file:"
+    sources = script(browser, "performance.getEntriesByType('resource').map((entry) => entry.name.slice(0, 5))")
+    assert set(sources) <= {"data:"}
+    assert script(browser, "[...document.images].every((image) => image.naturalWidth > 0)")
+    assert ranks(browser) == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "then"),
+    [
+        ("rank", list(range(12, 0, -1)), list(range(1, 13))),  # it is sorted by rank when it opens
+        ("probability", list(range(1, 13)), list(range(12, 0, -1))),
+        ("boxes", [1, 7, 2, 8, 3, 4, 5, 6, 9, 10, 11, 12], [3, 4, 5, 6, 9, 10, 11, 12, 2, 8, 1, 7]),
+        ("marks", [4, 10, 3, 9, 1, 2, 5, 6, 7, 8, 11, 12], [1, 2, 5, 6, 7, 8, 11, 12, 3, 9, 4, 10]),
+        ("acquired", [12, 10, 9, 8, 7, 6, 4, 3, 2, 1, 5, 11], [1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 5, 11]),
+        ("view", [2, 4, 6, 8, 10, 12, 1, 3, 7, 9, 5, 11], [1, 3, 7, 9, 2, 4, 6, 8, 10, 12, 5, 11]),
+        ("file", list(range(1, 13)), list(range(12, 0, -1))),
+    ],
+)
+def test_sorts_by_each_column_and_what_is_not_stated_stands_last(show, column, first, then):
+    browser = show(mixed())
+    for expected in (first, then):
+        click(browser, f"[data-sort={column}]")
+        assert ranks(browser) == expected
+    (order,) = script(browser, "[...document.querySelectorAll('th[aria-sort]')].map((header) => header.className)")
+    assert order == column
+
+
+@pytest.mark.parametrize(
+    ("group", "left"),
+    [
+        ("above", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        ("below", [11, 12]),
+        ("borderline", [3, 4, 9, 10]),
+        ("unlike", [4, 10]),
+    ],
+)
+def test_filters_by_group(show, group, left):
+    browser = show(mixed())
+    click(browser, f"[data-group={group}]")
+    assert ranks(browser) == left
+    assert script(browser, "document.querySelector('#shown').textContent") == f"{len(left)} of 12 exams shown"
+    click(browser, "[data-group=all]")
+    assert len(ranks(browser)) == 12
+
+
+def test_finds_by_file_view_and_date(show):
+    browser = show(mixed())
+    for words, left in (("exam-0003", [4]), ("2026-11-08", [8]), ("AP", [2, 4, 6, 8, 10, 12]), ("nowhere", [])):
+        browser.find_element("id", "search").clear()
+        browser.find_element("id", "search").send_keys(words)
+        assert ranks(browser) == left
+    assert browser.find_element("id", "empty").text == "No exam fits the filter."
+
+
+def test_the_large_view_shows_the_exam_with_its_boxes(show):
+    browser = show(mixed())
+    assert current(browser) == 1  # beside a wide list it is open from the start
+    click(browser, "#exam-2")
+    film = script(browser, "document.querySelector('#stage .picture').getBoundingClientRect().toJSON()")
+    assert film["width"] > 400 and film["width"] / film["height"] == pytest.approx(1.2, abs=0.01)
+    rectangle = script(browser, "document.querySelector('#stage rect').getBoundingClientRect().toJSON()")
+    for side, whole, share in (("x", "width", 10 / 120), ("y", "height", 20 / 100)):  # where the box was found
+        assert (rectangle[side] - film[side]) / film[whole] == pytest.approx(share, abs=0.01)
+    assert rectangle["width"] / film["width"] == pytest.approx(30.5 / 120, abs=0.01)
+    facts = browser.find_element("id", "facts").text
+    for words in ("PNEUMONIA", "highest score 0.60", "2026-11-02", "120 x 100 pixels", "1.2.3.1", "exam-0001.dcm"):
+        assert words in facts
+
+
+def test_layers_are_switched_and_stay_so_for_the_next_exam(show):
+    browser = show(mixed())
+    layers = "#stage svg.boxes", "#stage .heat"
+    assert [visibility(browser, layer) for layer in layers] == ["visible", "hidden"]
+    click(browser, "[data-layer=boxes]")
+    click(browser, "[data-layer=heat]")
+    click(browser, "[data-layer=invert]")
+    click(browser, "#next")
+    assert [visibility(browser, layer) for layer in layers] == ["hidden", "visible"]
+    assert script(browser, "getComputedStyle(document.querySelector('#stage .picture')).filter") == "invert(1)"
+    pressed = "[...document.querySelectorAll('[data-layer]')].map((button) => button.ariaPressed)"
+    assert script(browser, pressed) == ["false", "true", "true"]
+
+
+def test_the_overlay_appears_under_the_pointer(show):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser = show(mixed())
+    overlays = "#exam-2 svg.boxes", "#exam-2 .heat"
+    assert [visibility(browser, overlay) for overlay in overlays] == ["hidden", "hidden"]
+    ActionChains(browser).move_to_element(browser.find_element("css selector", "#exam-2 button.film")).perform()
+    assert [visibility(browser, overlay) for overlay in overlays] == ["visible", "visible"]
+
+
+def test_the_overlay_is_switched_by_a_tap(show):
+    browser = show(mixed(), PHONE)
+    for expected, pressed in (("visible", "true"), ("hidden", "false")):
+        click(browser, "#exam-2 button.film")
+        assert visibility(browser, "#exam-2 .heat") == expected
+        assert browser.find_element("css selector", "#exam-2 button.film").get_attribute("aria-pressed") == pressed
+    assert not script(browser, "document.querySelector('#viewer').classList.contains('full')")
+
+
+def test_keys_move_enlarge_and_switch(show):
+    from selenium.webdriver.common.keys import Keys
+
+    browser = show(mixed())
+    for key, expected in (
+        (Keys.ARROW_DOWN, 2),
+        (Keys.ARROW_DOWN, 3),
+        (Keys.ARROW_UP, 2),
+        (Keys.END, 12),
+        (Keys.ARROW_DOWN, 12),
+        (Keys.HOME, 1),
+        (Keys.ARROW_UP, 1),
+    ):
+        press(browser, key)
+        assert current(browser) == expected
+        assert browser.find_element("id", "which").text.startswith(f"{expected} · ")
+    full = "document.querySelector('#viewer').classList.contains('full')"
+    press(browser, Keys.ENTER)
+    assert script(browser, full)
+    press(browser, Keys.ARROW_DOWN)
+    assert current(browser) == 2
+    press(browser, Keys.ESCAPE)
+    assert not script(browser, full)
+    assert script(browser, "document.activeElement.dataset.rank") == "2"
+    press(browser, "b", "g")
+    assert [visibility(browser, layer) for layer in ("#stage svg.boxes", "#stage .heat")] == ["hidden", "visible"]
+    press(browser, "/")
+    press(browser, "0003", Keys.ESCAPE)
+    assert ranks(browser) == [4]
+
+
+def test_keys_pass_by_what_is_filtered_out(show):
+    from selenium.webdriver.common.keys import Keys
+
+    browser = show(mixed())
+    click(browser, "[data-group=borderline]")
+    seen = [current(browser)]  # the first that is left
+    for _ in range(4):
+        press(browser, Keys.ARROW_DOWN)
+        seen.append(current(browser))
+    assert seen == [3, 4, 9, 10, 10]
+
+
+def test_all_of_it_is_there_in_korean(show):
+    browser = show(mixed(), watched=True)
+    click(browser, "[data-language=ko]")
+    assert script(browser, "[document.documentElement.lang, document.title]") == ["ko", "워크리스트"]
+    spoken = script(
+        browser, "[...document.querySelectorAll('[data-t]')].map((one) => [one.dataset.t, one.textContent])"
+    )
+    for key, text in spoken:
+        assert "{" not in text and (text == TEXTS[key][1] or "{" in TEXTS[key][1]), key
+    labels = script(
+        browser, "[...document.querySelectorAll('[data-label]')].map((one) => [one.dataset.label, one.ariaLabel])"
+    )
+    assert all(text == TEXTS[key][1] for key, text in labels) and len(labels) > 15
+    text = browser.find_element("tag name", "body").text
+    for words in (
+        "연구용입니다.",
+        "검사 12건 중 12건 표시",
+        "0.500 이상",
+        "경계",
+        "학습 영상과 다름",
+        "판정하지 못한 파일",
+        "2개",
+    ):
+        assert words in text
+    click(browser, "[data-language=en]")
+    assert "연구용" not in browser.find_element("tag name", "body").text
+
+
+def test_what_a_reader_has_chosen_survives_a_reload(show):
+    browser = show(mixed(), watched=True)
+    for selector in (
+        "[data-language=ko]",
+        "[data-sort=view]",
+        "[data-group=borderline]",
+        "#exam-4",
+        "[data-layer=heat]",
+    ):
+        click(browser, selector)
+    before = ranks(browser)
+    browser.refresh()
+    assert ranks(browser) == before and current(browser) == 4
+    assert script(browser, "document.documentElement.lang") == "ko"
+    assert visibility(browser, "#stage .heat") == "visible"
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_hostile_texts_stay_text(show, size):
+    exams = [
+        exam(number, file=text, view=text, patient=text, key=text, borderline=True)
+        for number, text in enumerate(HOSTILE)
+    ]
+    exams += [exam(100 + number, file=text, error=text) for number, text in enumerate(HOSTILE)]
+    browser = show(exams, size, identifiers=True)
+    for row in range(1, len(HOSTILE) + 1):
+        click(browser, f"#exam-{row}")
+    click(browser, "[data-language=ko]")
+    click(browser, "#close")
+    browser.find_element("id", "search").send_keys("<script>")
+    assert script(browser, "window.hacked") is None
+    assert script(browser, "document.querySelectorAll('script').length") == 2
+    assert script(browser, "document.querySelectorAll('h1').length") == 1
+    shown = script(browser, "[...document.querySelectorAll('td.patient bdi')].map((one) => one.textContent)")
+    expected = [printable(text) for text in HOSTILE]
+    assert [text[:300] for text in shown] == [text[:300] for text in expected]
+    assert script(browser, "document.scrollingElement.scrollWidth") <= size[0]
+
+
+# Every text against the nearest opaque ground behind it, by WCAG 2.2: 4.5 to 1, and 3 to 1 for large letters.
+CONTRASTS = """(() => {
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement, style = getComputedStyle(element);
+    if (!node.data.trim() || !element.checkVisibility({ visibilityProperty: true }) || element.closest("svg, .unseen, script, style"))
+      continue;
+    let ground = element;
+    while (ground.parentElement && (numbers(getComputedStyle(ground).backgroundColor)[3] ?? 1) < .8) ground = ground.parentElement;
+    const [one, two] = [light(numbers(style.color)), light(numbers(getComputedStyle(ground).backgroundColor))];
+    const ratio = (Math.max(one, two) + .05) / (Math.min(one, two) + .05);
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    if (ratio < (large ? 3 : 4.5)) poor.push([node.data.trim(), ratio, style.color]);
+  }
+  return poor;
+})()"""
+
+
+@pytest.mark.parametrize(("size", "media"), [(WIDE, ""), (PHONE, ""), (WIDE, "print")], ids=["wide", "phone", "print"])
+def test_every_text_has_contrast(show, size, media):
+    browser = show(mixed(), size, watched=True, identifiers=True)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+    assert script(browser, CONTRASTS) == []
+    ground = script(browser, "getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(255, 255, 255)" if media else "rgb(11, 15, 19)")
+
+
+def test_a_phone_shows_cards_and_opens_one_over_the_whole_screen(show):
+    browser = show(mixed(), PHONE)
+    assert script(browser, "document.scrollingElement.scrollWidth") == PHONE[0]
+    click(browser, "#exam-3 .enlarge")
+    viewer = script(browser, "document.querySelector('#viewer').getBoundingClientRect().toJSON()")
+    assert (viewer["width"], viewer["height"]) == PHONE
+    assert browser.find_element("id", "which").text.startswith("3 · ")
+    assert script(browser, "document.querySelector('#list').inert")
+    click(browser, "#close")
+    assert not script(browser, "document.querySelector('#viewer').checkVisibility()")
+
+
+def test_prints_the_list_that_is_shown_with_boxes_and_without_controls(show):
+    import base64
+
+    browser = show(mixed())
+    click(browser, "[data-group=borderline]")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    for selector in (".tools", ".languages", "#viewer", ".keys"):
+        assert not script(browser, "document.querySelector(arguments[0]).checkVisibility()", selector)
+    assert visibility(browser, "#exam-3 svg.boxes") == "visible"
+    assert len(ranks(browser)) == 4
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert pdf.startswith(b"%PDF")
+
+
+def test_without_a_script_the_list_is_there(show, browser):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        show(mixed())
+        text = browser.find_element("tag name", "body").text
+        assert "exam-0011.dcm" in text and "Research only." in text
+        assert not browser.find_element("id", "viewer").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.refresh()
+
+
+@pytest.mark.slow
+def test_a_thousand_exams_do_not_stall(show):
+    """By time of the processor, which other programs on the machine do not lengthen."""
+    browser = show([exam(number, boxes=(box(),) * (number % 3)) for number in range(1000)])
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy(code):
+        before = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        script(browser, code)
+        after = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        taken = [{one["name"]: one["value"] for one in each}["TaskDuration"] for each in (before, after)]
+        return taken[1] - taken[0]
+
+    for column in ("probability", "acquired", "file", "rank"):
+        assert busy(f"document.querySelector('[data-sort={column}]').click(), document.body.offsetHeight") < 0.3
+    for group in ("above", "all"):
+        assert busy(f"document.querySelector('[data-group={group}]').click(), document.body.offsetHeight") < 0.3
+    assert busy("document.querySelector('#list').scrollTop = 1e9, document.body.offsetHeight") < 0.3

@@ -1,0 +1,251 @@
+import base64
+import csv
+import hashlib
+import io
+import re
+
+import pytest
+from PIL import Image
+from tiny_worklist import HOSTILE, Page, answers, box, exam, made, written
+
+from reading_room import page
+from reading_room.texts import TEXTS
+
+
+def table_in(folder):
+    with (folder / page.TABLE).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_sickest_stands_first_and_boxes_decide_between_equals(tmp_path):
+    exams = [
+        exam(0, probability=0.2, file="low"),
+        exam(1, probability=0.9, highest=0.3, file="equal, weaker box"),
+        exam(2, probability=0.9, highest=0.7, file="equal, stronger box"),
+        exam(3, probability=0.99, borderline=True, unlike_training=True, file="highest"),
+    ]
+    rows = Page(written(tmp_path, exams)).rows
+    assert [row["data-file"] for row in rows] == ["highest", "equal, stronger box", "equal, weaker box", "low"]
+    assert [row["data-rank"] for row in rows] == ["1", "2", "3", "4"]
+    table = table_in(tmp_path)
+    assert [row["file"] for row in table] == [row["data-file"] for row in rows]
+
+
+def test_a_row_says_what_was_found_in_words(tmp_path):
+    found = exam(1, probability=0.61, borderline=True, unlike_training=True, boxes=(box(0.81), box(0.7)), highest=0.81)
+    text = Page(written(tmp_path, [found])).text
+    for words in ("0.610 PNEUMONIA", "at or above 0.500", "Borderline", "Unlike training", "2 highest score 0.81"):
+        assert words in text
+    for words in ("2026-11-02 10:01", "AP", "exam-0001.dcm"):
+        assert words in text
+    text = Page(written(tmp_path, [exam(1, probability=0.31)])).text
+    assert "0.310 NORMAL" in text and "below 0.500" in text
+
+
+def test_what_the_header_says_against_a_chest_is_told(tmp_path):
+    parsed = Page(written(tmp_path, [exam(0, note="the header says view LL")]))
+    assert "See note 1" in parsed.text and parsed.rows[0]["data-note"] == "the header says view LL"
+    assert table_in(tmp_path)[0]["note"] == "the header says view LL"
+    assert "See note" not in Page(written(tmp_path, [exam(0)])).text
+
+
+def test_the_threshold_itself_is_called_pneumonia(tmp_path):
+    classes = [Page(written(tmp_path, [exam(0, probability=p)])).rows[0]["class"].split()[0] for p in (0.5, 0.4999999)]
+    assert classes == ["above", "below"]
+
+
+def test_boxes_stand_where_they_were_found(tmp_path):
+    tags = Page(written(tmp_path, [exam(0, boxes=(box(),), highest=0.8)])).tags
+    (drawn,) = [attributes for tag, attributes in tags if tag == "rect" and "class" not in attributes]
+    assert drawn == {"x": "10.00", "y": "20.00", "width": "30.50", "height": "40.00"}
+    (frame,) = [attributes for tag, attributes in tags if tag == "svg" and attributes.get("class") == "boxes"]
+    assert frame["viewbox"] == "0 0 120 100"  # pixels of the original
+
+
+def test_pictures_lie_inside_the_page(tmp_path):
+    images = [attributes for tag, attributes in Page(written(tmp_path, [exam(0)])).tags if tag == "img"]
+    opened = [Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) for image in images]
+    assert [(picture.format, picture.mode) for picture in opened] == [("JPEG", "L"), ("WEBP", "RGBA")]
+    assert (images[0]["width"], images[0]["height"]) == ("120", "100")
+
+
+def test_a_picture_that_was_removed_is_said_to_be_missing(tmp_path):
+    found = answers(tmp_path, [exam(0)])
+    for picture in (tmp_path / "pictures").iterdir():
+        picture.unlink()
+    page.write(found, made())
+    assert "The picture is missing" in Page(tmp_path / page.PAGE).text
+
+
+def test_nothing_comes_from_elsewhere(tmp_path):
+    parsed = Page(written(tmp_path, [exam(0)]))
+    sources = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(source.startswith(("data:", "#")) for source in sources) and len(sources) >= 3
+    assert not any(re.search(r"url\(|@import|https?:", code) for code in parsed.codes)
+    (policy,) = [
+        value for _, attributes in parsed.tags for value in attributes.values() if value and "default-src" in value
+    ]
+    assert "default-src 'none'" in policy
+    style, _, script = (code for code in parsed.codes if code.strip())
+    for code in (style, script):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" in policy
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_and_headers_stay_text(tmp_path, hostile):
+    exams = [
+        exam(0, file=hostile, view=hostile, patient=hostile, key=hostile),
+        exam(1, file=hostile, error=hostile),
+    ]
+    harmless = Page(written(tmp_path / "a", [exam(0, patient="Hong"), exam(1, error="damaged")], identifiers=True))
+    parsed = Page(written(tmp_path / "b", exams, identifiers=True))
+    assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in harmless.tags]  # no element more, none less
+    assert [sorted(names) for _, names in parsed.tags] == [sorted(names) for _, names in harmless.tags]
+    assert parsed.codes == harmless.codes
+    text = (tmp_path / "b" / page.PAGE).read_text(encoding="utf-8")
+    assert not re.search("[\0\u200b-\u200f\u202a-\u202e\u2066-\u2069]", text)
+    assert max(map(len, parsed.texts)) < 1000
+
+
+def test_hostile_texts_are_whole_in_the_table(tmp_path):
+    written(tmp_path, [exam(number, file=text, probability=1 - number / 100) for number, text in enumerate(HOSTILE)])
+    rows = table_in(tmp_path)
+    assert [row["file"].lstrip("'") for row in rows] == [text.replace("\r", "\n").lstrip("'") for text in HOSTILE]
+
+
+def test_the_table_holds_every_answer_and_every_failure(tmp_path):
+    exams = [
+        exam(0, probability=0.61, borderline=True, boxes=(box(),), highest=0.8),
+        exam(1, error="is empty (0 bytes)"),
+        exam(2, probability=0.2, unlike_training=False),
+    ]
+    written(tmp_path, exams)
+    rows = table_in(tmp_path)
+    assert rows[0] == {
+        "rank": "1",
+        "file": "folder/exam-0000.dcm",
+        "probability": "0.610000",
+        "threshold": "0.500000",
+        "class": "PNEUMONIA",
+        "borderline": "yes",
+        "unlike_training": "",
+        "boxes": "1",
+        "highest_score": "0.800000",
+        "acquired": "2026-11-01T10:00",
+        "view": "PA",
+        "note": "",
+        "key": "1.2.3.0",
+        "error": "",
+    }
+    assert (rows[1]["class"], rows[1]["borderline"], rows[1]["unlike_training"]) == ("NORMAL", "no", "no")
+    assert (rows[2]["rank"], rows[2]["file"], rows[2]["error"]) == ("", "folder/exam-0001.dcm", "is empty (0 bytes)")
+    assert len(rows) == 3
+
+
+def test_files_without_an_answer_have_a_list_of_their_own(tmp_path):
+    parsed = Page(written(tmp_path, [exam(0), exam(1, error="is empty (0 bytes)")]))
+    assert len(parsed.rows) == 1
+    assert "Not answered 1" in parsed.text and "exam-0001.dcm is empty (0 bytes)" in parsed.text
+    assert "Not answered" not in Page(written(tmp_path, [exam(0)])).text
+
+
+def test_the_page_says_what_made_it_and_what_it_is_not_for(tmp_path):
+    text = Page(written(tmp_path, [exam(0)])).text
+    for words in (
+        "Research only. Not a medical device",
+        "classifier.pth · operating point 0.500 · SHA-256 c1a55c1a55c1",
+        "detector.pth · boxes from score 0.600 · SHA-256 de7ec7de7ec7",
+        "commit 0123456789ab",
+        "2026-11-26 10:32:05",
+        "Order: the calibrated probability of PNEUMONIA, highest first",
+    ):
+        assert words in text
+
+
+def test_without_a_detector_nothing_speaks_of_boxes_found(tmp_path):
+    parsed = Page(written(tmp_path, [exam(0)], detector=None))
+    assert "none: boxes were not looked for" in parsed.text and "With boxes" not in parsed.text
+    (row,) = table_in(tmp_path)
+    assert row["boxes"] == row["highest_score"] == ""
+
+
+def test_what_was_not_checked_is_said_to_be_unchecked(tmp_path):
+    unchecked = Page(written(tmp_path, [exam(0)])).text
+    checked = Page(written(tmp_path, [exam(0, unlike_training=False)])).text
+    assert "was not checked" in unchecked and "Unlike training 0" not in unchecked
+    assert "was not checked" not in checked and "Unlike training 0" in checked
+
+
+def test_filters_count_the_exams_they_leave(tmp_path):
+    exams = [
+        exam(n, probability=p, borderline=n == 1, boxes=(box(),) * (n == 0)) for n, p in enumerate((0.9, 0.6, 0.1))
+    ]
+    text = Page(written(tmp_path, exams)).text
+    for words in ("All 3", "PNEUMONIA 2", "Borderline 1", "With boxes 1", "NORMAL 1"):
+        assert words in text
+
+
+def test_an_empty_list_is_a_page_too(tmp_path):
+    assert "No exam has been answered yet." in Page(written(tmp_path, [])).text
+
+
+def test_patients_are_told_only_where_that_was_asked_for(tmp_path):
+    named = [exam(0, patient="Hong Gildong · 0017")]
+    path = written(tmp_path, named)
+    assert "Gildong" not in path.read_text(encoding="utf-8") + (tmp_path / page.TABLE).read_text(encoding="utf-8")
+    path = written(tmp_path, named, identifiers=True)
+    assert "Hong Gildong · 0017" in Page(path).text
+    (row,) = table_in(tmp_path)
+    assert row["patient"] == "Hong Gildong · 0017"
+
+
+def test_files_whose_names_are_hidden_are_told_apart_by_their_uid(tmp_path):
+    text = Page(written(tmp_path, [exam(0, file="….dcm", key="1.2.3.456789")])).text
+    assert "….dcm (UID …456789)" in text
+
+
+def test_every_word_is_there_in_both_languages_with_the_same_values():
+    for key, (english, korean) in TEXTS.items():
+        assert english.strip() and korean.strip(), key
+        values = [sorted(re.findall(r"\{(\w+)\}", text)) for text in (english, korean)]
+        assert values[0] == values[1], key
+        assert re.search("[가-힣]", korean) or english == korean, key
+
+
+def test_the_page_names_only_words_that_exist_and_every_word_is_used(tmp_path):
+    exams = [
+        exam(0, boxes=(box(),), borderline=True, unlike_training=True, study_date=True, note="a lateral"),
+        exam(1, error="damaged"),
+    ]
+    pages = [
+        written(tmp_path / "a", exams, identifiers=True, watched=True).read_text(encoding="utf-8"),
+        written(tmp_path / "b", [exam(0, view="", acquired="", probability=0.1)], detector=None, commit=None).read_text(
+            encoding="utf-8"
+        ),
+        written(tmp_path / "c", []).read_text(encoding="utf-8"),
+    ]
+    script = (page.SOURCES / "page.js").read_text(encoding="utf-8")
+    template = (page.SOURCES / "page.html").read_text(encoding="utf-8")
+    named = {key for text in pages for key in re.findall(r'data-(?:t|label|placeholder)="(\w+)"', text)}
+    assert named <= TEXTS.keys()
+    spoken = named | set(re.findall(r'say\("(\w+)"', script)) | set(re.findall(r'"(\w+)"', script + template))
+    assert TEXTS.keys() <= spoken
+
+
+def test_a_page_of_a_thousand_films_of_noise_stays_below_60_megabytes(tmp_path):
+    import numpy as np
+
+    from cxr.reading.raster import Picture
+    from reading_room import pictures
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8))
+    assert len(pictures.film(Picture(noise, noise.size))) <= pictures.MOST_FILM_BYTES
+    found = answers(tmp_path, [])
+    found.add(
+        exam(0, boxes=(box(),) * 3, borderline=True),
+        bytes(pictures.MOST_FILM_BYTES),
+        pictures.heat(np.random.default_rng(0).random((112, 112), np.float32)),
+    )
+    page.write(found, made())
+    empty = written(tmp_path / "empty", [])
+    assert ((tmp_path / page.PAGE).stat().st_size - empty.stat().st_size) * 1000 + empty.stat().st_size < 60e6
