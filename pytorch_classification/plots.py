@@ -309,7 +309,7 @@ def _heat_bar(figure: "Figure", panels: Sequence["Axes"], common_scale: bool) ->
     heat = np.linspace(0, 1, 256)
     opacity = _opacity(heat)[:, None]
     colours = ListedColormap((1 - opacity) * 0.5 + opacity * matplotlib.colormaps["inferno"](heat)[:, :3])
-    most = "as in the clearest PNEUMONIA of validation" if common_scale else "strongest in this image"
+    most = "validation's clearest" if common_scale else "strongest in this image"
     label = f"Grad-CAM: evidence for PNEUMONIA (1: {most})"
     place: dict[str, Any] = {"location": "bottom", "shrink": 0.7, "aspect": 50, "panchor": False}
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), **place)

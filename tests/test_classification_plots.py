@@ -144,3 +144,16 @@ def test_an_overlay_keeps_the_proportions_of_the_original(figures, tmp_path):
     height, width, _ = figures[0].axes[0].images[0].get_array().shape
     assert (height, width) == (300, 900 + 15 + 900)
     assert figures[0].axes[0].get_aspect() == 1
+
+
+@pytest.mark.parametrize("common_scale", [True, False])
+def test_the_colour_bar_says_which_scale_it_shows_and_fits_the_picture(figures, tmp_path, common_scale):
+    image, heat = np.zeros((40, 40), np.uint8), np.full((4, 4), 0.5, np.float32)
+    plots.grad_cam_overlay(image, heat, "a title", tmp_path / "a.png", caption="m.pth", common_scale=common_scale)
+    figure = figures[-1]
+    figure.draw_without_rendering()
+    label = figure.axes[-1].xaxis.label
+    assert ("validation's clearest" in label.get_text()) is common_scale
+    assert ("in this image" in label.get_text()) is not common_scale
+    assert label.get_window_extent().x0 >= 0 and label.get_window_extent().x1 <= figure.bbox.x1
+    assert figure.get_supxlabel() == "m.pth"
