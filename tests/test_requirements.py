@@ -16,7 +16,7 @@ def test_the_oldest_versions_are_those_that_the_requirements_allow():
         versions(">=", "requirements.txt", "requirements-dev.txt"),
         versions("==", "requirements-oldest.txt"),
     )
-    assert least.keys() == pinned.keys()
+    assert least.keys() == pinned.keys() - {"pyparsing"}  # which matplotlib brings along
     assert not {
         name: pinned[name] for name, version in least.items() if not f"{pinned[name]}.".startswith(f"{version}.")
     }
