@@ -65,7 +65,7 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     def compute() -> None:
         for start in range(0, len(paths), _BATCH):
             small, large = (squares[: len(paths) - start] for squares in first)
-            classifier.judge(small, run)
+            classifier.judge(small, run, explain=True)
             detector.find(large, run)
 
     def listing() -> None:

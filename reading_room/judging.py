@@ -5,16 +5,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cxr import reading, runtime
+from cxr.cautions import is_borderline
 from cxr.text import printable
 from pytorch_classification.model import Classifier
-from pytorch_classification.predict_classification import Answer
 from pytorch_detection.detector import Detector
-from pytorch_detection.predict_detection import boxes_in
+from pytorch_detection.predict_detection import Seen, boxes_in
 from reading_room import pictures
 from reading_room.answers import Answers, Box, Exam
 from reading_room.documents import Documents
@@ -70,23 +69,34 @@ def answer(
 def _judge(judges: Judges, looks: list[Look], answers: Answers, naming: Naming, documents: Documents | None) -> None:
     classifier, detector, run = judges.classifier, judges.detector, judges.run
     squares = np.stack([one.squares[0] for one in looks])
-    probabilities, heatmaps = classifier.judge(squares, run)
-    found: list[tuple[list[Any], float]] = [([], 0.0)] * len(looks)
+    judged = classifier.judge(squares, run, explain=True)
+    assert judged.heat is not None
+    unlike = [None] * len(looks) if judged.unlike is None else judged.unlike.tolist()
+    found = [Seen([], 0.0, None)] * len(looks)
     if detector is not None:
         reads = [reading.Read(one.path, one.squares[1], one.height, one.width, "") for one in looks]
         found = boxes_in(detector, reads, run)
-    for one, probability, heatmap, (boxes, highest) in zip(looks, probabilities.tolist(), heatmaps, found, strict=True):
+    for one, probability, is_unlike, heatmap, seen in zip(
+        looks, judged.probability.tolist(), unlike, judged.heat, found, strict=True
+    ):
         exam = replace(
             _exam(one, naming),
             probability=probability,
-            borderline=Answer(one.path, probability, classifier.threshold, "", None).near,
-            boxes=tuple(Box(*box) for box in boxes),
-            highest=highest,
+            borderline=is_borderline(probability, classifier.threshold),
+            unlike_training=_either(is_unlike, seen.unlike),
+            boxes=tuple(Box(*box) for box in seen.boxes),
+            highest=seen.highest,
         )
         heat = pictures.heat(heatmap)
         if documents is not None:  # before the answer counts: a kill in between makes them once more, and the same
             documents.write(one.path, exam, one.film, heat)
         answers.add(exam, one.film, heat)
+
+
+def _either(*flags: bool | None) -> bool | None:
+    """Whether one of the models finds the image unlike those it was trained on; None where none of them can tell."""
+    known = [flag for flag in flags if flag is not None]
+    return any(known) if known else None
 
 
 def _exam(one: Look, naming: Naming, error: str = "") -> Exam:

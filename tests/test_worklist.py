@@ -13,7 +13,7 @@ import pytest
 import tiny_classification
 from killing import CONTEXT, FAREWELL, KILLED, ROOT, TERMINATED, UNHEARD, finished, needs_signals
 from PIL import Image
-from tiny_detection import chest, write_classifier, write_dicom
+from tiny_detection import anything_goes, chest, write_classifier, write_dicom
 from tiny_worklist import Page
 
 import worklist
@@ -31,7 +31,7 @@ def models(tmp_path_factory):
     write_classifier(folder / "classifier.pth")
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, frozen=False, image_head=True))
-    Detector(network, False, Rule(0.0, 1.0, 0.3)).save(folder / "detector.pth")
+    Detector(network, False, Rule(0.0, 1.0, 0.3), anything_goes()).save(folder / "detector.pth")
     return ["--classifier", folder / "classifier.pth", "--detector", folder / "detector.pth"]
 
 
@@ -89,7 +89,9 @@ def test_says_what_both_predictions_say(exams, models, tmp_path, command):
         name = Path(row["file"]).name
         expected = probabilities[name]
         assert float(row["probability"]) == pytest.approx(float(expected["probability"]), abs=1e-3)
-        assert row["class"] == expected["class"]
+        assert [row[name] for name in ("class", "borderline", "unlike_training")] == [
+            expected[name] for name in ("class", "borderline", "unlike_training")
+        ]
         found = [
             [float(box[side]) for side in ("x", "y", "width", "height")]
             for box in boxes
@@ -98,6 +100,18 @@ def test_says_what_both_predictions_say(exams, models, tmp_path, command):
         mine = [[box[side] for side in ("x", "y", "width", "height")] for box in answered[row["file"]]["boxes"]]
         assert len(found) == len(mine) == int(row["boxes"])
         assert np.allclose(found, mine, rtol=0, atol=1.0)
+
+
+def test_what_one_of_the_models_finds_unlike_is_marked(exams, models, tmp_path, command, processor):
+    from dataclasses import replace
+
+    from pytorch_detection.detector import Detector
+
+    detector = Detector.load(models[3], processor)
+    replace(detector, likeness=replace(detector.likeness, limit=1e-6)).save(tmp_path / "strict.pth")
+    words = [*models[:3], tmp_path / "strict.pth", "--output-dir", tmp_path / "out"]
+    ran = command(worklist.main, "--image", exams, *words)
+    assert ran.code == 0 and {row["unlike_training"] for row in table_of(tmp_path / "out")} == {"yes"}
 
 
 def test_each_file_is_opened_once_and_nothing_is_written_beside_it(exams, models, tmp_path, command):

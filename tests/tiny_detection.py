@@ -159,4 +159,4 @@ def write_classifier(path: Path) -> None:
     from pytorch_classification.model import Classifier, build
 
     torch.manual_seed(0)
-    Classifier(build("none"), 32, 36, False, 1.0, 0.5).save(path)
+    Classifier(build("none"), 32, 36, False, 1.0, 0.5, anything_goes()).save(path)
