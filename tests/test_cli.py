@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import pytest
 
@@ -127,14 +127,6 @@ def test_help_shows_every_flag_with_its_text_and_default_once(capsys):
         assert line in shown
     assert "Knobs of the test command line." in shown
     assert "second paragraph" not in shown
-
-
-def test_optional_in_its_older_spelling_reads_like_the_newer():
-    @dataclass(frozen=True)
-    class Older:
-        size: Optional[int] = cli.flag(None, help="pixels")  # noqa: UP045
-
-    assert cli.parse(Older, ["--size", "3"]) == Older(3)
 
 
 @pytest.mark.parametrize("hint", [dict, int | str, tuple[int, int], list[int]])

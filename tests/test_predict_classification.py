@@ -1,5 +1,4 @@
 import csv
-import errno
 import json
 import math
 import os
@@ -157,18 +156,6 @@ def test_a_file_has_the_same_answer_alone_among_many_and_in_any_order(predict, t
         assert all(abs(probability - folder[path]) < 1e-4 for path, probability in other.items())
     assert globbed.keys() == folder.keys()
     assert list(answers(film, film)) == [str(film)]  # named twice, answered once
-
-
-def test_neither_the_size_of_a_batch_nor_the_number_of_readers_moves_an_answer(predict, held_out, monkeypatch):
-    def answers():
-        images = json.loads(predict(held_out, "--json", "--no-grad-cam").out)["images"]
-        return np.array([image["probability"] for image in images])
-
-    usual = answers()
-    for cores, batch in ((1, 32), (7, 32), (2, 5)):
-        monkeypatch.setattr(reading, "cores", lambda cores=cores: cores)
-        monkeypatch.setattr(prediction, "_BATCH", batch)
-        assert len(usual) == 24 and np.abs(answers() - usual).max() < 1e-4
 
 
 def test_a_glob_that_matches_one_file_is_still_many(predict, film, tmp_path):
@@ -386,18 +373,6 @@ def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, traine
         assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1 and message in ended.err
 
 
-def test_a_full_disk_leaves_no_half_a_table(predict, held_out, tmp_path, monkeypatch):
-    def full(_descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    ended = predict(held_out)
-    assert ended.code == 2 and ended.out == "" and "No space left on device" in lines_of(ended.err)[-1]
-    assert written(tmp_path) == []
-    ended = predict(sorted(held_out.rglob("*.jpeg"))[0])
-    assert ended.code == 2 and written(tmp_path) == []
-
-
 def test_an_output_folder_that_is_a_file_ends_in_one_line(predict, film, tmp_path):
     (tmp_path / "out").write_text("mine")
     ended = predict(film)
@@ -562,11 +537,3 @@ def test_odd_file_names_reach_table_and_pictures_harmlessly(predict, film, tmp_p
     assert len(written(tmp_path)) == len(ODD) + 1 and all(name.isprintable() for name in written(tmp_path))
     found = json.loads(predict(*(f"./{name}" for name in ODD), "--json", "--no-grad-cam").out)["images"]
     assert [Path(image["path"]).name for image in found] == ODD
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_an_odd_file_name_alone(predict, film, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(film, tmp_path / name)
-    ended = predict(f"./{name}")
-    assert ended.code == 0 and len(ended.out.splitlines()) == 3 and len(written(tmp_path)) == 1

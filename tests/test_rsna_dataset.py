@@ -2,7 +2,6 @@ import csv
 import json
 import os
 import re
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -427,37 +426,6 @@ def without_files(monkeypatch, exam_ids):
     count, header = len(exam_ids), Header(50, "M", "PA")
     sizes = np.full((count, 2), 1024, np.int32)
     return Decoded(np.zeros((count, 1, 1), np.uint8), sizes, [""] * count, [header] * count, np.ones(count, bool))
-
-
-@pytest.mark.slow
-def test_ten_times_the_challenge_is_read_and_divided_in_seconds_and_megabytes(tmp_path, monkeypatch):
-    import tracemalloc
-
-    rng, rows, mapping = np.random.default_rng(0), [], {}
-    for number in range(266_840):
-        name = f"{number:032x}"
-        mapping[name] = f"{rng.integers(114_000):08}_000.png"
-        rows += (
-            [(name, 100 * box, 20, 100, 300, 1) for box in range(rng.integers(1, 4))]
-            if rng.random() < 0.225
-            else [(name, *NEGATIVE)]
-        )
-    with (tmp_path / LABELS).open("w", newline="") as file:
-        csv.writer(file).writerows([("patientId", "x", "y", "width", "height", "Target"), *rows])
-    (tmp_path / MAPPING).write_text(json.dumps([{"subset_img_id": k, "img_id": v} for k, v in mapping.items()]))
-    store = without_files(monkeypatch, mapping)
-    start = time.process_time()
-    exams = read_exams(tmp_path, store=store)
-    parts = divided(exams, list(mapping), 0)
-    epoch_indices(exams, parts["train"], seed=0, epoch=0, negatives_per_positive=1)
-    assert time.process_time() - start < 60
-    del rows, mapping
-    tracemalloc.start()
-    exams = read_exams(tmp_path, store=store)
-    kept, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert kept < 500e6
-    assert peak < 1.5e9
 
 
 @pytest.mark.data

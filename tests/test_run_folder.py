@@ -1,6 +1,8 @@
 """Both trainings where the disk is full or read-only, data goes, or the folder is another run's."""
 
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -98,3 +100,18 @@ def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(script, data, fo
     assert script.load(config.out_dir / "last.pth")["epoch"] == config.epochs
     missed = f"no folder {mine / 'test'}, so there is no test report"
     assert (folder / script.report).exists() != (missed in ended.out)
+
+
+def test_a_lock_goes_with_the_run_however_it_ends(tmp_path, processor):
+    with pytest.raises(ZeroDivisionError), only_run_in(tmp_path, processor):
+        raise ZeroDivisionError
+    body = "import sys, filelock\nlock = filelock.FileLock(sys.argv[1], timeout=0).acquire()\nprint('held', flush=True)\ninput()"
+    command = [sys.executable, "-c", body, tmp_path / "run.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another run is writing"), only_run_in(tmp_path, processor):
+            pass
+        other.kill()
+        other.wait()
+    with only_run_in(tmp_path, processor):
+        pass

@@ -1,9 +1,6 @@
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -194,11 +191,6 @@ def test_the_start_seeds_every_stream():
     assert first() == first()
 
 
-def test_the_largest_seed_works():
-    with runtime.start("cpu", "fp32", seed=2**63 - 1) as run:
-        draws(2**63 - 1, 10**6, run)
-
-
 def test_the_order_of_an_epoch_is_a_shuffle_that_all_processes_share():
     indices = np.array([3, 1, 4, 15, 9, 2, 6, 5])
     order = runtime.epoch_order(indices, 0, 5)
@@ -276,44 +268,20 @@ def test_two_processes_divide_and_put_together(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "was here 0", "was here 1"]
 
 
+def test_batches_are_whole_and_divided_among_the_processes():
+    order, pair = np.array([7, 3, 5, 1, 0, 2, 6, 4, 9, 8, 10]), [part(0, 2), part(1, 2)]
+    assert [batch.tolist() for batch in runtime.batches(order, 4, ALONE)] == [[7, 3, 5, 1], [0, 2, 6, 4]]
+    shares = [[batch.tolist() for batch in runtime.batches(order, 4, run)] for run in pair]
+    assert shares == [[[7, 5], [0, 6]], [[3, 1], [2, 4]]]
+    assert runtime.steps_per_epoch(11, 4, pair[0]) == 2
+    assert runtime.steps_per_epoch(3, 4, ALONE) == len(runtime.batches(order[:3], 4, ALONE)) == 1
+    with pytest.raises(ValueError, match="--batch-size 5 cannot be divided among 2 processes"):
+        runtime.steps_per_epoch(11, 5, pair[0])
+
+
 def test_alone_nothing_is_wrapped_or_waited_for():
     model = torch.nn.Linear(1, 1)
     assert runtime.distribute(model, ALONE) is model
     assert runtime.gather_objects("a", ALONE) == ["a"]
     runtime.wait(ALONE)
     runtime.synchronize_buffers(model, ALONE)
-
-
-# -------------------------------------------------------------------------------------------------- one run in a folder
-
-
-def test_a_second_run_in_the_same_folder_is_refused_and_a_later_one_is_not(tmp_path):
-    with (
-        only_run_in(tmp_path / "new", ALONE),
-        pytest.raises(ValueError, match=r"another run is writing to .*new; wait for it or give another --out-dir"),
-        only_run_in(tmp_path / "new", ALONE),
-    ):
-        pass
-    with only_run_in(tmp_path / "new", ALONE), only_run_in(tmp_path / "other", ALONE):
-        pass
-
-
-def test_a_run_that_fails_lets_go_of_its_folder(tmp_path):
-    with pytest.raises(ZeroDivisionError), only_run_in(tmp_path, ALONE):
-        raise ZeroDivisionError
-    with only_run_in(tmp_path, ALONE):
-        pass
-
-
-def test_a_second_process_is_refused_while_the_first_lives_and_not_after_it_was_killed(tmp_path):
-    body = "import sys, filelock\nlock = filelock.FileLock(sys.argv[1], timeout=0).acquire()\nprint('held', flush=True)\ninput()"
-    with subprocess.Popen(
-        [sys.executable, "-c", body, tmp_path / "run.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another run is writing"), only_run_in(tmp_path, ALONE):
-            pass
-        other.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-        other.wait()
-    with only_run_in(tmp_path, ALONE):
-        pass

@@ -137,13 +137,6 @@ def test_the_loss_is_the_mean_over_images_of_their_weighted_cross_entropy():
     assert torch.stack(parts).mean() == pytest.approx(whole.item())
 
 
-def test_batches_are_whole_and_divided_among_the_processes(processor):
-    order = np.array([7, 3, 5, 1, 0, 2, 6, 4, 9, 8, 10])
-    assert [batch.tolist() for batch in runtime.batches(order, 4, processor)] == [[7, 3, 5, 1], [0, 2, 6, 4]]
-    shares = [runtime.batches(order, 4, runtime.Runtime(processor.device, False, rank, 2)) for rank in (0, 1)]
-    assert [[batch.tolist() for batch in share] for share in shares] == [[[7, 5], [0, 6]], [[3, 1], [2, 4]]]
-
-
 def test_augmentation_varies_each_image_and_repeats_for_a_generator():
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 6))
     images = [training.augmented(stored, 32, torch.Generator().manual_seed(seed), 0.5, 0.5) for seed in (0, 0, 1)]
@@ -292,17 +285,6 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
     for path in config.images_dir.iterdir():
         with Image.open(path) as picture:
             assert min(picture.size) > 300 and len(picture.convert("L").getcolors()) > 10, path.name
-
-
-def test_the_report_holds_every_score_with_its_interval_and_no_nan(trained):
-    found = report_of(trained.config)
-    assert found["set"] == str(trained.config.data_dir / "test") and found["provenance"]["processes"] == 1
-    scores = found["scores"]
-    for name in ("accuracy", "roc_auc", "average_precision", "specificity", "sensitivity", "brier", "ece"):
-        assert {"value", "low", "high"} <= scores["scores"][name].keys(), name
-    for name in ("NORMAL", "PNEUMONIA"):
-        assert {"precision", "recall", "f1", "support"} <= scores["classes"][name].keys()
-    assert sum(map(sum, scores["confusion_matrix"])) == 24
 
 
 def test_threshold_and_temperature_are_fitted_on_plain_and_shifted_validation(trained, processor):
@@ -536,9 +518,3 @@ def test_the_same_picture_in_both_classes_is_warned_of(chest_xray, tmp_path, pro
     shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "train" / "PNEUMONIA" / "person77_virus_1.jpeg")
     with pytest.warns(UserWarning, match="^2 files stand in both classes with the same content"):
         training.load_data(settings(data, tmp_path), processor)
-
-
-def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(chest_xray, tmp_path, processor):
-    config = settings(chest_xray, tmp_path, batch_size=25)
-    with pytest.raises(ValueError, match="--batch-size 25 cannot be divided among 2 processes"):
-        training.fit(config, runtime.Runtime(processor.device, False, 0, 2))

@@ -51,13 +51,6 @@ def learner(finished, data, processor):
 # ----------------------------------------------------------------------------------------------------------- data
 
 
-def test_boxes_are_scaled_to_the_stored_square(data):
-    index = next(i for i, exam in enumerate(data.exams) if exam.boxes_xyxy)
-    x1, y1, x2, y2 = data.exams[index].boxes_xyxy[0]
-    expected = [x1 * 64 / 90, y1 * 64 / 120, x2 * 64 / 90, y2 * 64 / 120]
-    assert data.truths(np.array([index]))[0][0].tolist() == pytest.approx(expected, abs=1e-4)
-
-
 def test_no_patient_and_no_picture_is_in_two_parts(data):
     parts = [data.of(part) for part in (data.train, data.validation, data.held_out)]
     assert sum(map(len, parts)) == tiny_detection.EXAMS
@@ -297,13 +290,6 @@ def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, f
     found, (record,) = validate(learner, data, config, alone), runlog.read(config.out_dir / "metrics.jsonl")
     for name in ("val_ap50", "val_rsna_score", "val_image_head_auc", "val_loss_image"):
         assert record[name] == pytest.approx(found[name], abs=1e-4), name
-
-
-def test_a_batch_that_cannot_be_divided_is_refused(finished, folder, monkeypatch):
-    config = settings(finished.data, folder, batch_size=7)
-    run = runtime.Runtime(torch.device("cpu"), False, rank=0, world_size=2)
-    with pytest.raises(ValueError, match="--batch-size 7 cannot be divided among 2 processes"):
-        train_detection.fit(config, run)
 
 
 BAD = {
