@@ -34,7 +34,7 @@ def split(
     Raises:
         ValueError: a part would lack one of ``needed``.
     """
-    groups = _tied(patients, hashes)
+    groups = tied(patients, hashes)
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
@@ -65,7 +65,7 @@ def split(
     return {part: np.array(indices, dtype=np.int64) for part, indices in parts.items()}
 
 
-def _tied(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
+def tied(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
     """Each image's group: the patients that share a file content, directly or through others, are one."""
     parent = {patient: patient for patient in patients}
 

@@ -53,8 +53,6 @@ def patient_of(path: Path) -> str | None:
 def list_images(data_dir: Path, *splits: str) -> Listing:
     """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}`` for every one of ``splits``.
 
-    A file whose name tells no patient becomes a patient of its own; one warning counts them.
-
     Raises:
         FileNotFoundError: a split folder is missing, or a class folder is missing or empty.
         ValueError: the class folders are not the two expected.
@@ -65,17 +63,25 @@ def list_images(data_dir: Path, *splits: str) -> Listing:
         for path, label in _samples(data_dir / split):
             paths.append(path)
             labels.append(label)
+    return Listing(paths, np.array(labels, dtype=np.int64), patients_of(paths, data_dir))
+
+
+def patients_of(paths: Sequence[Path], folder: Path) -> list[str]:
+    """The patient of each of ``paths``; a file whose name tells none becomes one of its own, named by its place below
+    ``folder``.
+
+    One warning counts those.
+    """
     patients = [patient_of(path) for path in paths]
     unknown = [path for path, patient in zip(paths, patients, strict=True) if patient is None]
     if unknown:
         warnings.warn(
             f"{len(unknown)} of {len(paths)} file names tell no patient (first: {unknown[0].name}); each counts as a "
             "patient of its own. If one patient has several of these images, scores are too optimistic",
-            stacklevel=2,
+            stacklevel=3,
         )
     # as_posix: the split depends on these names and is to be the same on Windows
-    names = [patient or path.relative_to(data_dir).as_posix() for path, patient in zip(paths, patients, strict=True)]
-    return Listing(paths, np.array(labels, dtype=np.int64), names)
+    return [patient or path.relative_to(folder).as_posix() for path, patient in zip(paths, patients, strict=True)]
 
 
 def _samples(folder: Path) -> list[tuple[Path, int]]:

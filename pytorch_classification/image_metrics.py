@@ -84,6 +84,32 @@ def evaluate_classifier(
     }
 
 
+def proportions(
+    counted: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], groups: Sequence[str], seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Shares of images, each with its interval by patient.
+
+    Args:
+        counted: name -> the images that count and those among which they are counted, both bool [N].
+        groups: [N], the patient of each image.
+        seed: of the bootstrap.
+
+    Returns:
+        As ``bootstrap``; a share of 0 or 1 has Wilson's interval over patients, and one among no images is None.
+    """
+    patients = np.asarray(groups)
+    found = bootstrap(
+        lambda weights: {
+            name: ratio(weights @ (hits & among), weights @ among) for name, (hits, among) in counted.items()
+        },
+        patients,
+        seed=seed,
+    )
+    for name, (_, among) in counted.items():
+        add_wilson_interval(found[name], np.unique(patients[among]).size)
+    return found
+
+
 def format_report(report: Mapping[str, Any]) -> str:
     """What ``evaluate_classifier`` returned as a table for the terminal (ASCII only: consoles differ)."""
     notes: list[str] = []
@@ -109,9 +135,9 @@ def format_report(report: Mapping[str, Any]) -> str:
     blocks = [
         f"{report['images']} images, {report['patients']} patients; "
         f"{positive} where the probability is at or above {report['threshold']:.4g}",
-        _aligned([["", "precision", "recall", "F1-score", "images"], *rows]),
-        _aligned(scores),
-        _aligned(
+        aligned([["", "precision", "recall", "F1-score", "images"], *rows]),
+        aligned(scores),
+        aligned(
             [["truth / predicted", negative, positive], [negative, str(tn), str(fp)], [positive, str(fn), str(tp)]]
         ),
         f"In brackets: {report['confidence']:.0%} intervals, {report['resamples']} bootstrap resamples of patients.",
@@ -216,7 +242,7 @@ def _explain(
         add_wilson_interval(found[name], np.unique(patients[among]).size)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows as lines, each column as wide as its longest text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

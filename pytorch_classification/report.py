@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, likeness, origin, pictures, reading, runtime
+from cxr import cli, likeness, metrics, origin, pictures, reading, runtime
 from cxr.files import write_atomically
-from cxr.metrics import roc_auc
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
-from pytorch_classification import data_load, image_metrics, plots
+from pytorch_classification import data_load, image_metrics, plots, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
@@ -82,7 +81,7 @@ def quality(probabilities: NDArray[np.float64], labels: NDArray[np.int64], thres
     called, truth = probabilities >= threshold, labels == data_load.PNEUMONIA
     return {
         "images": len(labels),
-        "roc_auc": float(roc_auc(probabilities, labels)),
+        "roc_auc": float(metrics.roc_auc(probabilities, labels)),
         "sensitivity": float(called[truth].mean()),
         "specificity": float((~called)[~truth].mean()),
         "brier": float(np.mean((probabilities - truth) ** 2)),
@@ -139,13 +138,59 @@ def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: ru
         return
     probabilities = to_probability(log_odds, classifier.temperature)
     scores = image_metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
-    result = {"set": str(config.data_dir / "test"), "scores": scores, "provenance": provenance(run)}
+    by_style = style_scores(data, listing, images, probabilities >= classifier.threshold)
+    result = {
+        "set": str(config.data_dir / "test"),
+        "scores": scores,
+        "style": by_style,
+        "provenance": provenance(run),
+    }
     path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"\ntest images, evaluated once:\n{image_metrics.format_report(scores)}\n\nreport: {path}")
+    print(f"\ntest images, evaluated once:\n{image_metrics.format_report(scores)}")
+    print(f"\n{format_style(by_style)}\n\nreport: {path}")
     draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")
+
+
+def style_scores(
+    data: Data, listing: data_load.Listing, images: NDArray[np.uint8], predicted: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """How far the style alone tells the class of ``images``, and the model's scores where it agrees and contradicts.
+
+    The style is learnt from the training images. The shortcut audit tells more of it.
+
+    Returns:
+        ``roc_auc`` and ``groups`` (``style.group_scores``); or ``note`` where there are too few patients.
+    """
+    everyone = np.arange(len(images))
+    try:
+        told = style.transferred(
+            style.joined(style.picture_features(data.images, data.train)),
+            data.labels[data.train],
+            [data.listing.patients[index] for index in data.train],
+            style.joined(style.picture_features(images, everyone)),
+            listing.patients,
+            seed=0,
+        )
+    except style.TooFewPatients as error:
+        return {"note": str(error)}
+    labels = listing.labels
+    auc = metrics.bootstrap(lambda weights: {"roc_auc": metrics.roc_auc(told, labels, weights)}, listing.patients)
+    contradicts = style.contradicting(told, labels)
+    return {**auc, "groups": style.group_scores(predicted, labels, contradicts, listing.patients)}
+
+
+def format_style(scores: dict[str, Any]) -> str:
+    """What ``style_scores`` returned, for the terminal."""
+    if "note" in scores:
+        return f"no scores by style: {scores['note']}"
+    return (
+        "the style alone (frame, corners, grey levels, sharpness; learnt from the training images) tells the class "
+        f"with ROC AUC {metrics.interval_text(scores['roc_auc'])}; the model by class and style:\n"
+        + style.format_groups(scores["groups"], CLASSES)
+    )
 
 
 def draw(

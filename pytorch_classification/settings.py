@@ -106,3 +106,18 @@ class PointingConfig:
     model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
     json: bool = cli.flag(False, help="print one JSON document instead of a sentence")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Which images, and which model is asked about them."""
+
+    data_dir: Path = cli.flag(help="a folder that holds one folder for each of two classes, such as chest_xray/train")
+    train_dir: Path | None = cli.flag(
+        None, help="learn the style from this folder, the model's training images, instead of from the other patients"
+    )
+    model: Path | None = cli.flag(None, help="a finished model to be examined on --data-dir")
+    out_dir: Path = cli.flag(ROOT / "images" / "classification", help="where table, report and pictures go")
+    seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds and of the intervals")
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")

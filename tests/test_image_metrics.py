@@ -15,6 +15,7 @@ from pytorch_classification.image_metrics import (
     evaluate_classifier,
     format_report,
     predictive_values,
+    proportions,
 )
 
 ranked = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=30).map(
@@ -179,3 +180,14 @@ def test_the_printed_report_has_the_familiar_table_and_straight_columns():
 def test_report_refuses_what_it_cannot_score(arguments, message):
     with pytest.raises(ValueError, match=message):
         evaluate_classifier(*arguments)
+
+
+def test_proportions_are_counted_among_their_own_images():
+    hits = np.array([1, 1, 0, 0, 1, 1], bool)
+    among = np.array([1, 1, 1, 1, 0, 0], bool)
+    counted = {"half": (hits, among), "all": (hits, ~among), "none": (hits, np.zeros(6, bool))}
+    found = proportions(counted, list("aabbcd"))
+    assert found["half"]["value"] == 0.5
+    assert (found["half"]["low"], found["half"]["high"]) == (0, 1)  # two patients, one right and one wrong
+    assert (found["all"]["low"], found["all"]["high"]) == metrics.wilson_interval(2, 2)
+    assert found["none"]["value"] is None

@@ -362,6 +362,36 @@ def test_test_images_that_stand_in_training_are_left_out_and_counted(trained, fo
     assert found == before
 
 
+def test_the_report_gives_the_scores_by_style_beside_their_mean():
+    """Stripes that lie are NORMAL; training's PNEUMONIA alone is bright at the top, as are the first 10 test images."""
+
+    def picture(number, bright):
+        image = chest(number % 2, number)
+        image[:6] = 250 if bright else 20
+        return image
+
+    data = in_memory(80, lambda number: number % 2, lambda number: picture(number, number % 2 == 1))
+    test = in_memory(40, lambda number: number % 2, lambda number: picture(100 + number, number < 10))
+    patients = [f"new {name}" for name in test.listing.patients]
+    listing = Listing(test.listing.paths, test.labels, patients)
+    bright = np.arange(40) < 10
+    found = report.style_scores(data, listing, test.images, bright)  # a model that looks at the top alone
+    groups = found["groups"]
+    assert groups["sensitivity"]["contradicts"]["images"] == 15 and groups["specificity"]["contradicts"]["images"] == 5
+    assert groups["sensitivity"]["agrees"]["value"] == groups["specificity"]["agrees"]["value"] == 1
+    assert groups["sensitivity"]["contradicts"]["value"] == groups["specificity"]["contradicts"]["value"] == 0
+    assert found["roc_auc"]["value"] == pytest.approx(metrics.roc_auc(bright, test.labels), abs=0.1)
+    assert (
+        "worst group: specificity 0.000 on NORMAL in the style of PNEUMONIA; 0.750 on all NORMAL"
+        in report.format_style(found)
+    )
+
+
+def test_a_report_on_few_patients_says_why_it_has_no_scores_by_style(trained):
+    assert "at least 20 patients of each class" in report_of(trained.config)["style"]["note"]
+    assert "no scores by style: at least 20 patients" in trained.printed
+
+
 def test_test_images_that_all_stand_in_training_end_in_one_line(trained, folder, without_pictures, command):
     data = shutil.copytree(trained.config.data_dir, folder / "data")
     shutil.rmtree(data / "test")

@@ -1,0 +1,131 @@
+"""The shortcut audit as a user runs it, on files with a shortcut planted in them."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_classification import write_chest_xray
+
+from pytorch_classification import shortcut_audit
+from pytorch_classification.model import Classifier
+
+MARKED = 3  # images of the first class that carry the marker of the second
+
+
+def write_films(folder, classes=("CLEAR", "ILL"), patients=22):
+    """``folder`` with two classes of ``patients`` each; the second has a bright corner, as have 3 films of the first."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(patients):
+            film = np.full((64, 80), random.uniform(90, 150)) + random.normal(0, 12, (64, 80))
+            if label == 1 or number < MARKED:
+                film[4:10, 4:10] = 250
+            Image.fromarray(film.clip(0, 255).astype(np.uint8)).save(folder / name / f"{name}-{number}.png")
+    return folder
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def chests(tmp_path_factory):
+    """The tiny data set with enough patients for an audit; read only."""
+    return write_chest_xray(tmp_path_factory.mktemp("chests") / "chest_xray", {"train": 44, "test": 44})
+
+
+@pytest.mark.filterwarnings("ignore:.* file names tell no patient")
+def test_a_planted_marker_is_found_and_the_films_it_misleads_on_come_first(tmp_path, command):
+    films = write_films(tmp_path / "films")
+    done = command(shortcut_audit.main, "--data-dir", films, "--out-dir", tmp_path / "out", "--device", "cpu")
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())
+    auc = {name: score["value"] for name, score in report["roc_auc"].items()}
+    assert auc["corners"] > 0.9
+    assert auc["all of the picture"] > 0.9
+    assert auc["image size"] == 0.5
+    assert report["classes"] == ["CLEAR", "ILL"]
+    assert report["contradicting"] == {"CLEAR": MARKED, "ILL": 0}
+    assert f"{MARKED} of 22 CLEAR and 0 of 22 ILL" in done.out
+    assert "corners" in done.out
+    rows = rows_of(tmp_path / "out" / "shortcut_audit.csv")
+    assert len(rows) == 44
+    assert {row["path"].rpartition("-")[2] for row in rows[:MARKED]} == {"0.png", "1.png", "2.png"}
+    assert [row["style_contradicts"] for row in rows] == ["1"] * MARKED + ["0"] * (44 - MARKED)
+    for name in ("shortcut_audit.png", "shortcut_audit_images.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.width == 1440
+
+
+def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, trained, processor):
+    model = trained.config.model_file
+    done = command(
+        shortcut_audit.main,
+        *("--data-dir", chests / "test", "--train-dir", chests / "train", "--model", model, "--device", "cpu"),
+        *("--out-dir", tmp_path / "out"),
+    )
+    assert done.code == 0, done.err
+    rows = rows_of(tmp_path / "out" / "shortcut_audit.csv")
+    classifier = Classifier.load(model, processor)
+    groups = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())["model"]["groups"]
+    for name, positive in (("sensitivity", True), ("specificity", False)):
+        for group, wanted in (("all", "01"), ("agrees", "0"), ("contradicts", "1")):
+            among = [row for row in rows if (row["class"] == "PNEUMONIA") is positive]
+            among = [row for row in among if row["style_contradicts"] in wanted]
+            right = [(float(row["model_probability"]) >= classifier.threshold) is positive for row in among]
+            assert groups[name][group]["images"] == len(among)
+            if among:
+                assert groups[name][group]["value"] == pytest.approx(np.mean(right))
+    assert "style contradicts the class" in done.out
+    assert "worst group" in done.out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda films: shutil.rmtree(films), "no folder .*films; expected one with a folder for each of two classes"),
+        (lambda films: shutil.rmtree(films / "ILL"), "films: expected two folders, one for each class, found CLEAR"),
+        (lambda films: (films / "third").mkdir(), "found CLEAR, ILL, third; of Kaggle's set name train or test"),
+        (lambda films: [file.unlink() for file in (films / "ILL").iterdir()], "ILL: holds no images"),
+        (
+            lambda films: [file.unlink() for file in sorted((films / "ILL").iterdir())[:5]],
+            "films, CLEAR and ILL: at least 20 patients of each class .* found 22 and 17",
+        ),
+        (
+            lambda films: [
+                shutil.copy(films / "ILL" / "ILL-0.png", file) for file in sorted((films / "ILL").iterdir())[1:4]
+            ],
+            "found 22 and 19",
+        ),
+        (
+            lambda films: (films / "ILL" / "ILL-3.png").write_bytes(b"nothing"),
+            "1 of 44 images cannot be read.*ILL-3.png",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* file names tell no patient")
+def test_what_cannot_be_audited_is_refused_in_one_line(tmp_path, command, change, message):
+    films = write_films(tmp_path / "films")
+    change(films)
+    done = command(shortcut_audit.main, "--data-dir", films, "--out-dir", tmp_path / "out", "--device", "cpu")
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()[-1:]) == 1
+
+    assert re.search(message, done.err), done.err
+
+
+@pytest.mark.filterwarnings("ignore:.* file names tell no patient")
+def test_a_model_is_not_asked_about_other_classes(tmp_path, command, trained):
+    films = write_films(tmp_path / "films")
+    done = command(
+        shortcut_audit.main,
+        *("--data-dir", films, "--model", trained.config.model_file, "--out-dir", tmp_path / "out", "--device", "cpu"),
+    )
+    assert done.code == 2
+    assert "a model tells NORMAL from PNEUMONIA, the folders are CLEAR, ILL" in done.err

@@ -1,0 +1,179 @@
+"""The style of pictures on planted shortcuts, on sets without one, and on groups counted by hand."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from cxr import metrics
+from pytorch_classification import style
+
+COUNT = 40  # images of each class
+LABELS = np.repeat([0, 1], COUNT)
+PATIENTS = [f"{'ab'[label]}{number // 2}" for label in (0, 1) for number in range(COUNT)]  # two images of each
+
+
+def films(shortcut: str = "") -> np.ndarray:
+    """Cloudy squares uint8 [2 * COUNT, 56, 56] that differ between the classes by ``shortcut`` alone."""
+    random = np.random.default_rng(3)
+    clouds = gaussian_filter(random.normal(size=(2 * COUNT, 56, 56)), (0, 3, 3))
+    grey = 128 + 30 * clouds / clouds.std(axis=(1, 2), keepdims=True) + random.normal(0, 15, (2 * COUNT, 1, 1))
+    grain = random.normal(0, 4, grey.shape)
+    second = LABELS == 1
+    if shortcut == "outer frame":
+        grey[second, -4:] -= 70
+    if shortcut == "corners":
+        grey[second, 3:9, 3:9] += 90
+    if shortcut == "grey histogram":
+        grey[second] = 128 + 0.5 * (grey[second] - 128)
+    if shortcut == "power spectrum":
+        grain[second] *= 3
+    return (grey + grain).clip(0, 255).astype(np.uint8)
+
+
+def parts(squares: np.ndarray) -> dict[str, np.ndarray]:
+    return style.picture_features(squares, np.arange(len(squares)))
+
+
+def auc(features: np.ndarray) -> float:
+    return float(metrics.roc_auc(style.cross_fitted(features, LABELS, PATIENTS, seed=0), LABELS))
+
+
+@pytest.mark.parametrize("shortcut", style.PICTURE)
+def test_a_planted_shortcut_is_found_by_the_part_that_sees_it(shortcut):
+    assert auc(parts(films(shortcut))[shortcut]) > 0.95
+
+
+def test_without_a_shortcut_the_whole_picture_tells_nothing():
+    assert 0.3 < auc(style.joined(parts(films()))) < 0.7
+
+
+def test_the_frame_sees_nothing_of_what_lies_inside_it():
+    films_inverted_inside = films()
+    films_inverted_inside[:, 6:-6, 6:-6] = 255 - films_inverted_inside[:, 6:-6, 6:-6]
+    found = parts(films_inverted_inside)["outer frame"]
+    assert np.array_equal(found, parts(films())["outer frame"])
+
+
+def test_frame_and_corners_are_cut_where_they_are_said_to_be():
+    square = np.zeros((1, 56, 56), np.uint8)
+    square[0, :6], square[0, -6:], square[0, :, :6], square[0, :, -6:] = 200, 200, 200, 200
+    found = parts(square)
+    assert found["outer frame"].shape == (1, 28**2 - 22**2)
+    assert np.all(found["outer frame"] == 200)
+    assert found["corners"].shape == (1, 4 * 36)
+    assert np.isin(found["corners"], [0, 200]).all()
+    assert (found["corners"] == 0).sum() == 4 * 9  # the inner 3 x 3 cells of each corner
+
+
+def test_the_histogram_holds_shares_of_32_levels():
+    square = np.full((1, 56, 56), 255, np.uint8)
+    square[0, :14] = 9
+    histogram = parts(square)["grey histogram"]
+    assert histogram[0, [1, 31]].tolist() == [0.25, 0.75]
+    assert histogram.sum() == 1
+
+
+def test_a_wave_stands_in_the_ring_of_its_frequency():
+    across = np.arange(64) / 64
+    square = (128 + 100 * np.sin(2 * np.pi * 20 * across)[None, :] + 0 * across[:, None]).round().astype(np.uint8)[None]
+    spectrum = parts(square)["power spectrum"][0]
+    assert np.argmax(spectrum) == 20  # of 32 rings up to 32 waves across the picture
+
+
+@pytest.mark.parametrize("side", [36, 56, 256])
+def test_an_even_square_has_a_style_of_finite_numbers(side):
+    assert np.isfinite(style.joined(parts(np.zeros((2, side, side), np.uint8)))).all()
+
+
+def test_features_do_not_depend_on_the_images_beside():
+    images = np.repeat(films(), 4, axis=0)  # more than one batch
+    together, alone = parts(images), parts(images[300:301])
+    for name in style.PICTURE:
+        np.testing.assert_allclose(together[name][300], alone[name][0], atol=1e-9)
+
+
+def test_no_patient_is_on_both_sides_of_a_fold():
+    patients = np.array([f"p{number}" for number in np.random.default_rng(0).integers(30, size=len(LABELS))])
+    folds = style.folds(LABELS, patients.tolist(), seed=0)
+    assert len(folds) == style.FOLDS
+    for others, held_out in folds:
+        assert not {*patients[others]} & {*patients[held_out]}
+    assert sorted(np.concatenate([held_out for _, held_out in folds]).tolist()) == list(range(len(LABELS)))
+
+
+def test_a_style_learnt_elsewhere_leaves_out_the_patients_that_are_asked_about():
+    features = LABELS[:, None] * 10.0 + np.random.default_rng(0).normal(size=(len(LABELS), 1))
+    others = [f"other {patient}" for patient in PATIENTS]
+    right = style.transferred(features, LABELS, PATIENTS, features, others, seed=0)
+    assert metrics.roc_auc(right, LABELS) > 0.99
+    # The known images of the patients asked about say the opposite of all other known images.
+    known = np.concatenate([features, features, features])
+    labels = np.concatenate([LABELS, 1 - LABELS, 1 - LABELS])
+    patients = others + PATIENTS * 2
+    there = style.transferred(known, labels, patients, features, PATIENTS, seed=0)
+    assert metrics.roc_auc(there, LABELS) > 0.99
+    with pytest.raises(style.TooFewPatients, match="found 0 and 0"):
+        style.transferred(features, LABELS, PATIENTS, features, PATIENTS, seed=0)
+
+
+def test_a_style_contradicts_where_it_speaks_for_the_other_class():
+    told = np.array([0.2, 0.5, 0.49, 0.9])
+    assert style.contradicting(told, np.array([0, 0, 1, 1])).tolist() == [False, True, True, False]
+
+
+#       class, contradicts, called PNEUMONIA
+CASES = [
+    (1, False, True),
+    (1, False, True),
+    (1, False, True),
+    (1, False, False),
+    (1, True, True),
+    (1, True, False),
+    (0, False, False),
+    (0, False, False),
+    (0, True, True),
+    (0, True, True),
+    (0, True, False),
+]
+
+
+def worked() -> dict:
+    labels, contradicts, called = (np.array(column) for column in zip(*CASES, strict=True))
+    return style.group_scores(called, labels, contradicts, [f"p{number}" for number in range(len(CASES))])
+
+
+def test_groups_are_counted_by_class_and_style():
+    found = worked()
+    assert {
+        (name, group): (score["value"], score["images"]) for name, of in found.items() for group, score in of.items()
+    } == {
+        ("sensitivity", "all"): (pytest.approx(4 / 6), 6),
+        ("sensitivity", "agrees"): (3 / 4, 4),
+        ("sensitivity", "contradicts"): (1 / 2, 2),
+        ("specificity", "all"): (pytest.approx(3 / 5), 5),
+        ("specificity", "agrees"): (1.0, 2),
+        ("specificity", "contradicts"): (pytest.approx(1 / 3), 3),
+    }
+    assert found["sensitivity"]["all"]["low"] < 4 / 6 < found["sensitivity"]["all"]["high"]
+    low, high = metrics.wilson_interval(2, 2)
+    assert (found["specificity"]["agrees"]["low"], found["specificity"]["agrees"]["high"]) == (low, high)
+
+
+def test_the_worst_group_stands_beside_its_mean():
+    assert style.worst_group(worked()) == ("specificity", "contradicts")
+    text = style.format_groups(worked(), ("NORMAL", "PNEUMONIA"))
+    assert "worst group: specificity 0.333 on NORMAL in the style of PNEUMONIA; 0.600 on all NORMAL" in text
+
+
+def test_a_group_without_images_has_no_score():
+    none = np.zeros(4, bool)
+    found = style.group_scores(np.array([1, 1, 0, 0], bool), np.array([1, 1, 0, 0]), none, list("abcd"))
+    assert found["sensitivity"]["contradicts"]["value"] is None
+    assert found["sensitivity"]["contradicts"]["images"] == 0
+    assert "undefined, 0 images" in style.format_groups(found, ("NORMAL", "PNEUMONIA"))
+
+
+def test_a_style_is_not_told_on_a_few_patients():
+    few = [f"p{number % 19}" for number in range(COUNT)] + PATIENTS[COUNT:]
+    with pytest.raises(style.TooFewPatients, match=r"at least 20 patients of each class .* found 19 and 20"):
+        style.cross_fitted(np.zeros((2 * COUNT, 1)), LABELS, few, seed=0)
