@@ -46,6 +46,9 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
     threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
     classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold)
     classifier = with_likeness(classifier, data, run)
+    logits, labels = scored["val"]
+    patients = [data.listing.patients[index] for index in data.validation]
+    own = image_metrics.evaluate_classifier(to_probability(logits, temperature), labels, patients, threshold)
     if run.is_main:
         validation = {
             name: quality(to_probability(logits, temperature), labels, threshold)
@@ -63,6 +66,8 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
         print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
         for name, found in zip(("validation", data.shifted.name), validation.values(), strict=True):
             print(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
+        ece, brier = (metrics.interval_text(own["scores"][name]) for name in ("ece", "brier"))
+        print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
         print(f"model: {config.model_file}")
         pictures.loss_curves(
             records,
@@ -71,7 +76,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
             scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted"},
         )
     if (config.data_dir / "test").is_dir():
-        test_report(config, data, classifier, run)
+        test_report(config, data, classifier, own, run)
     elif run.is_main:
         print(f"no folder {config.data_dir / 'test'}, so there is no test report")
 
@@ -111,8 +116,13 @@ def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> C
     )
 
 
-def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: runtime.Runtime) -> None:
-    """Score the finished model on ``test/`` and draw it; test files that also stand in training are left out."""
+def test_report(
+    config: TrainConfig, data: Data, classifier: Classifier, own: dict[str, Any], run: runtime.Runtime
+) -> None:
+    """Score the finished model on ``test/`` and draw it; test files that also stand in training are left out.
+
+    ``own`` is the report on the validation images, which temperature and threshold were fitted on; it is written too.
+    """
     listing = data_load.list_images(config.data_dir, "test")
     store = reading.decode_once(
         listing.paths,
@@ -142,6 +152,7 @@ def test_report(config: TrainConfig, data: Data, classifier: Classifier, run: ru
     result = {
         "set": str(config.data_dir / "test"),
         "scores": scores,
+        "validation": own,
         "style": by_style,
         "provenance": provenance(run),
     }

@@ -387,6 +387,17 @@ def test_the_report_gives_the_scores_by_style_beside_their_mean():
     )
 
 
+def test_the_report_gives_validation_with_intervals_by_patient(trained):
+    own = report_of(trained.config)["validation"]
+    stored = checkpoints.load(trained.config.model_file, task=TASK)["validation"]["val"]
+    assert own["images"] == stored["images"] and own["patients"] < own["images"]
+    for name in ("ece", "brier"):
+        score = own["scores"][name]
+        assert score["value"] == pytest.approx(stored[name])
+        assert score["low"] <= score["value"] <= score["high"]
+        assert metrics.interval_text(score) in trained.printed
+
+
 def test_a_report_on_few_patients_says_why_it_has_no_scores_by_style(trained):
     assert "at least 20 patients of each class" in report_of(trained.config)["style"]["note"]
     assert "no scores by style: at least 20 patients" in trained.printed
