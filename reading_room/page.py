@@ -89,6 +89,7 @@ def page(answers: Answers, exams: list[Exam], failed: list[Exam], made: Made) ->
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,  # a page cut short is told by its end
     )
     style, script = _source("page.css"), _source("page.js")
     checked = any(exam.unlike_training is not None for exam in exams)
