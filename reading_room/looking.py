@@ -59,7 +59,7 @@ def look(path: Path, state: str, sizes: Sequence[int]) -> Look:
     content, facts = hashlib.sha256(data).hexdigest(), Facts.read(data)
     if state_of(path) != state:
         return Look(path, place, state, place, place, "changed while it was read", facts)
-    height, width = picture.upright_height_width
+    height, width = picture.height_width
     squares = tuple(picture.square(size) for size in sizes)
     film = pictures.film(picture)
     return Look(

@@ -6,9 +6,10 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
+from dicom_files import compressed, dataset, dicom_bytes
+from dicom_files import picture as jpeg
 from PIL import Image
 from pydicom import uid
-from test_dicom import compressed, dataset, dicom_bytes, jpeg
 
 WIDTH, HEIGHT = 8000, 10000  # the largest picture there may be
 
@@ -80,22 +81,22 @@ def _fragments() -> bytes:
 
 
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "png of 300 megapixels": (lambda: png(20000, 15000, 8, 0, deflated(10**6)), "over the limit of 80 megapixels"),
-    "jpeg of nothing but filling": (lambda: b"\xff\xd8" + b"\xff" * 20_000_000, "more than 100000 segments"),
+    "png of 300 megapixels": (lambda: png(20000, 15000, 8, 0, deflated(10**6)), r"300000000 pixels.* exceeds limit"),
+    "jpeg of nothing but filling": (lambda: b"\xff\xd8" + b"\xff" * 20_000_000, "over 200,000 parts"),
     "dicom that inflates to 170 MB": (lambda: blank(PixelData=bytes(170_000_000)), "inflates to more than 1.. MiB"),
-    "jpeg of five million tables": (lambda: b"\xff\xd8" + b"\xff\xdb\0\2" * 5_000_000, "more than 100000 segments"),
+    "jpeg of five million tables": (lambda: b"\xff\xd8" + b"\xff\xdb\0\2" * 5_000_000, "over 200,000 parts"),
     "png of two million chunks": (
         lambda: png(64, 64, 8, 0, deflated(65 * 64), before=_chunk(b"IDAT", b"") * 2_000_000),
-        "more than 100000 chunks",
+        "over 200,000 parts",
     ),
     "dicom with 150 MB too many": (
         lambda: blank(Rows=64, Columns=64, PixelData=bytes(150_000_000) + b"\1\0"),
         "150000002 bytes of pixel data; expected 4096",
     ),
-    "dicom whose rows have 70 million values": (_rows_without_end, "513 pixels|cannot be|bytes of pixel data"),
-    "dicom of two million fragments": (_fragments, "more than (100000 fragments|200000 elements)"),
+    "dicom whose rows have 70 million values": (_rows_without_end, "bytes of pixel data"),
+    "dicom of two million fragments": (_fragments, "over 200,000 parts"),
     "jpeg 2000 of 80 million tiles": (_jpeg_2000_of_many_tiles, "cannot be decoded"),
-    "rle that ends soon": (_rle_of_nothing, "not enough image data"),
+    "rle that ends soon": (_rle_of_nothing, "RLE Lossless .* cannot be decoded"),
 }
 LARGE: dict[str, Callable[[], bytes]] = {
     "rgba of 16 bits": lambda: png(WIDTH, HEIGHT, 16, 6, deflated((1 + 8 * WIDTH) * HEIGHT)),

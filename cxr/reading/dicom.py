@@ -6,29 +6,25 @@ Pixel spacing and aspect ratio are left aside, as they are for the other formats
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.pixels.processing import apply_color_lut
 
-from cxr.reading import containers, raster
-from cxr.reading.dicom_elements import DEFLATED, Element, Elements, Tag, read_elements, read_head
-from cxr.reading.dicom_frame import Layout, read_frame
+from cxr.reading.elements import DEFLATED, Element, Elements, read_elements
+from cxr.reading.frame import Layout, read_frame
 from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
 from cxr.reading.header import read_header
-from cxr.reading.room import ROOM
-
-# Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
-MAX_INFLATED_BYTES = 2 * containers.MAX_PIXELS + 2**20
+from cxr.reading.limits import BUDGET, MAX_PIXELS, check_size
+from cxr.reading.raster import Picture
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_PALETTE = (
-    (Tag.RedPaletteColorLookupTableDescriptor, Tag.RedPaletteColorLookupTableData),
-    (Tag.GreenPaletteColorLookupTableDescriptor, Tag.GreenPaletteColorLookupTableData),
-    (Tag.BluePaletteColorLookupTableDescriptor, Tag.BluePaletteColorLookupTableData),
-)
+_INDEX = "1.2.840.10008.1.3.10"  # Media Storage Directory, the class of a DICOMDIR
+# X-Ray Angiographic and Radiofluoroscopic images: their Modality LUT is not for display (PS3.3 C.8.7.1.1.2).
+_WITHOUT_MODALITY = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")
 _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601), as Pillow weighs them
 _IDENTITY = np.arange(256, dtype=np.uint8)
 
 
-def decode(data: bytes, at_least: int | None) -> raster.Picture:
+def decode(data: bytes, at_least: int | None) -> Picture:
     """The one frame in a DICOM file, bone white on black air.
 
     Args:
@@ -38,139 +34,147 @@ def decode(data: bytes, at_least: int | None) -> raster.Picture:
     Raises:
         ValueError: not one radiograph, or one that needs a codec to be installed, in words.
     """
-    syntax, start = read_head(data)
-    inflates = syntax == DEFLATED  # to what size nobody knows before
-    with ROOM.take(containers.MAX_PIXELS if inflates else 0):
-        elements = read_elements(data, syntax, start, MAX_INFLATED_BYTES)
+    inflates = DEFLATED.encode() in data[:4096]  # to what size nobody knows before
+    with BUDGET.reserve(MAX_PIXELS if inflates else 0):
+        elements = read_elements(data)
         pixel_data = _require_one_frame(elements)
         layout = _layout(elements)
         size = (layout.width, layout.height)
-        containers.check_size(*size)
-        with ROOM.take(0 if inflates else layout.width * layout.height):
-            grey = _grey(elements, pixel_data, layout, syntax, at_least)
-            header = read_header(lambda keyword: elements.text(Tag[keyword]))
-            return raster.Picture(grey, size, header=header)
+        check_size(*size)
+        with BUDGET.reserve(0 if inflates else layout.width * layout.height):
+            grey = _grey(elements, pixel_data, layout, at_least)
+        header = read_header(elements.text)
+        notes = [note for note in (header.note, _contradiction(elements)) if note]
+        return Picture(grey, size, header._replace(note="; ".join(notes)))
 
 
-def _grey(elements: Elements, pixel_data: Element, layout: Layout, syntax: str, at_least: int | None) -> Image.Image:
+def _grey(elements: Elements, pixel_data: Element, layout: Layout, at_least: int | None) -> Image.Image:
     if layout.samples == 3:
-        return _luma(read_frame(pixel_data, layout, syntax, elements.order, at_least))
+        values = read_frame(pixel_data, layout, elements, at_least)
+        return values if isinstance(values, Image.Image) else Image.fromarray(values)
     palette = layout.photometric == "PALETTE COLOR"
     table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
     # A table that bends must see the pixels before they are averaged; one that is straight may come after.
     unchanged = np.array_equal(table, _IDENTITY)
     straight = unchanged or np.array_equal(table[::-1], _IDENTITY)
-    values = read_frame(pixel_data, layout, syntax, elements.order, at_least if straight else None)
-    if not unchanged or values.dtype != np.uint8:
-        values = look_up(table, values & (len(table) - 1))
-    return Image.fromarray(values)
+    values = read_frame(pixel_data, layout, elements, at_least if straight else None)
+    if isinstance(values, Image.Image):
+        return values if unchanged else Image.fromarray(look_up(table, np.asarray(values)))
+    return Image.fromarray(values if unchanged and values.dtype == np.uint8 else look_up(table, values))
 
 
 def _require_one_frame(elements: Elements) -> Element:
-    if elements.raw(Tag.FloatPixelData) or elements.raw(Tag.DoubleFloatPixelData):
+    if not len(elements.dataset):
+        raise ValueError("DICOM that ends in the middle of an element")
+    if elements.raw("FloatPixelData") or elements.raw("DoubleFloatPixelData"):
         raise ValueError("pixel data of floating point; expected integers of 8 to 16 bits")
-    pixel_data = elements.raw(Tag.PixelData)
-    if pixel_data is None or not len(pixel_data.value):
-        raise ValueError(f"DICOM without pixel data (Modality {elements.text(Tag.Modality) or 'not given'})")
-    if (frames := elements.number(Tag.NumberOfFrames) or 1) > 1:
+    pixel_data = elements.raw("PixelData")
+    if pixel_data is None and elements.dataset.file_meta.get("MediaStorageSOPClassUID") == _INDEX:
+        raise ValueError("a DICOMDIR, which is an index of other files; give those, or their folder")
+    if pixel_data is None:
+        raise ValueError(f"DICOM without pixel data (Modality {elements.text('Modality') or 'not given'})")
+    if (frames := elements.number("NumberOfFrames") or 1) > 1:
         raise ValueError(f"a DICOM of {frames:g} frames; expected one radiograph")
     return pixel_data
 
 
 def _layout(elements: Elements) -> Layout:
-    photometric = elements.text(Tag.PhotometricInterpretation)
-    samples = elements.integer(Tag.SamplesPerPixel, 1)
+    photometric = elements.text("PhotometricInterpretation")
+    samples = elements.integer("SamplesPerPixel", 1)
     if (photometric, samples) not in {*((name, 1) for name in _GREY), *((name, 3) for name in _COLOUR)}:
         raise ValueError(
             f"Photometric Interpretation {photometric or '(none)'} with {samples} samples per pixel; expected "
             f"{', '.join(_GREY)} with 1 or {', '.join(_COLOUR)} with 3"
         )
-    allocated = elements.integer(Tag.BitsAllocated, 0)
-    stored = elements.integer(Tag.BitsStored, allocated)
-    high = elements.integer(Tag.HighBit, stored - 1)
+    allocated = elements.integer("BitsAllocated", 0)
+    stored = elements.integer("BitsStored", allocated)
+    high = elements.integer("HighBit", stored - 1)
     if allocated not in (8, 16) or not 1 <= stored <= high + 1 <= allocated or (samples == 3 and stored != 8):
         raise ValueError(
             f"{allocated} bits allocated, {stored} stored, high bit {high}; expected up to 16 stored in 8 or 16, "
             "and 8 for colour"
         )
     return Layout(
-        width=elements.integer(Tag.Columns, 0),
-        height=elements.integer(Tag.Rows, 0),
+        width=elements.integer("Columns", 0),
+        height=elements.integer("Rows", 0),
         samples=samples,
         photometric=photometric,
-        planar=elements.integer(Tag.PlanarConfiguration, 0) == 1,
+        planar=elements.integer("PlanarConfiguration", 0) == 1,
         allocated=allocated,
         stored=stored,
         shift=high + 1 - stored,
-        signed=elements.integer(Tag.PixelRepresentation, 0) == 1,
+        signed=elements.integer("PixelRepresentation", 0) == 1,
     )
 
 
 def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
-    slope, intercept = elements.number(Tag.RescaleSlope), elements.number(Tag.RescaleIntercept) or 0.0
+    slope, intercept, modality = 1.0, 0.0, None
+    if elements.text("SOPClassUID") not in _WITHOUT_MODALITY:
+        slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept") or 0.0
+        modality = _lut(elements.first_item("ModalityLUTSequence"), layout.signed)
     if slope == 0:  # stands for no rescaling, as a window of no width for no window; dcmtk reads it so too
         slope, intercept = 1.0, 0.0
-    modality = _lut(elements.first_item(Tag.ModalityLUTSequence), layout.signed)
-    voi = _lut(elements.first_item(Tag.VOILUTSequence), modality is None and (layout.signed or intercept < 0))
+    voi = _lut(elements.first_item("VOILUTSequence"), modality is None and (layout.signed or intercept < 0))
     return GreyScale(
         layout.stored,
         layout.signed,
         modality or (1.0 if slope is None else slope, intercept),
         voi or _window(elements),
-        _inverted(elements, layout),
+        _inverted(elements),
         _padding(elements, layout),
     )
 
 
 def _lut(item: Elements | None, signed_input: bool) -> Lut | None:
-    """The table in an item of a Modality or VOI LUT Sequence (DICOM PS3.3 C.11.1.1.1, C.11.2.1.1)."""
-    if item is None:
+    """The table in an item of a Modality or VOI LUT Sequence (DICOM PS3.3 C.11.1.1.1, C.11.2.1.1), if it holds one."""
+    descriptor, data = (item.raw("LUTDescriptor"), item.raw("LUTData")) if item else (None, None)
+    if item is None or descriptor is None or data is None:
         return None
-    return _table(item, Tag.LUTDescriptor, Tag.LUTData, signed_input)
-
-
-def _table(item: Elements, descriptor_tag: Tag, data_tag: Tag, signed_input: bool) -> Lut | None:
-    descriptor, data = item.raw(descriptor_tag), item.raw(data_tag)
-    if descriptor is None or data is None:
-        return None
-    count, first, bits = (*item.integers(descriptor_tag), 0, 0, 0)[:3]
+    count, first, bits = (*item.integers("LUTDescriptor"), 0, 0, 0)[:3]
     count = count or 2**16
-    if first >= 2**15 and (signed_input or descriptor.vr == b"SS"):
+    if first >= 2**15 and (signed_input or descriptor.vr == "SS"):
         first -= 2**16
     if len(data.value) in (count, count + 1) and bits <= 8:  # bytes, filled up to an even length
         entries = np.frombuffer(data.value, np.uint8, count).astype(np.uint16)
     elif len(data.value) > count + 1:  # some writers miscount; a table holds its last entry
-        count = min(count, len(data.value) // 2)
-        entries = np.frombuffer(data.value, item.order + "u2", count).astype(np.uint16)
+        entries = np.frombuffer(data.value, item.order + "u2", min(count, len(data.value) // 2))
     else:
-        raise ValueError(f"{data_tag.name} of {len(data.value)} bytes; expected {count} entries")
-    return Lut(first, entries, bits)
+        raise ValueError(f"LUTData of {len(data.value)} bytes; expected {count} entries")
+    return Lut(first, entries)
 
 
 def _window(elements: Elements) -> Window | None:
     """The first window; a width that the standard forbids is what writers leave who mean none (often 0)."""
-    center, width = elements.number(Tag.WindowCenter), elements.number(Tag.WindowWidth)
+    center, width = elements.number("WindowCenter"), elements.number("WindowWidth")
     if center is None or width is None:
         return None
-    function = elements.text(Tag.VOILUTFunction) or "LINEAR"
+    function = elements.text("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(f"VOI LUT Function {function}; expected LINEAR, LINEAR_EXACT or SIGMOID")
     window = Window(center, width, function)
     return window if window.valid else None
 
 
-def _inverted(elements: Elements, layout: Layout) -> bool:
-    """Whether low is white. The shape, if given, has the last word (DICOM PS3.3 C.11.6), as in dcmtk and dcm4che."""
-    shape = elements.text(Tag.PresentationLUTShape)
+def _inverted(elements: Elements) -> bool:
+    """Whether low is white: by the photometric interpretation, or by a shape that says INVERSE (DICOM PS3.3 C.11.6)."""
+    shape = elements.text("PresentationLUTShape")
     if shape not in ("", "IDENTITY", "INVERSE"):
         raise ValueError(f"Presentation LUT Shape {shape}; expected IDENTITY or INVERSE")
-    return shape == "INVERSE" if shape else layout.photometric == "MONOCHROME1"
+    return shape == "INVERSE" or elements.text("PhotometricInterpretation") == "MONOCHROME1"
+
+
+def _contradiction(elements: Elements) -> str:
+    """What the header says of its greys against itself: IDENTITY is for MONOCHROME2, INVERSE for MONOCHROME1."""
+    photometric, shape = elements.text("PhotometricInterpretation"), elements.text("PresentationLUTShape")
+    if (photometric, shape) not in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+        return ""
+    return f"the header says {photometric} and Presentation LUT Shape {shape}, which do not go together; low is white"
 
 
 def _padding(elements: Elements, layout: Layout) -> tuple[int, int] | None:
     """Stored values from..to that are no part of the picture (DICOM PS3.3 C.7.5.1.1.2)."""
-    values = [*elements.integers(Tag.PixelPaddingValue)[:1], *elements.integers(Tag.PixelPaddingRangeLimit)[:1]]
-    if not elements.integers(Tag.PixelPaddingValue):
+    values = [*elements.integers("PixelPaddingValue")[:1], *elements.integers("PixelPaddingRangeLimit")[:1]]
+    if not elements.integers("PixelPaddingValue"):
         return None
     if layout.signed:
         values = [value - 2**16 if value >= 2**15 else value for value in values]
@@ -179,14 +183,6 @@ def _padding(elements: Elements, layout: Layout) -> tuple[int, int] | None:
 
 def _palette(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
     """uint8 [2 ** stored]: the luma of each palette colour (DICOM PS3.3 C.7.6.3.1.5)."""
-    planes: list[NDArray[np.float64]] = []
-    for descriptor, data in _PALETTE:
-        lut = _table(elements, descriptor, data, layout.signed)
-        if lut is None:
-            raise ValueError("PALETTE COLOR without its three plain lookup tables")
-        planes.append(lut(np.arange(2**layout.stored, dtype=np.float64)) * 255 / lut.top)
-    return np.rint(np.tensordot(_LUMA, np.stack(planes), axes=1)).astype(np.uint8)
-
-
-def _luma(values: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(values)).convert("L")
+    colours = apply_color_lut(np.arange(2**layout.stored).reshape(1, -1), elements.dataset)[0]
+    top = 2 ** (8 * colours.itemsize) - 1
+    return np.rint(colours @ _LUMA * 255 / top).astype(np.uint8)

@@ -39,12 +39,10 @@ class Lut(NamedTuple):
     Fields:
         first: the input that maps to the first entry; what lies below maps there too, what lies above to the last.
         entries: uint16 [N].
-        bits: depth of an entry, 8..16.
     """
 
     first: int
     entries: NDArray[np.uint16]
-    bits: int
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         index = np.clip(np.floor(values) - self.first, 0, len(self.entries) - 1)
@@ -52,8 +50,8 @@ class Lut(NamedTuple):
 
     @property
     def top(self) -> int:
-        """The largest entry that can be: some writers store deeper entries than they declare."""
-        return 2 ** max(self.bits, int(self.entries.max()).bit_length()) - 1
+        """White: the largest of as many bits as the entries take. Of what is declared some have more, some fewer."""
+        return 2 ** int(self.entries.max()).bit_length() - 1
 
 
 class Window(NamedTuple):

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from cxr.reading.dicom_elements import looks_like_dicom
+from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".dcm", ".dicom")
-
-_HEAD_BYTES = 512
 
 
 def is_dicom(path: Path) -> bool:
     """Whether the file begins as DICOM does, with the preamble and its magic or with a data set at once."""
     with path.open("rb") as file:
-        return looks_like_dicom(file.read(_HEAD_BYTES))
+        return looks_like_dicom(file.read(HEAD_BYTES))
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.reading import containers, dicom, raster
-from cxr.reading.dicom_elements import looks_like_dicom
+from cxr.reading import raster
 from cxr.reading.header import Header
+from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
+from cxr.reading.limits import MAX_PIXELS
 from cxr.reading.raster import Picture
 
 # An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
-MAX_FILE_BYTES = 6 * containers.MAX_PIXELS + 2**20
+MAX_FILE_BYTES = 6 * MAX_PIXELS + 2**20
 
-_HEAD_BYTES = 512
 _LONGEST_REASON = 300
 
 
@@ -34,10 +34,9 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     Raises:
         FileNotFoundError: no file at ``path``.
         UnreadableImage: whatever else is wrong with it: damage, another format, several frames or pages, a size that no
-            radiograph has (``containers.check_size``), a DICOM codec that is not installed.
+            radiograph has (``limits.check_size``), a DICOM codec that is not installed.
     """
-    picture, _ = read_picture(path, None)
-    return np.array(picture.upright(picture.image))
+    return np.array(read_picture(path, None)[0].image)
 
 
 class Square(NamedTuple):
@@ -65,7 +64,7 @@ def read_square(path: Path, size: int) -> Square:
         FileNotFoundError, UnreadableImage: as ``read_grey``.
     """
     picture, _ = read_picture(path, 2 * size)
-    return Square(picture.square(size), picture.upright_height_width, picture.header)
+    return Square(picture.square(size), picture.height_width, picture.header)
 
 
 def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
@@ -85,14 +84,13 @@ def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
 
 def _decode(path: Path, data: bytes, at_least: int | None) -> Picture:
     try:
-        if looks_like_dicom(data[:_HEAD_BYTES]):
+        if looks_like_dicom(data[:HEAD_BYTES]):
+            from cxr.reading import dicom  # pydicom takes its time, and other files do without
+
             return dicom.decode(data, at_least)
-        picture = raster.decode(data, at_least)
+        return raster.decode(data, at_least)
     except Exception as error:  # decoders meet damage with whatever they like: struct.error, SyntaxError, MemoryError
         raise UnreadableImage(f"{path}: {_one_line(error)}") from error
-    if picture is None:
-        raise UnreadableImage(f"{path}: neither JPEG, PNG, TIFF nor DICOM (it begins with {data[:8]!r})")
-    return picture
 
 
 def _content(path: Path) -> bytes:

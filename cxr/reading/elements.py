@@ -1,0 +1,152 @@
+"""The few elements of a DICOM file that decide a picture or speak of the patient, read by pydicom within bounds."""
+
+import math
+import re
+import struct
+import warnings
+import zlib
+from typing import NamedTuple
+
+from pydicom import config
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial, read_sequence_item
+from pydicom.tag import BaseTag, Tag
+
+from cxr.reading.limits import MAX_PIXELS, BoundedFile
+
+# Headers are odd often enough, and what is looked at here is looked at below.
+config.settings.reading_validation_mode = config.IGNORE
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
+
+# Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
+MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**20
+DEFLATED = "1.2.840.10008.1.2.1.99"
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
+_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+_TRANSFER_SYNTAX = re.compile(rb"\x02\0\x10\0UI..([0-9.]{1,64})", re.DOTALL)
+_PIXEL_DATA = Tag("PixelData")
+_KEYWORDS = """
+    SOPClassUID Modality PatientAge PatientSex ViewPosition BodyPartExamined
+    SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns
+    BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit
+    WindowCenter WindowWidth RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
+    LUTDescriptor LUTData PresentationLUTShape RedPaletteColorLookupTableDescriptor RedPaletteColorLookupTableData
+    GreenPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableData BluePaletteColorLookupTableDescriptor
+    BluePaletteColorLookupTableData FloatPixelData DoubleFloatPixelData PixelData
+"""
+_TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS.split()}
+
+
+class _Source(BoundedFile):
+    """What pydicom reads from. Only what it wants to inflate does it read to the end; that is done below, bounded."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size == -1:
+            raise ValueError("a deflated data set behind file meta information of another length than it says")
+        return BoundedFile.read(self, size)
+
+
+class Element(NamedTuple):
+    """One element as it lies in the file; ``length`` is ``UNDEFINED_LENGTH`` where a delimiter ends it."""
+
+    vr: str | None
+    length: int
+    value: bytes
+
+
+class Elements:
+    """One data set, or one item of a sequence, as the numbers and words it stands for.
+
+    Attributes:
+        dataset: as pydicom read it, of which only ``_KEYWORDS`` count.
+        syntax: the transfer syntax UID, empty where the file does not say.
+    """
+
+    def __init__(self, dataset: Dataset, syntax: str = "") -> None:
+        self.dataset = dataset
+        self._found = {element.tag: element for element in dataset.elements()}
+        self.syntax = syntax
+        self.order = "<" if dataset.original_encoding[1] is not False else ">"  # of bytes
+
+    def raw(self, keyword: str) -> Element | None:
+        """The element as it lies in the file; None if it is absent or empty."""
+        element = self._found.get(_TAGS[keyword])
+        if not isinstance(element, RawDataElement) or not element.value:
+            return None
+        return Element(element.VR, element.length, element.value)
+
+    def text(self, keyword: str) -> str:
+        """The first of its values, upper case and trimmed; empty if there is none."""
+        element = self.raw(keyword)
+        content = b"" if element is None else element.value[:128]
+        return content.split(b"\\")[0].strip(b" \0").decode("latin-1").upper()
+
+    def number(self, keyword: str) -> float | None:
+        """The first of the decimal strings (VR DS or IS), None if it is absent or empty; a comma counts as a point.
+
+        Raises:
+            ValueError: it is not a finite number.
+        """
+        text = self.text(keyword)
+        if not text:
+            return None
+        try:
+            value = float(text.replace(",", "."))
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{keyword} is {text!r}; expected a number")
+        return value
+
+    def integers(self, keyword: str) -> tuple[int, ...]:
+        """Its first values (VR US or SS), at most three, as unsigned 16-bit numbers; empty if it is absent."""
+        element = self.raw(keyword)
+        content = b"" if element is None else element.value[:6]
+        return struct.unpack_from(f"{self.order}{len(content) // 2}H", content)
+
+    def integer(self, keyword: str, default: int) -> int:
+        """The first of ``integers``, or ``default``."""
+        return next(iter(self.integers(keyword)), default)
+
+    def first_item(self, keyword: str) -> "Elements | None":
+        """The first item of a sequence, None if there is no item."""
+        element = self._found.get(_TAGS[keyword])
+        if element is None or not element.value:
+            return None
+        if not isinstance(element, RawDataElement):
+            return Elements(element.value[0])
+        little = self.order == "<"
+        item = read_sequence_item(BoundedFile(element.value), element.is_implicit_VR, little, "iso8859")
+        return None if item is None else Elements(item)
+
+
+def read_elements(data: bytes) -> Elements:
+    """The elements of the file ``data``.
+
+    Raises:
+        ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``, or too many elements. pydicom met with
+            damage raises whatever it likes, RecursionError at sequences in sequences without end.
+    """
+    found = _TRANSFER_SYNTAX.search(data, 0, 2**12)
+    syntax = found[1].decode() if found else ""  # the first, should the file meta information be there twice
+    if syntax == DEFLATED:
+        data = _inflated(data)
+    dataset = read_partial(_Source(data), _behind_pixels, force=True, specific_tags=list(_TAGS.values()))
+    return Elements(dataset, syntax)
+
+
+def _behind_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag > _PIXEL_DATA
+
+
+def _inflated(data: bytes) -> bytes:
+    """The same file in Explicit VR Little Endian."""
+    start = 144 + int.from_bytes(data[140:144], "little")  # preamble, magic, group length, the rest of the group
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = inflater.decompress(data[start:], MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise ValueError(f"inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
+    head = data[:start].replace(DEFLATED.encode(), _EXPLICIT_LITTLE.ljust(len(DEFLATED), "\0").encode())
+    return head + content

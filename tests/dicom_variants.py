@@ -1,0 +1,265 @@
+"""What vendors write: files, the picture to be seen, and what makes dcmtk show the same view."""
+
+import base64
+import io
+
+import numpy as np
+import pydicom
+from dicom_files import (
+    HEIGHT,
+    WIDTH,
+    claiming,
+    colours,
+    compressed,
+    dataset,
+    dicom_bytes,
+    lut,
+    palette,
+    picture,
+    ramp,
+    rewritten,
+    root_curve,
+    with_elements,
+    without,
+    without_preamble,
+)
+from PIL import Image
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from cxr.reading.greyscale import GreyScale, Window, full_range
+
+TWELVE, EIGHT = ramp(12), ramp(8).astype(np.uint8)
+WINDOW = {"WindowCenter": "1500", "WindowWidth": "2000"}
+SEEN = GreyScale(12, voi=Window(1500, 2000)).table()[TWELVE]
+BY_WINDOW, BY_LUT, COLOUR = ["+Wi", "1"], ["+Wl", "1"], ["+G"]
+PLAIN, CURVE = full_range(12)[TWELVE], root_curve(4096, 12)
+
+# A 16 x 16 ramp over the whole range by OpenJPEG's opj_compress; Pillow writes neither signed nor 12 bits.
+J2K_SIGNED_14 = base64.b85decode(
+    b"|4;u>04V?f0000G0000G00000000000000G0000G000000000000E5w0sm3}3;+NC0RRC61ONg5TmT0^aCmrt|BwI*000000G9v("
+    b"|C8VNGXN4SLZ_FNu|p2lC_tTYylpM|OnZ_P@PucOdx=u}U1Hc%tvd~3N3B&>t=6xi{FJi@=qC_^k+$ttTT-pDOtQMSih=;B0ssJg"
+    b"Eu)-&kIP5MU|M&z=0$|9rPaOGyjj2>XmlUQTmS+fHldl(xMl;jst>#73$Hz<G+@CsumGP3`x#&V*#"
+)
+# A 16 x 16 ramp of 12 bits by dcmtk's dcmcjpeg and dcmcjpls.
+LOSSLESS = {
+    uid.JPEGLosslessSV1: base64.b85decode(
+        b'|JeWF01!$>Nk#wx0RR9200961|HA+a5C9MW5CH)Z0RO}Q761VO0RR910000000000000FE5dYc$2mt{A0RRBVAc6=Wf(W332q1+4'
+        b'K?D#%1Q0<K5J3be3J4&A2q1z8B7z7ZKu|#h5J3bGK?G1i3Ic)%Ac6=Wf(Rgr2v8IdK?D#%1Q0<45ki2Vf(Rgj2q1z8Ac8an1Q0<4'
+        b'5J3bGK?D$>C?J9eAc6=Wf(Rgm07V24K?D#%1Q0<4C<+Lmf(Rgj2q1z8AwW<;6c9lK5J3bGK?(wb2qJ<AAc6=Wf(TF)5J3b`K?D#%'
+        b'1Q0@ipn?b>iU=Tr2q1zK1q2X51Q9_55J3bG|Je'
+    ),
+    uid.JPEGLSLossless: base64.b85decode(
+        b'|JeWc01FTR5C9MX0TBTI_y7$7|Nj6I07C&306_oR00;pA00000p!^?$@OB%6@OB%9;_+CVMm{$ILI^z$Ls5vdQY9fF85I>32rv{x'
+        b'L_{=b(W6F*8YD=NdjLd<5+q2GAwq=|kwp$)=%R`!qKYV@iYX$7zsRDBD58oeqKXJ2jDJu<5QHHJLJ))_AH*RDLJ))@2tpB0+7N^x'
+        b'5fKp)5iiQ3A|fIpA|gZbiin7ai6oKVgqletl1Ul&Ni>p4B%?mcrBzi$eN|Gbs*3t5=lnqb|Je'
+    ),
+}  # fmt: skip
+
+
+def many_private(ds):
+    """Blocks of a vendor on all sides of what counts, some with bytes that read as elements of an image."""
+    for group in (0x0009, 0x0019, 0x0029, 0x2051, 0x7FDF):
+        inner = Dataset()
+        inner.Rows, inner.BitsStored, inner.PhotometricInterpretation = 1, 3, "MONOCHROME1"
+        nested = Sequence([inner, Dataset()])
+        private = (
+            (0x1001, "OB", b"\x28\0\x10\0US\2\0\1\0" * 50),
+            (0x1002, "UN", bytes(range(256))),
+            (0x1003, "SQ", nested),
+        )
+        with_elements(
+            ds, ((group, 0x10), "LO", "ODD VENDOR 1.0"), *(((group, n), vr, value) for n, vr, value in private)
+        )
+    return ds
+
+
+def unknown_sequence(ds):
+    """An explicit file with a sequence that became UN on its way: what is inside is implicit (PS3.5 6.2.2, note 2)."""
+    inside = b"\x28\0\x10\0\2\0\0\0\1\0" + b"\x28\0\x01\x01\2\0\0\0\3\0"
+    item = b"\xfe\xff\0\xe0\xff\xff\xff\xff" + inside + b"\xfe\xff\x0d\xe0\0\0\0\0"
+    element = b"\x29\0\x10\x10UN\0\0\xff\xff\xff\xff" + item + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return rewritten(ds, (b"\xe0\x7f\x10\0OW\0\0", element + b"\xe0\x7f\x10\0OW\0\0"))
+
+
+def odd_lengths(ds):
+    """Texts of odd length, which the standard forbids (PS3.5 7.1.1) and some writers leave so."""
+    return rewritten(ds, (b"PN\x0c\0Nobody^Here ", b"PN\x0b\0Nobody^Here"), (b"CS\x0c\0MONOCHROME2 ", b"CS\x0b\0MONOCHROME2"))  # fmt: skip
+
+
+def delimited(ds):
+    ds["VOILUTSequence"].is_undefined_length = True
+    ds.VOILUTSequence[0].is_undefined_length_sequence_item = True
+    return ds
+
+
+def with_icons():
+    """Nested sequences with other pictures, whose rows, bits and pixels are not those of the radiograph."""
+    ds = dataset(EIGHT, 8)
+    icon = compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, b"\xfe\xff\xdd\xe0\0\0\0\0" * 4)  # as of a delimiter
+    icon.Rows, icon.BitsStored = 1, 3
+    del icon.file_meta
+    inner = Dataset()
+    inner.IconImageSequence = Sequence([icon])
+    ds.ReferencedImageSequence = ds.ReferencedPatientPhotoSequence = Sequence([inner])
+    ds.add_new(0x00281102, "SQ", Sequence([icon]))
+    for sequence in (ds["ReferencedImageSequence"], inner["IconImageSequence"], ds[0x00281102]):
+        sequence.is_undefined_length = True
+        sequence.value[0].is_undefined_length_sequence_item = True
+    return ds
+
+
+def rle(ds):
+    ds.compress(uid.RLELossless, encoding_plugin="pydicom")
+    return ds
+
+
+def swapped_words():
+    ds = dataset(EIGHT, 8, syntax=uid.ExplicitVRBigEndian)
+    ds.PixelData = np.frombuffer(ds.PixelData, "u2").byteswap().tobytes()
+    ds["PixelData"].VR = "OW"
+    return ds
+
+
+def in_planes():
+    ds = dataset(colours(), 8, photometric="RGB", PlanarConfiguration=1)
+    ds.PixelData = np.moveaxis(colours(), -1, 0).tobytes() + b"\0"
+    return ds
+
+
+def halved_chroma():
+    halved = np.ascontiguousarray(colours()[:, : WIDTH // 2 * 2])
+    pairs = halved.reshape(-1, 2, 3)
+    ds = dataset(halved, 8, photometric="YBR_FULL_422")
+    ds.PixelData = np.concatenate([pairs[:, :, 0], pairs[:, 0, 1:]], axis=1).tobytes()
+    doubled = np.concatenate([pairs[:, :, :1], pairs[:, :1, 1:].repeat(2, axis=1)], axis=2).reshape(halved.shape)
+    return ds, luma(doubled, "YCbCr")
+
+
+def luma(pixels, mode="RGB"):
+    height, width = pixels.shape[:2]
+    return np.array(Image.frombytes(mode, (width, height), pixels.tobytes()).convert("RGB").convert("L"))
+
+
+def overlay_in_bit_12():
+    ds = dataset(TWELVE | np.where(TWELVE % 3 == 0, 0x1000, 0), 16, BitsStored=12, HighBit=11)
+    group = ((0x10, "US", HEIGHT), (0x11, "US", WIDTH), (0x40, "CS", "G"), (0x50, "SS", [1, 1]), (0x100, "US", 16), (0x102, "US", 12))  # fmt: skip
+    return with_elements(ds, *((0x60000000 | number, vr, value) for number, vr, value in group))
+
+
+def table(values, bits, **scale):
+    return GreyScale(bits, **scale).table()[values & (2**bits - 1)]
+
+
+def curved(values, count=4096, bits=12):
+    return np.rint(root_curve(count, bits)[values] * 255 / (2**bits - 1))
+
+
+def twelve(**elements):
+    return dataset(TWELVE, **elements)
+
+
+jpeg = picture(EIGHT, quality=95)
+with Image.open(io.BytesIO(jpeg)) as _image:
+    DECODED = np.array(_image)
+j2k, deep_j2k = (picture(v, format="JPEG2000", no_jp2=True) for v in (EIGHT, (TWELVE << 4).astype(np.uint16)))
+signed14 = ramp(14, True)
+YBR = pydicom.pixels.convert_color_space(colours(), "RGB", "YBR_FULL")
+
+VARIANTS = {
+    # depths, signs and bits
+    **{f"{bits} bits": (dataset(ramp(bits), bits), full_range(bits)[ramp(bits)], []) for bits in (8, 10, 12, 14, 15, 16)},
+    **{f"{bits} bits signed": (dataset(ramp(bits, True), bits, signed=True), full_range(bits)[ramp(bits)], []) for bits in (8, 12, 16)},
+    "8 bits in 16 beside other data": (dataset(EIGHT.astype(int) | 0x3100, 16, BitsStored=8, HighBit=7), EIGHT, []),
+    "high bit 15 of 12 stored": (dataset(TWELVE << 4, 16, BitsStored=12, HighBit=15), PLAIN, []),
+    "10 bits above 2 others": (dataset(TWELVE, 16, BitsStored=10, HighBit=11), full_range(10)[TWELVE >> 2], []),
+    "12 bits signed, not extended": (dataset(ramp(12, True) & 0xFFF, 16, BitsStored=12, HighBit=11, PixelRepresentation=1), PLAIN, []),
+    "an overlay in an unused bit": (overlay_in_bit_12(), PLAIN, ["-O"]),
+    "values beyond the bits stored": (dataset(ramp(14), 16, BitsStored=12, HighBit=11), full_range(12)[ramp(14) & 0xFFF], []),
+    "12 bits that are said to be 16": (dataset(TWELVE, 16), full_range(16)[TWELVE], []),
+    "Rows and bits as other kinds of number": (with_elements(without(twelve(), "Rows", "BitsStored"), ("Rows", "UL", HEIGHT), ("BitsStored", "SS", 12)), PLAIN, None),
+    "a last byte that is not 0": (rewritten(dataset(EIGHT, 8), (EIGHT.tobytes()[-9:] + b"\0", EIGHT.tobytes()[-9:] + b"\x20")), EIGHT, []),
+    # polarity
+    "MONOCHROME1": (dataset(EIGHT, 8, photometric="MONOCHROME1"), 255 - EIGHT, []),
+    "MONOCHROME1 and a window": (twelve(photometric="MONOCHROME1", **WINDOW), 255 - SEEN, BY_WINDOW),
+    "MONOCHROME1 and a VOI LUT": (twelve(photometric="MONOCHROME1", PresentationLUTShape="INVERSE", VOILUTSequence=lut(CURVE)), 255 - curved(TWELVE), BY_LUT),
+    "MONOCHROME1, sigmoid": (twelve(photometric="MONOCHROME1", VOILUTFunction="SIGMOID", **WINDOW), 255 - table(TWELVE, 12, voi=Window(1500, 2000, "SIGMOID")), BY_WINDOW),
+    "MONOCHROME2 shape IDENTITY": (twelve(PresentationLUTShape="IDENTITY"), PLAIN, []),
+    "MONOCHROME2 shape INVERSE": (twelve(PresentationLUTShape="INVERSE"), 255 - PLAIN, []),
+    # rescaling and windows
+    "rescale": (twelve(RescaleSlope="2.5", RescaleIntercept="-1024"), PLAIN, []),
+    "rescale, slope below 0": (dataset(signed14, 14, signed=True, RescaleSlope="-1", RescaleIntercept="100"), full_range(14)[::-1][ramp(14)], []),
+    "rescale and window": (twelve(RescaleSlope="2", RescaleIntercept="-1024", WindowCenter="1000", WindowWidth="3000"), table(TWELVE, 12, modality=(2.0, -1024.0), voi=Window(1000, 3000)), BY_WINDOW),
+    "slope 0": (twelve(RescaleSlope="0", RescaleIntercept="7", **WINDOW), SEEN, BY_WINDOW),
+    "window": (twelve(**WINDOW), SEEN, BY_WINDOW),
+    "window LINEAR_EXACT": (twelve(VOILUTFunction="LINEAR_EXACT", **WINDOW), table(TWELVE, 12, voi=Window(1500, 2000, "LINEAR_EXACT")), None),
+    "window of signed values": (dataset(signed14, 14, signed=True, WindowCenter="-200", WindowWidth="1000"), table(signed14, 14, signed=True, voi=Window(-200, 1000)), BY_WINDOW),
+    "several windows": (twelve(WindowCenter=["1500", "3000"], WindowWidth=["2000", "90"]), SEEN, BY_WINDOW),
+    "window of no width": (twelve(WindowCenter="0", WindowWidth="0"), PLAIN, []),
+    "empty window": (twelve(WindowCenter="", WindowWidth="", VOILUTFunction=""), PLAIN, []),
+    "width 1": (twelve(WindowCenter="2000", WindowWidth="1"), (TWELVE > 1999.5) * 255, BY_WINDOW),
+    "width below 1": (twelve(WindowCenter="2000", WindowWidth="0.5"), PLAIN, []),
+    "a width alone": (twelve(WindowWidth="500"), PLAIN, []),
+    "a window of 12 bits over 8": (dataset(EIGHT, 8, WindowCenter="2048", WindowWidth="4096"), table(EIGHT, 8, voi=Window(2048, 4096)), BY_WINDOW),
+    "numbers with signs and exponents": (twelve(WindowCenter="+1.5E+03", WindowWidth=" 2000. "), SEEN, BY_WINDOW),
+    "a window as text": (with_elements(twelve(), ("WindowCenter", "LO", "1500"), ("WindowWidth", "SH", "2000")), SEEN, None),
+    # lookup tables
+    **{f"VOI LUT of {bits} bits": (twelve(VOILUTSequence=lut(root_curve(4096, bits), bits=bits)), curved(TWELVE, 4096, bits), BY_LUT) for bits in (8, 10, 12, 16)},
+    "VOI LUT from 1000": (twelve(VOILUTSequence=lut(root_curve(2000, 12), first=1000)), curved(np.clip(TWELVE - 1000, 0, 1999), 2000), BY_LUT),
+    "VOI LUT packed in bytes": (dataset(EIGHT, 8, VOILUTSequence=lut(root_curve(256, 8).astype(np.uint8), bits=8)), curved(EIGHT, 256, 8), BY_LUT),
+    "VOI LUT of signed values": (dataset(ramp(12, True), signed=True, VOILUTSequence=lut(CURVE, first=-2048, vr="SS")), curved(TWELVE), BY_LUT),
+    "VOI LUT before window": (twelve(WindowCenter="9", WindowWidth="9", VOILUTSequence=lut(CURVE)), curved(TWELVE), BY_LUT),
+    "VOI LUT in a delimited sequence": (delimited(twelve(VOILUTSequence=lut(CURVE))), curved(TWELVE), BY_LUT),
+    "VOI LUT of 65,536 entries": (dataset(ramp(16), 16, VOILUTSequence=lut(root_curve(65536, 12))), curved(ramp(16), 65536), BY_LUT),
+    "VOI LUT said to be of 10 bits": (twelve(VOILUTSequence=lut(CURVE, bits=10)), curved(TWELVE), None),
+    "VOI LUT one entry short": (twelve(VOILUTSequence=lut(CURVE[:4095], 4096)), curved(np.minimum(TWELVE, 4094)), BY_LUT),
+    "VOI LUT that falls": (twelve(VOILUTSequence=lut(CURVE[::-1])), np.rint(CURVE[::-1][TWELVE] * 255 / 4095), BY_LUT),
+    "modality LUT": (twelve(ModalityLUTSequence=lut(CURVE)), curved(TWELVE), []),
+    "both kinds of LUT": (twelve(ModalityLUTSequence=lut(np.arange(4096) // 2, bits=11), VOILUTSequence=lut(root_curve(2048, 12))), curved(TWELVE // 2, 2048), BY_LUT),
+    # padding
+    "a range of padding": (dataset(np.where(TWELVE < 300, TWELVE % 5, TWELVE), PixelPaddingValue=0, PixelPaddingRangeLimit=4), np.where(TWELVE < 300, 0, PLAIN), []),
+    "padding above the picture, MONOCHROME1": (dataset(np.where(TWELVE > 4000, 4095, TWELVE), photometric="MONOCHROME1", PixelPaddingValue=4095), np.where(TWELVE > 4000, 0, 255 - PLAIN), []),
+    "padding below 0, implicit": (dataset(np.where(TWELVE < 300, -2000, TWELVE), 16, signed=True, syntax=uid.ImplicitVRLittleEndian, PixelPaddingValue=-2000, **WINDOW), np.where(TWELVE < 300, 0, SEEN), BY_WINDOW),
+    # how it is written
+    "Implicit VR with a VOI LUT": (twelve(syntax=uid.ImplicitVRLittleEndian, VOILUTSequence=lut(CURVE)), curved(TWELVE), BY_LUT),
+    "Big Endian": (twelve(syntax=uid.ExplicitVRBigEndian, **WINDOW), SEEN, BY_WINDOW),
+    "Big Endian 8 bits in bytes": (dataset(EIGHT, 8, syntax=uid.ExplicitVRBigEndian), EIGHT, []),
+    "Big Endian 8 bits in words": (swapped_words(), EIGHT, []),
+    "Deflated": (twelve(syntax=uid.DeflatedExplicitVRLittleEndian, **WINDOW), SEEN, BY_WINDOW),
+    "no preamble, explicit": (without_preamble(twelve()), PLAIN, []),
+    "no preamble, implicit": (without_preamble(twelve(syntax=uid.ImplicitVRLittleEndian)), PLAIN, []),
+    "no preamble, big endian": (without_preamble(twelve(syntax=uid.ExplicitVRBigEndian)), PLAIN, None),
+    "no preamble, but meta information": (without_preamble(twelve(), keep_meta=True), PLAIN, []),
+    "transfer syntax says implicit, data are explicit": (claiming(twelve(), "1.2.840.10008.1.2"), PLAIN, None),
+    "age as a bare number": (with_elements(twelve(), ("PatientAge", "LO", "45")), PLAIN, []),
+    "photometric interpretation in lower case": (rewritten(twelve(), (b"MONOCHROME2 ", b"monochrome2 ")), PLAIN, []),
+    "values of odd length": (odd_lengths(twelve()), PLAIN, []),
+    "group lengths, all wrong": (with_elements(twelve(**WINDOW), (0x00080000, "UL", 9999), (0x00280000, "UL", 1), (0x7FE00000, "UL", 0)), SEEN, BY_WINDOW),
+    "blocks of a vendor": (many_private(twelve()), PLAIN, []),
+    "blocks of a vendor, implicit": (many_private(twelve(syntax=uid.ImplicitVRLittleEndian)), PLAIN, []),
+    "a sequence of unknown kind": (unknown_sequence(twelve()), PLAIN, []),
+    "pictures in nested sequences": (with_icons(), EIGHT, None),
+    "digital signature behind the pixels": (dicom_bytes(twelve()) + b"\xfa\xff\xfa\xffSQ\0\0\0\0\0\0", PLAIN, []),
+    "nothing said that can be left out": (without(dataset(ramp(16), 16, NumberOfFrames=""), "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation"), full_range(16)[ramp(16)], None),
+    # compression
+    "RLE of 8 bits": (rle(dataset(EIGHT, 8)), EIGHT, []),
+    "RLE of 16 bits signed": (rle(dataset(ramp(16, True), 16, signed=True)), full_range(16)[ramp(16)], []),
+    "JPEG Baseline": (compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, jpeg), DECODED, []),
+    "JPEG Baseline MONOCHROME1": (compressed(dataset(EIGHT, 8, photometric="MONOCHROME1"), uid.JPEGBaseline8Bit, jpeg), 255 - DECODED, []),
+    "JPEG Baseline with a window": (compressed(dataset(EIGHT, 8, WindowCenter="120", WindowWidth="150"), uid.JPEGBaseline8Bit, jpeg), table(DECODED, 8, voi=Window(120, 150)), BY_WINDOW),
+    "JPEG Extended of 8 bits": (compressed(dataset(EIGHT, 8), uid.JPEGExtended12Bit, jpeg), DECODED, []),
+    "JPEG Baseline in three fragments": (compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, jpeg, fragments_per_frame=3), DECODED, []),
+    "JPEG 2000 of 8 bits": (compressed(dataset(EIGHT, 8), uid.JPEG2000Lossless, j2k), EIGHT, None),
+    "JPEG 2000 of 16 bits": (compressed(dataset(TWELVE << 4, 16), uid.JPEG2000Lossless, deep_j2k), full_range(16)[TWELVE << 4], None),
+    "JPEG 2000 of 14 bits signed": (compressed(dataset(ramp(14, True, 16, 16), 14, signed=True), uid.JPEG2000Lossless, J2K_SIGNED_14), full_range(14)[ramp(14, False, 16, 16)], None),
+    # colour
+    "RGB": (dataset(colours(), 8, photometric="RGB"), luma(colours()), COLOUR),
+    "RGB in planes": (in_planes(), luma(colours()), COLOUR),
+    "RGB in RLE": (rle(dataset(colours(), 8, photometric="RGB")), luma(colours()), COLOUR),
+    "RGB in JPEG 2000": (compressed(dataset(colours(), 8, photometric="YBR_RCT"), uid.JPEG2000Lossless, picture(colours(), format="JPEG2000", no_jp2=True, mct=1)), luma(colours()), None),
+    "YBR_FULL": (dataset(YBR, 8, photometric="YBR_FULL"), luma(YBR, "YCbCr"), COLOUR),
+    "YBR_FULL_422": (*halved_chroma(), None),
+    "YBR_FULL_422 in JPEG": (compressed(dataset(colours(), 8, photometric="YBR_FULL_422"), uid.JPEGBaseline8Bit, picture(colours(), quality=100, subsampling=0)), luma(colours()), COLOUR),
+    "PALETTE COLOR": (dataset(EIGHT, 8, photometric="PALETTE COLOR", **palette(16)), np.rint(np.stack([np.roll(np.arange(256), 60 * n) for n in range(3)], -1) @ [0.299, 0.587, 0.114])[EIGHT], COLOUR),
+}  # fmt: skip
