@@ -78,7 +78,7 @@ def classification(config: BenchConfig, model: Path, run: runtime.Runtime) -> Pr
         "--no-grad-cam",
         found.store_size,
         lambda squares: found.probabilities(squares, run),
-        lambda paths: script.predict(found, paths, settings, False, run),
+        lambda paths: script.predict(found, paths, settings, False, run, []),
     )
 
 
@@ -94,7 +94,7 @@ def detection(config: BenchConfig, model: Path, run: runtime.Runtime) -> Predict
         "--no-pictures",
         found.size,
         lambda squares: found.find(squares, run),
-        lambda paths: script.predict(found, paths, settings, run),
+        lambda paths: script.predict(found, paths, settings, run, []),
     )
 
 
