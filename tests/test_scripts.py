@@ -77,12 +77,14 @@ def test_a_training_started_elsewhere_reads_and_writes_where_it_was_told(chest_x
     assert lines_of(ended.stderr) == []
 
 
-def test_a_prediction_from_its_folder_gives_a_sentence_and_exit_code_0(trained, tmp_path):
+def test_a_prediction_from_its_folder_gives_a_sentence_its_model_and_exit_code_0(trained, tmp_path):
     film = sorted((trained.config.data_dir / "test" / "NORMAL").iterdir())[0]
     words = ("--image", film, "--model", trained.config.model_file, "--output-dir", tmp_path / "out", "--no-grad-cam")
     ended = call(PREDICT, "from its folder", *words, elsewhere=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"{film}: NORMAL, probability of ") and ended.stdout.count("\n") == 1
+    answer, model = ended.stdout.splitlines()
+    assert answer.startswith(f"{film}: NORMAL, probability of ")
+    assert model.endswith("research only, not a medical device")
 
 
 def test_a_prediction_as_a_module_of_a_bad_file_gives_one_line_and_exit_code_2(trained, tmp_path):
