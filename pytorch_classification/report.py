@@ -230,7 +230,8 @@ def draw(
         f"{CLASSES[labels[i]]}, predicted {CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
         for i, call in zip(shown, called, strict=True)
     ]
-    heat = classifier.judge(images[shown], run, explain=True).heat
+    alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
+    heat = classifier.judge(images[shown], alone, explain=True).heat
     assert heat is not None
     plots.grad_cam_grid(
         [reading.read_grey(listing.paths[i]) for i in shown],
