@@ -6,6 +6,7 @@ is also said by a line style, a mark or a word. Text stays readable where a READ
 """
 
 import io
+import logging
 import textwrap
 import unicodedata
 from collections.abc import Generator, Mapping, Sequence
@@ -22,6 +23,8 @@ from cxr.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that may not be written to is no news
 
 DPI = 160
 WIDTH = 9.0  # inches; 1440 pixels, which a README shows at 800 with 11 pt as about 12 pixels

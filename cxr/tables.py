@@ -1,5 +1,6 @@
 """CSV tables: of boxes and classes read as text, refused by column, reason and lines; of answers written."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,8 @@ _MAX_BYTES, _MAX_COLUMNS = 2**25, 1000
 def read_table(path: Path, keys: Sequence[str], columns: Sequence[str]) -> Table:
     """The first of ``keys`` that is a column there, then ``columns``, as text; the index is the line in the file.
 
-    Rows that hold nothing are left out; what else a table holds is not looked at.
+    Rows that hold nothing are left out; what else a table holds is not looked at. As spreadsheets write them, values
+    may be separated by semicolons or tabs, the text be UTF-16, and the header hold spaces.
 
     Raises:
         FileNotFoundError: no such file.
@@ -33,13 +35,19 @@ def read_table(path: Path, keys: Sequence[str], columns: Sequence[str]) -> Table
 
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.resolve()}")
-    _require_small(path)
+    text = _small_text(path)
+    separator = _separator(path, text)
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skip_blank_lines=False, skipinitialspace=True)
-    except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator, dtype=str, skip_blank_lines=False, skipinitialspace=separator != "\t"
+        )
+    except ValueError as error:  # as pandas' own errors are
         raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path}: rows have more values than the header has columns")
+    table.columns = [str(name).strip() for name in table.columns]
+    if table.columns.has_duplicates:
+        raise ValueError(f"{path}: two columns are called {table.columns[table.columns.duplicated()][0]}")
     key = next((name for name in keys if name in table), " or ".join(keys))
     missing = [column for column in (key, *columns) if column not in table]
     if missing:
@@ -83,18 +91,31 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
 
 
-def _require_small(path: Path) -> None:
-    """Refuse what pandas would read for minutes: large files, and wide headers or first rows, which become an index."""
+def _small_text(path: Path) -> str:
+    """The content of a file that is no larger than a table of the challenge's kind."""
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise ValueError(f"{path}: has {size / 2**20:.0f} MiB; expected a table of at most {_MAX_BYTES >> 20} MiB")
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        try:
-            widest = max((len(row) for row in islice(csv.reader(file), 2)), default=0)
-        except csv.Error as error:
-            raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: its text is not UTF-8; in a spreadsheet program, save as CSV UTF-8") from error
+
+
+def _separator(path: Path, text: str) -> str:
+    """What stands most often in the header. Refuses wide headers and first rows, over which pandas takes minutes."""
+    header = text.partition("\n")[0]
+    separator = max((",", ";", "\t"), key=header.count)
+    try:
+        rows = islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), 2)
+        widest = max((len(row) for row in rows), default=0)
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
     if widest > _MAX_COLUMNS:
         raise ValueError(f"{path}: has {widest} columns; expected at most {_MAX_COLUMNS}")
+    return separator
 
 
 def _harmless(cell: object) -> object:

@@ -89,7 +89,8 @@ def _samples(folder: Path) -> list[tuple[Path, int]]:
         raise FileNotFoundError(
             f"no folder {folder.resolve()}; --data-dir is to hold {{train,test}}/{{NORMAL,PNEUMONIA}} as from Kaggle"
         )
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    found = sorted(name for name in folders if not reading.is_of_a_system(name))
     if tuple(found) != CLASSES:
         raise ValueError(
             f"{folder}: expected the class folders {', '.join(CLASSES)}, found {', '.join(found) or 'none'}"
@@ -105,9 +106,8 @@ def _samples(folder: Path) -> list[tuple[Path, int]]:
 
 
 def _is_image(path: Path, folder: Path) -> bool:
-    """By its name; hidden files and folders, and what macOS adds to archives, hold no radiographs of the data set."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in reading.SUFFIXES and not hidden
+    """As prediction tells it; what file servers and systems add are copies, which would cross the split."""
+    return not any(map(reading.is_of_a_system, path.relative_to(folder).parts)) and reading.is_radiograph(path)
 
 
 def conflicting_duplicates(listing: Listing, hashes: Sequence[str]) -> list[Path]:

@@ -1,3 +1,4 @@
+import shutil
 import warnings
 from pathlib import Path
 
@@ -148,3 +149,13 @@ def test_the_same_picture_in_both_classes_is_reported():
 
 def test_class_numbers_are_those_of_the_folders_in_alphabetical_order():
     assert data_load.CLASSES == ("NORMAL", "PNEUMONIA") and data_load.PNEUMONIA == 1
+
+
+def test_thumbnails_and_deleted_files_of_a_file_server_do_not_cross_the_split(chest_xray, tmp_path):
+    data = shutil.copytree(chest_xray, tmp_path / "chest_xray")
+    before = list_images(data, "train").paths
+    film = before[0]
+    for place in ("@eaDir", "NORMAL/@eaDir/IM-0001-0001.jpeg", "NORMAL/#recycle", "PNEUMONIA/lost+found"):
+        (data / "train" / place).mkdir(parents=True)
+        shutil.copy(film, data / "train" / place / "IM-0009-0001.jpeg")
+    assert list_images(data, "train").paths == before

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from cxr.reading import SUFFIXES, find_images
-from cxr.reading.listing import is_dicom
+from cxr.reading import find_images
+from cxr.reading.kind import looks_like_dicom, looks_like_picture
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* passed over:UserWarning")
 
 
 @pytest.fixture
@@ -92,23 +94,64 @@ def test_links_are_followed_but_not_in_circles(tree):
     assert len([name for name in found if name.endswith("c.dcm")]) == 1
 
 
-def test_suffixes_are_lower_case_with_their_dot():
-    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)
-    assert {".jpeg", ".png", ".tif", ".dcm"} <= set(SUFFIXES)
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (bytes(128) + b"DICM", True),
+        (b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + bytes(20), True),  # explicit
+        (b"\0\x08\0\x05CS\0\x0aISO_IR 100" + bytes(20), True),  # big endian
+        (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100\x08\0\x08\0" + bytes(20), True),  # implicit
+        (b"patient;finding\n17;normal\n" * 40, False),
+        (bytes(200), False),
+        (b"\x08\0\xff\xff\xff\xff\xff\xff" + bytes(20), False),
+        (b"", False),
+    ],
+)
+def test_dicom_is_told_by_its_beginning(content, expected):
+    assert looks_like_dicom(content) is expected
 
 
-def test_dicom_is_told_by_its_beginning(tmp_path):
-    cases = {
-        "magic": (bytes(128) + b"DICM", True),
-        "explicit": (b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + bytes(20), True),
-        "big endian": (b"\0\x08\0\x05CS\0\x0aISO_IR 100" + bytes(20), True),
-        "implicit": (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100\x08\0\x08\0" + bytes(20), True),
-        "text": (b"patient;finding\n17;normal\n" * 40, False),
-        "png": (b"\x89PNG\r\n\x1a\n" + bytes(200), False),
-        "zeros": (bytes(200), False),
-        "group 8 by chance": (b"\x08\0\xff\xff\xff\xff\xff\xff" + bytes(20), False),
-        "empty": (b"", False),
-    }
-    for name, (content, expected) in cases.items():
-        (tmp_path / name).write_bytes(content)
-        assert is_dicom(tmp_path / name) is expected, name
+def test_a_text_that_begins_as_a_bmp_does_is_none():
+    assert not looks_like_picture(b"BMI of patients,1,2,3,4")
+    assert looks_like_picture(b"BM" + bytes(12) + b"\x28\0\0\0")
+
+
+def put(folder, *names, content=b"\xff\xd8\xff\xe0"):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+SYSTEMS = ("@eaDir/a.jpeg/SYNOPHOTO_THUMB_M.jpg", "#recycle/c.jpeg", "lost+found/d.jpeg", "$RECYCLE.BIN/e.jpeg", "System Volume Information/f.jpeg", "__MACOSX/._a.jpeg")  # fmt: skip
+
+
+def test_what_file_servers_and_systems_add_is_passed_over_and_named(tmp_path):
+    put(tmp_path, "a.jpeg", "sub/b.jpeg", ".Trash-1000/files/x.jpeg", *SYSTEMS, *(f"sub/{name}" for name in SYSTEMS))
+    with pytest.warns(UserWarning, match=r"^12 passed over: .*#recycle.* and 7 more$"):
+        assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpeg", "sub/b.jpeg"]
+
+
+def test_unknown_endings_are_told_by_content_and_the_rest_is_named(tmp_path):
+    put(tmp_path, "CHEST_PA.dic", "PAT01.CR.THORAX.0001.IMA", "1.2.840.1.img", content=bytes(128) + b"DICM")
+    put(tmp_path, "a.jpeg", "scan.jpeg_large", "c.bmp", "d.webp")
+    put(tmp_path, "e.heic", content=b"\0\0\0\x18ftypheic")
+    with pytest.warns(UserWarning, match=r"^1 passed over: .*e\.heic$"):
+        found = names(find_images([str(tmp_path)]), tmp_path)
+    assert found == sorted({"CHEST_PA.dic", "PAT01.CR.THORAX.0001.IMA", "1.2.840.1.img", "a.jpeg", "scan.jpeg_large", "c.bmp", "d.webp"})  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_opened_is_named_and_skipped(tmp_path, monkeypatch):
+    put(tmp_path, "a.jpeg", "closed/b.jpeg")
+    iterdir = Path.iterdir
+
+    def guarded(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    with pytest.warns(UserWarning, match=r"^1 passed over: .*closed \(may not be opened\)$"):
+        assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpeg"]
+    with pytest.raises(FileNotFoundError, match=r"holds no images; passed over: .*may not be opened"):
+        find_images([str(tmp_path / "closed")])

@@ -123,3 +123,35 @@ def test_a_csv_that_fails_half_way_leaves_the_old_one(tmp_path):
         tables.write_csv(tmp_path / "a.csv", ("x",), rows())
     assert (tmp_path / "a.csv").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+# --- as spreadsheets write them
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"patientId ,x, y \na,1,2\n",
+        b"patientId;x;y\na;1;2\n",
+        "patientId\tx\ty\na\t1\t2\n".encode("utf-16"),
+        "\ufeffpatientId,x,y\r\na,1,2\r\n".encode(),
+    ],
+    ids=["spaces in the header", "semicolons", "Unicode text", "CSV UTF-8"],
+)
+def test_what_spreadsheets_save_is_read(read, content):
+    table = read(content)
+    assert list(table.columns) == ["patientId", "x", "y"] and table.loc[2].tolist() == ["a", "1", "2"]
+
+
+def test_tabs_keep_empty_values_in_their_place(read):
+    assert read("patientId\tx\ty\na\t\t2\n".encode("utf-16")).loc[2].isna().tolist() == [False, True, False]
+
+
+def test_another_encoding_is_refused_with_what_to_do(read):
+    with pytest.raises(ValueError, match=r"a\.csv: its text is not UTF-8; .* save as CSV UTF-8$"):
+        read("patientId,x,y,비고\na,1,2,정상\n".encode("cp949"))
+
+
+def test_two_columns_of_one_name_are_refused(read):
+    with pytest.raises(ValueError, match="two columns are called x"):
+        read("patientId,x,x ,y\na,1,2,3\n")

@@ -4,7 +4,8 @@ import string
 
 HEAD_BYTES = 512
 _UPPER = string.ascii_uppercase.encode()
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM")
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
+_BMP_HEADERS = (12, 40, 64, 108, 124)  # bytes of the second header, of which there are some versions
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -25,4 +26,6 @@ def looks_like_dicom(head: bytes) -> bool:
 
 def looks_like_picture(head: bytes) -> bool:
     """Whether a file that begins with ``head`` may be JPEG, PNG, TIFF, BMP or WebP."""
+    if head.startswith(b"BM"):  # as many a text may
+        return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
     return head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

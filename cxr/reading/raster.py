@@ -132,7 +132,8 @@ def _grey(image: ImageFile.ImageFile) -> Image.Image:
     Raises:
         ValueError: CMYK, Lab, floating point or signed samples.
     """
-    if image.mode.startswith("I;16"):
+    sixteen_bit_png = image.mode == "I" and image.format == "PNG"  # Pillow before 11
+    if image.mode.startswith("I;16") or sixteen_bit_png:
         fields = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
         table = full_range(12 if fields.get(_BITS) == (12,) else 16)
         white_is_zero = fields.get(_PHOTOMETRIC) == 0  # Pillow turns this round for 8 bits, but not for 16

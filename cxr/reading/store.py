@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -85,11 +87,15 @@ def decode_once(
             f"{len(errors)} of {len(paths)} images cannot be read: {'; '.join(errors[:_SHOWN])}{more}. "
             "Mend or remove them, or leave them out with --skip-bad"
         )
+    headers = [Header(**fact.get("header", {})) for fact in facts]
+    if notes := Counter(header.note for header in headers if header.note):
+        (note, _), *_ = notes.most_common(1)
+        warnings.warn(f"of {notes.total()} {name} images something is to be noted, such as: {note}", stacklevel=2)
     return Decoded(
         images,
         np.array([(fact.get("height", 0), fact.get("width", 0)) for fact in facts], np.int32),
         [fact.get("sha256", "") for fact in facts],
-        [Header(**fact.get("header", {})) for fact in facts],
+        headers,
         np.array(["error" not in fact for fact in facts]),
     )
 
