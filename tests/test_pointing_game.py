@@ -66,7 +66,7 @@ def test_a_table_without_a_column_is_refused(tmp_path):
         (f"a,1,2,3,{'9' * 400}\n", r"height is not a number \(line 2\)"),
         ("a,1,two,3,4\n", r"y is not a number \(line 2\)"),
         ('"a,1,2,3,4\n', "not a table of comma-separated values"),
-        ("é,1,2,3,4\n", "not a table of comma-separated values"),
+        ("é,1,2,3,4\n", "save as CSV UTF-8"),
     ],
 )
 def test_rows_that_are_no_boxes_are_refused_by_their_line(tmp_path, content, message):
