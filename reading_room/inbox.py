@@ -34,8 +34,7 @@ def files_in(patterns: Sequence[str], left_out: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: as ``find_images``.
     """
-    own = [folder.resolve() for folder in left_out]
-    return [path for path in reading.find_images(patterns) if not any(map(path.resolve().is_relative_to, own))]
+    return reading.find_images(patterns, left_out)
 
 
 @dataclass

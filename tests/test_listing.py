@@ -151,7 +151,13 @@ def test_a_folder_that_may_not_be_opened_is_named_and_skipped(tmp_path, monkeypa
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", guarded)
-    with pytest.warns(UserWarning, match=r"^1 passed over: .*closed \(may not be opened\)$"):
+    with pytest.warns(UserWarning, match=r"^1 passed over: .*closed/$"):
         assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpeg"]
-    with pytest.raises(FileNotFoundError, match=r"holds no images; passed over: .*may not be opened"):
+    with pytest.raises(FileNotFoundError, match=r"holds no images; passed over: .*closed/"):
         find_images([str(tmp_path / "closed")])
+
+
+def test_what_is_left_out_is_neither_given_nor_named(tmp_path):
+    put(tmp_path, "a.jpeg", "out/b.jpeg")
+    put(tmp_path, "out/run.lock", content=b"")
+    assert names(find_images([str(tmp_path)], [tmp_path / "out"]), tmp_path) == ["a.jpeg"]

@@ -36,37 +36,48 @@ def is_radiograph(path: Path) -> bool:
     return looks_like_dicom(head) or looks_like_picture(head)
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
+def find_images(patterns: Sequence[str], left_out: Sequence[Path] = ()) -> list[Path]:
     """The files that ``patterns`` name, each once, argument by argument and sorted by path within one.
 
     An argument is a file (taken as it is), a folder, or a glob pattern as a Unix shell would expand it (``**`` goes
     through folders too), for shells that do not. In folders, at any depth, count files that ``is_radiograph`` knows and
     that are not ``is_of_a_system``; one warning counts and names what else was met, also folders that cannot be opened.
+    What lies in the folders ``left_out``, our own output say, is neither given nor named.
 
     Raises:
         FileNotFoundError: an argument that gives no file, named.
     """
     found: dict[str, Path] = {}
-    passed_over: list[str] = []
+    passed_over: list[Path] = []
+    own = [folder.resolve() for folder in left_out]
     for pattern in patterns:
         matches = [Path(pattern)] if pattern and Path(pattern).exists() else _expand(pattern)
         files = [file for match in matches for file in (_in_folder(match, passed_over) if match.is_dir() else [match])]
         if not files:
             what = "holds no images" if matches else "no such file or folder, nor does it match one as a pattern"
-            met = f"; passed over: {first_of(passed_over)}" if passed_over else ""
+            met = f"; passed over: {_named(passed_over)}" if passed_over else ""
             raise FileNotFoundError(f"{Path(pattern).absolute() if pattern else repr(pattern)}: {what}{met}")
         for file in files:
             found.setdefault(str(file.absolute()), file)
+    passed_over = [path for path in passed_over if not _is_in(path, own)]
     if passed_over:
-        warnings.warn(f"{len(passed_over)} passed over: {first_of(sorted(passed_over))}", stacklevel=2)
-    return list(found.values())
+        warnings.warn(f"{len(passed_over)} passed over: {_named(passed_over)}", stacklevel=2)
+    return [file for file in found.values() if not _is_in(file, own)]
+
+
+def _is_in(path: Path, folders: Sequence[Path]) -> bool:
+    return any(map(path.resolve().is_relative_to, folders))
+
+
+def _named(passed_over: Sequence[Path]) -> str:
+    return first_of([f"{one_line(path)}{'/' * path.is_dir()}" for path in sorted(passed_over)])
 
 
 def _expand(pattern: str) -> list[Path]:
     return [Path(match) for match in sorted(glob(pattern, recursive=True))]  # noqa: PTH207 (Path.glob: relative only)
 
 
-def _in_folder(folder: Path, passed_over: list[str]) -> list[Path]:
+def _in_folder(folder: Path, passed_over: list[Path]) -> list[Path]:
     files: list[Path] = []
     waiting, visited = [folder], set[Path]()
     while waiting:
@@ -78,16 +89,16 @@ def _in_folder(folder: Path, passed_over: list[str]) -> list[Path]:
         try:
             entries = list(parent.iterdir())
         except PermissionError:
-            passed_over.append(f"{one_line(parent)} (may not be opened)")
+            passed_over.append(parent)
             continue
         for entry in entries:
             if is_of_a_system(entry.name):
                 if not entry.name.startswith("."):
-                    passed_over.append(one_line(entry))
+                    passed_over.append(entry)
             elif entry.is_dir():
                 waiting.append(entry)
             elif is_radiograph(entry):
                 files.append(entry)
             else:
-                passed_over.append(one_line(entry))
+                passed_over.append(entry)
     return sorted(files)
