@@ -46,6 +46,8 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, t
         path: PNG to write.
         title: which images, how many, at which threshold.
     """
+    from matplotlib.ticker import StrMethodFormatter
+
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
@@ -63,7 +65,9 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, t
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="true class", title=fit(title, 4.4))
-        bar = figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class", format="{x:.0%}")
+        bar = figure.colorbar(
+            shown, ax=axes, shrink=0.8, label="share of the true class", format=StrMethodFormatter("{x:.0%}")
+        )
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 
