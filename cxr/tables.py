@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr.files import write_atomically
 from cxr.names import FORMULA
-from cxr.text import first_of
+from cxr.text import first_of, quoted
 
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
 
@@ -21,11 +21,12 @@ Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows l
 _MAX_BYTES, _MAX_COLUMNS = 2**25, 1000
 
 
-def read_table(path: Path, keys: Sequence[str], columns: Sequence[str]) -> Table:
+def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, others: bool = False) -> Table:
     """The first of ``keys`` that is a column there, then ``columns``, as text; the index is the line in the file.
 
-    Rows that hold nothing are left out; what else a table holds is not looked at. As spreadsheets write them, values
-    may be separated by semicolons or tabs, the text be UTF-16, and the header hold spaces.
+    Rows that hold nothing are left out. With ``others`` the table's further columns follow, whatever they are called;
+    else they are not looked at. As spreadsheets write them, values may be separated by semicolons or tabs, the text be
+    UTF-16, and the header hold spaces.
 
     Raises:
         FileNotFoundError: no such file.
@@ -53,7 +54,9 @@ def read_table(path: Path, keys: Sequence[str], columns: Sequence[str]) -> Table
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
     table.index += 2  # the header is line 1
-    table = cast(Table, table[[key, *columns]].dropna(how="all"))
+    wanted = [key, *columns]
+    wanted += [name for name in table if name not in wanted] if others else []
+    table = cast(Table, table[wanted].dropna(how="all"))
     if table.empty:
         raise ValueError(f"{path}: no rows under the header")
     refuse(path, table[key].isna(), f"no {key}")
@@ -73,6 +76,34 @@ def as_numbers(path: Path, table: Table, columns: Sequence[str]) -> Table:
         refuse(path, table[column].notna() & ~np.isfinite(numbers), f"{column} is not a number")
         table = table.assign(**{column: numbers})
     return table
+
+
+def named_files(path: Path, table: Table) -> list[Path]:
+    """The file that the column ``path`` of each row names, from the folder of the table on if it is not absolute.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    found = [path.parent / name for name in table["path"]]
+    unknown = ["\0" in str(file) or not file.is_file() for file in found]
+    if any(unknown):
+        first = found[unknown.index(True)]
+        refuse(path, _rows(table, unknown), f"path names no file, the first is {quoted(str(first))}")
+    return found
+
+
+def refuse_repeated(path: Path, table: Table, files: Sequence[Path]) -> None:
+    """Raise ValueError, naming the lines, where one of ``files``, one for each row, stands in a row before."""
+    import pandas as pd
+
+    repeated = pd.Series([str(file.resolve()) for file in files]).duplicated()
+    refuse(path, _rows(table, repeated.tolist()), "the image stands in a row before")
+
+
+def _rows(table: Table, chosen: Sequence[bool]) -> Any:
+    import pandas as pd
+
+    return pd.Series(chosen, index=table.index, dtype=bool)
 
 
 def refuse(path: Path, bad: Any, why: str) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cxr.reading import Decoded
+from cxr.subgroups import AGE_BANDS
 from cxr.tables import Table, as_numbers, read_table, refuse
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -36,7 +37,6 @@ CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING}"
 
-AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (1000, "65 and over"))
 _NIH_NAME = re.compile(r"(\d{8})_\d+\.\w+")
 _LINES_SHOWN = 5
 

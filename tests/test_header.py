@@ -60,4 +60,10 @@ def test_of_a_frontal_chest_nothing_is_said(view, part):
 
 
 def test_without_a_header_nothing_is_said():
-    assert header() == Header() == (None, None, None, "")
+    assert header() == Header() == (None, None, None, "", "")
+
+
+def test_a_patient_is_known_again_without_the_id_being_kept():
+    one, same, other = (header(PatientID=identity).patient for identity in ("MRN-17", "MRN-17", "MRN-18"))
+    assert one == same != other and "17" not in {one, other} and header(PatientID="").patient == ""
+    assert "MRN" not in one and len(one) == 16

@@ -155,3 +155,31 @@ def test_another_encoding_is_refused_with_what_to_do(read):
 def test_two_columns_of_one_name_are_refused(read):
     with pytest.raises(ValueError, match="two columns are called x"):
         read("patientId,x,x ,y\na,1,2,3\n")
+
+
+# --- with columns of one's own, and files
+
+
+def test_further_columns_follow_in_their_order_where_they_are_wanted(tmp_path):
+    (tmp_path / "a.csv").write_text("site,y,path,x,sex\nA,2,p,1,\n")
+    table = tables.read_table(tmp_path / "a.csv", ["path"], ["x", "y"], others=True)
+    assert list(table.columns) == ["path", "x", "y", "site", "sex"] and table["site"].tolist() == ["A"]
+
+
+def test_files_are_named_from_the_folder_of_the_table_or_in_full(tmp_path):
+    (tmp_path / "films").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "films" / name).touch()
+    (tmp_path / "a.csv").write_text(f"path\nfilms/a.png\n{tmp_path / 'films' / 'b.png'}\nfilms/../films/a.png\n")
+    table = tables.read_table(tmp_path / "a.csv", ["path"], [])
+    files = tables.named_files(tmp_path / "a.csv", table)
+    assert [file.name for file in files] == ["a.png", "b.png", "a.png"] and all(file.is_file() for file in files)
+    with pytest.raises(ValueError, match=r"a\.csv: the image stands in a row before \(line 4\)$"):
+        tables.refuse_repeated(tmp_path / "a.csv", table, files)
+
+
+def test_files_that_are_not_there_are_refused_by_line(tmp_path):
+    (tmp_path / "a.csv").write_text("path\na.csv\nmissing.png\nother\0.png\n")
+    table = tables.read_table(tmp_path / "a.csv", ["path"], [])
+    with pytest.raises(ValueError, match=r"a\.csv: path names no file, the first is '.*missing\.png' \(lines 3, 4\)$"):
+        tables.named_files(tmp_path / "a.csv", table)

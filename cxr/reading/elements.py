@@ -28,7 +28,7 @@ _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _TRANSFER_SYNTAX = re.compile(rb"\x02\0\x10\0UI..([0-9.]{1,64})", re.DOTALL)
 _PIXEL_DATA = Tag("PixelData")
 _KEYWORDS = """
-    SOPClassUID Modality PatientAge PatientSex ViewPosition BodyPartExamined
+    SOPClassUID Modality PatientID PatientAge PatientSex ViewPosition BodyPartExamined
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns
     BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit
     WindowCenter WindowWidth RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence

@@ -1,5 +1,6 @@
 """What a DICOM header says of the patient and the view, and what in it speaks against a frontal chest radiograph."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,12 +20,15 @@ class Header(NamedTuple):
         age_years, sex, view: completed years, ``M`` or ``F``, ``AP`` or ``PA``; None where the header does not say, or
             says something impossible, and for files without a header.
         note: what a reader of the answer is to know, empty for an ordinary chest radiograph.
+        patient: stands for the Patient ID, which itself is not kept; empty where there is none. It is a hash: whoever
+            has a list of ids can tell whose it is.
     """
 
     age_years: int | None = None
     sex: str | None = None
     view: str | None = None
     note: str = ""
+    patient: str = ""
 
 
 NO_HEADER = Header()
@@ -47,8 +51,13 @@ def read_header(text_of: Callable[[str], str]) -> Header:
         if value and not expected
     ]
     note = f"the header says {', '.join(said)}, but only frontal chest radiographs are judged" if said else ""
+    identity = text_of("PatientID")
     return Header(
-        _years(text_of("PatientAge")), sex if sex in ("M", "F") else None, view if view in ("AP", "PA") else None, note
+        _years(text_of("PatientAge")),
+        sex if sex in ("M", "F") else None,
+        view if view in ("AP", "PA") else None,
+        note,
+        hashlib.sha256(identity.encode()).hexdigest()[:16] if identity else "",
     )
 
 
