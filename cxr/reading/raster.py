@@ -18,6 +18,7 @@ from PIL import (
 )
 from PIL import WebPImagePlugin as WebPImagePlugin  # imported so that Pillow need not look through all its formats
 
+from cxr.reading import libtiff
 from cxr.reading.greyscale import full_range, look_up
 from cxr.reading.header import NO_HEADER, Header
 from cxr.reading.limits import BUDGET, MAX_PIXELS, BoundedFile, check_scans, check_size
@@ -97,6 +98,8 @@ def decode(data: bytes, at_least: int | None) -> Picture:
     if upright and at_least is not None:
         image.draft(None, (at_least, at_least))  # of JPEG alone; a turned one would be cut at the wrong side
     with BUDGET.reserve(image.width * image.height):
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            libtiff.load(image.load)
         ImageOps.exif_transpose(image, in_place=True)
         return Picture(_grey(image), (width, height) if upright else image.size)
 
