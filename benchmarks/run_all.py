@@ -3,7 +3,7 @@
     make bench
 
 Prints what each of them prints, then all ratios with the machine and versions they were measured on.
-detection_recipe.py, a whole training, is not among them.
+detection_recipe.py, a whole training, and lung_finder.py, which needs real radiographs, are not among them.
 """
 
 import os

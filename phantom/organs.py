@@ -40,7 +40,7 @@ def organs(body: Anatomy, view: View, effusion: tuple[float, float]) -> Organs:
         effusion: how high fluid stands in the right and the left costophrenic angle, mm above its bottom; 0 is none.
     """
     x, y = view.grid()
-    lung = np.maximum(_cavity(body, x, y) - _mediastinum(body, view, x, y) - _domes(body, view, x, y), 0)
+    lung = np.maximum(cavity(body, x, y) - _mediastinum(body, view, x, y) - _domes(body, view, x, y), 0)
     for side, height in zip(SIDES, effusion, strict=True):
         if height > 0:
             lung = lung * (1 - _meniscus(body, view, side * x, y, side, height))
@@ -92,7 +92,7 @@ def _arms(body: Anatomy, aside: Array, y: Array, reach: float) -> Array:
     return 78 * root(1 - ((y - centre) / 40) ** 2) * smooth((aside - 120) / 45)
 
 
-def _cavity(body: Anatomy, x: Array, y: Array) -> Array:
+def cavity(body: Anatomy, x: Array, y: Array) -> Array:
     """The inside of the rib cage; its top is two rounded apices."""
     aside = np.abs(x)
     apex = np.minimum(14 * ((aside - 58) / 42) ** 2 * (aside < 120), 40) - 2

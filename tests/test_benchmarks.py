@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import tiny_detection
+from PIL import Image
 
+import make_sample_data
 from benchmarks import (
     alternating,
     classification_epoch,
@@ -18,6 +20,7 @@ from benchmarks import (
     detection_recipe,
     detection_step,
     generated,
+    lung_finder,
     prediction,
     run_all,
 )
@@ -126,6 +129,23 @@ def test_detection_recipe(command, folder):
     scores = json.loads(ended.out)
     assert {"rsna_score", "ap50", "rsna_score_at_0.5"} <= set(scores)
     assert all(0 <= scores[name] <= 1 for name in ("rsna_score", "ap50"))
+
+
+def test_lung_finder(command, folder):
+    sample = make_sample_data.SampleConfig(folder / "sample", images=32, widest=160, exams=12, exam_size=160, workers=1)
+    make_sample_data.make(sample)
+    images, exams = sample.out_dir / "chest_xray" / "test", sample.out_dir / "dataset_det"
+    ended = command(lung_finder.main, "--image", images, "--data-dir", exams, "--sheet", folder / "sheet.png")
+    assert ended.code == 0, ended.err
+    lines = dict(line.split(": ", 1) for line in ended.out.splitlines() if ": " in line)
+    assert lines["12 exams"].startswith("lungs found in 1.0000, the field covers 0.")
+    (opacities,) = (text for title, text in lines.items() if title.endswith("opacities"))
+    in_lungs, in_field, in_box = map(float, re.findall(r"[\d.]+\d", opacities))
+    assert 0.5 < in_lungs <= in_field <= in_box <= 1
+    assert float(re.findall(r"[\d.]+\d", lines["dimmed to 40 %"])[0]) > 0.9
+    assert lines["noise"] == "lungs found in 0 of 50"
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.size == (1200, 1200)
 
 
 def test_run_all_collects_the_ratios_and_tells_what_failed(command, monkeypatch, tmp_path):
