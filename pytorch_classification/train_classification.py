@@ -29,7 +29,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from cxr import metrics, resume, runlog, runtime
-from cxr.learner import Learner, prepare
+from cxr.learner import EpochLosses, Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from cxr.squares import to_device
 from pytorch_classification import data_load, report
@@ -96,32 +96,28 @@ def train_one_epoch(
     """One pass in the order that (seed, epoch) decides; the mean loss per image, over all processes.
 
     Raises:
-        FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
+        FloatingPointError: the loss of a step is not finite; names the step and its images.
     """
     generator = runtime.seed_epoch(config.seed, epoch, run)
     weights = class_weights(data.labels[data.train]).to(run.device)
     order = runtime.epoch_order(data.train, config.seed, epoch)
     learner.model.train()
-    total = 0.0
+    losses = EpochLosses(epoch + 1, lambda chosen: ", ".join(str(data.listing.paths[i]) for i in chosen))
     steps = runtime.batches(order, config.batch_size, run)
-    title = f"epoch {epoch + 1}/{config.epochs}"
-    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
+    for chosen in tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=not run.is_main, leave=False):
         labels = to_device(data.labels[chosen], run.device)
         stored = data.squares[chosen]
         images = augmented(stored, config.size, generator, config.crop_share, config.exchange_share)
         loss = batch_loss(learner.stepper, images, labels, weights, run)
-        value = loss.item()
-        if not np.isfinite(value):
-            names = ", ".join(str(data.listing.paths[i]) for i in chosen)
-            raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: the loss is {value} on the images {names}")
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
         learner.optimizer.step()
         learner.scheduler.step()
         learner.average.update_parameters(learner.model)
-        total += value
-    return float(np.mean(runtime.gather_objects(total / len(steps), run)))
+        losses.add({"loss": loss}, chosen)
+    mean = losses.sums()["loss"] / losses.steps
+    return float(np.mean(runtime.gather_objects(mean, run)))
 
 
 def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:
