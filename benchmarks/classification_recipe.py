@@ -35,6 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "whole": {"crop_share": 0.0},
     "parts": {"crop_share": 1.0},
     "no exchange": {"exchange_share": 0.0},
+    "no filter": {"filter_share": 0.0},
     "longer": {"epochs": 20},
     "larger": {"size": 128},
 }

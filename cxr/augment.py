@@ -169,6 +169,22 @@ def vary_sharpness(
     return images + (smooth - images) * per_image(weight)
 
 
+def filter_randomly(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+    """See ``share`` of the images in part through a 3 x 3 filter of random weights, which changes texture, not shape.
+
+    Xu et al. 2021, arXiv:2007.13003. What comes out of the filter has mean .5 and deviation .25; how much of it is
+    mixed into the image is drawn from 0 to all.
+    """
+    count = len(images)
+    kernels = torch.empty(count, 1, 3, 3, device=images.device).normal_(0, 1 / 3, generator=generator)
+    padded = functional.pad(images.transpose(0, 1), (1, 1, 1, 1), mode="replicate")
+    filtered = functional.conv2d(padded, kernels, groups=count).transpose(0, 1)
+    deviation, mean = torch.std_mean(filtered, dim=(1, 2, 3), keepdim=True)
+    filtered = (filtered - mean) / (deviation + 0.03) * 0.25 + 0.5
+    part = per_image(uniform(count, 0, 1, generator)) * chosen(count, share, generator)
+    return images + (filtered - images) * part
+
+
 def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
     """Each image blurred by its own sigma in pixels, separably, with a kernel of 9 x 9."""
     count, radius = len(images), 4

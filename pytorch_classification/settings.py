@@ -12,8 +12,8 @@ MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "comp
 
 # What a start needs, where the user does not say. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and
 # crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
-FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_share": 0.5}
-FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_share": 1.0}
+FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_share": 0.5, "filter_share": 0.3}
+FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_share": 1.0, "filter_share": 0.0}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class TrainConfig:
     )
     exchange_share: float = cli.flag(
         0.5, at_least=0, at_most=1, help="share of looks with the tone, and share with the frame, of another image"
+    )
+    filter_share: float = cli.flag(
+        None,
+        at_least=0,
+        at_most=1,
+        help="share of looks through a random filter; .3 from random weights, 0 from others",
     )
     batch_size: int = cli.flag(32, at_least=2, help="images per step, over all processes together")
     lr: float = cli.flag(

@@ -107,7 +107,14 @@ def train_one_epoch(
     for chosen in tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=not run.is_main, leave=False):
         labels = to_device(data.labels[chosen], run.device)
         stored = data.squares[chosen]
-        images = augmented(stored, config.size, generator, config.crop_share, config.exchange_share)
+        images = augmented(
+            stored,
+            config.size,
+            generator,
+            cropped=config.crop_share,
+            exchanged=config.exchange_share,
+            filtered=config.filter_share,
+        )
         loss = batch_loss(learner.stepper, images, labels, weights, run)
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -132,7 +132,9 @@ def external(config: TrainConfig, known: set[str], run: runtime.Runtime) -> Labe
     return Labelled(str(folder), store.images[kept], listing.labels[kept], external=True)
 
 
-def augmented(stored: Tensor, size: int, generator: torch.Generator, cropped: float, exchanged: float) -> Tensor:
+def augmented(
+    stored: Tensor, size: int, generator: torch.Generator, *, cropped: float, exchanged: float, filtered: float
+) -> Tensor:
     """What the network sees of ``stored`` uint8 [B, S', S'] while it learns: float32 [B, 1, size, size].
 
     Tone, sharpness and the frame differ between sources and, in Kaggle's set, so between classes: they vary, and pass
@@ -141,6 +143,7 @@ def augmented(stored: Tensor, size: int, generator: torch.Generator, cropped: fl
 
     Args:
         cropped: share of looks at a part. exchanged: share with the tone, and share with the frame of another image.
+            filtered: share through a random filter.
     """
     count = len(stored)
     curves = augment.plain_curves(count, stored.device)
@@ -155,6 +158,7 @@ def augmented(stored: Tensor, size: int, generator: torch.Generator, cropped: fl
     )
     matrices = torch.where(augment.chosen(count, cropped, generator)[:, 0], part, whole)
     images = augment.warp(images, matrices, size)
+    images = augment.filter_randomly(images, generator, share=filtered)
     images = augment.swap_frames(images, generator, share=exchanged, inner=0.72)
     images = augment.vary_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
     return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)

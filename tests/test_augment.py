@@ -255,6 +255,30 @@ def test_blurring_softens_every_image_and_sharpening_does_the_contrary():
     assert (deviations[1] < deviations[2]).all()
 
 
+def test_a_random_filter_worked_by_hand(monkeypatch):
+    """One weight to the left: the picture moves by a pixel, and has mean .5 and deviation .25 / (1 + .03 / its own)."""
+    images = pictures(2)
+
+    def to_the_left(kernels, *_arguments, **_options):
+        return kernels.zero_().index_put_((torch.arange(2), *torch.tensor([[0], [1], [0]])), torch.ones(2))
+
+    monkeypatch.setattr(torch.Tensor, "normal_", to_the_left)
+    monkeypatch.setattr(augment, "uniform", lambda count, low, high, _generator: torch.full((count,), 0.25))
+    seen = augment.filter_randomly(images, drawn(), share=1)
+    moved = torch.cat([images[..., :1], images[..., :-1]], dim=-1)
+    deviation, mean = torch.std_mean(moved, dim=(1, 2, 3), keepdim=True)
+    filtered = (moved - mean) / (deviation + 0.03) * 0.25 + 0.5
+    assert torch.allclose(seen, 0.75 * images + 0.25 * filtered, atol=1e-6)
+
+
+def test_images_are_filtered_in_the_share_asked_for_each_by_its_own_filter():
+    images = pictures(1).expand(500, -1, -1, -1)
+    seen = augment.filter_randomly(images, drawn(), share=0.4)
+    changed = (seen != images).flatten(1).any(dim=1)
+    assert 0.33 < changed.float().mean() < 0.47
+    assert len(torch.unique(seen[changed].flatten(1), dim=0)) == changed.sum()
+
+
 # --------------------------------------------------------------------------------------------------------------- places
 
 
@@ -334,6 +358,7 @@ STEPS = {
     "vary_sharpness": lambda g, s: augment.vary_sharpness(
         pictures(6), g, sigma=1.6, share_blurred=s / 2, share_sharpened=s / 2
     ),
+    "filter_randomly": lambda g, s: augment.filter_randomly(pictures(6), g, share=s),
     "swap_frames": lambda g, s: augment.swap_frames(pictures(6), g, share=s, inner=0.7),
     "erase": lambda g, s: augment.erase(pictures(6), g, share=s, smallest=0.2, largest=0.4),
 }
@@ -350,7 +375,9 @@ def test_the_generator_given_decides_everything_and_no_other_is_touched(name):
     assert first.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["swap_tones", "vary_tone", "vary_sharpness", "swap_frames", "erase"])
+@pytest.mark.parametrize(
+    "name", ["swap_tones", "vary_tone", "vary_sharpness", "filter_randomly", "swap_frames", "erase"]
+)
 def test_with_a_share_of_nothing_nothing_changes(name):
     untouched = augment.plain_curves(6, torch.device("cpu")) if "tone" in name else pictures(6)
     assert torch.allclose(STEPS[name](drawn(), 0), untouched, atol=1e-7)

@@ -125,6 +125,7 @@ MORE_CHANGES = {
         "external_dir": "clinic",
         "crop_share": 0.9,
         "exchange_share": 0.9,
+        "filter_share": 0.9,
         "flip_average": False,
     },
     "detection": {

@@ -139,7 +139,10 @@ def test_the_loss_is_the_mean_over_images_of_their_weighted_cross_entropy():
 
 def test_augmentation_varies_each_image_and_repeats_for_a_generator():
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 6))
-    images = [training.augmented(stored, 32, torch.Generator().manual_seed(seed), 0.5, 0.5) for seed in (0, 0, 1)]
+    images = [
+        training.augmented(stored, 32, torch.Generator().manual_seed(seed), cropped=0.5, exchanged=0.5, filtered=0.3)
+        for seed in (0, 0, 1)
+    ]
     assert images[0].shape == (6, 1, 32, 32) and images[0].dtype == torch.float32 and images[0].isfinite().all()
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
     assert all(not torch.equal(images[0][0], other) for other in images[0][1:])
@@ -151,7 +154,7 @@ def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
     monkeypatch.setattr(augment, "warp", lambda images, matrices, size: seen.append(matrices) or images[..., :32, :32])
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 1000))
     for share in (0, 0.5, 1):
-        training.augmented(stored, 32, torch.Generator().manual_seed(0), share, 0.5)
+        training.augmented(stored, 32, torch.Generator().manual_seed(0), cropped=share, exchanged=0.5, filtered=0)
     areas = [torch.linalg.det(matrices[:, :, :2]).abs() for matrices in seen]
     least_of_whole = math.exp(-2 * 0.2 - 0.12) * 0.9
     small = [(area < least_of_whole).float().mean().item() for area in areas]
@@ -160,8 +163,8 @@ def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
 
 def test_settings_left_open_are_those_of_the_start(tmp_path):
     scratch, tuned = training.TrainConfig(weights="none"), training.TrainConfig(weights="imagenet")
-    assert (scratch.size, scratch.epochs, scratch.crop_share) == (96, 10, 0.5)
-    assert (tuned.size, tuned.epochs, tuned.crop_share) == (224, 8, 1)
+    assert (scratch.size, scratch.epochs, scratch.crop_share, scratch.filter_share) == (96, 10, 0.5, 0.3)
+    assert (tuned.size, tuned.epochs, tuned.crop_share, tuned.filter_share) == (224, 8, 1, 0)
     assert tuned.lr < scratch.lr / 2
     assert training.TrainConfig(weights="none", size=64, lr=1e-2).lr == 1e-2
 
@@ -185,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_the_epoch_and_is_named(monkeypatch, tmp
     learner = training.make_learner(config, training.build("none"), 3, processor)
     seen = []
 
-    def spoilt(stored, size, *_):
+    def spoilt(stored, size, *_, **_shares):
         seen.append(stored.numpy())
         return as_input(stored, size) * (float("nan") if len(seen) == 2 else 1)
 
