@@ -17,7 +17,7 @@ from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, image_metrics, plots, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability
+from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability, with_half_kernels
 from pytorch_classification.settings import TrainConfig
 from pytorch_classification.shift import even_odds
 from pytorch_classification.training_data import Data
@@ -34,7 +34,7 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
     if run.is_main:
         print(f"training is finished; the best epoch is {state['epoch']}")
     model = build("none")
-    model.load_state_dict(state["model"])
+    model.load_state_dict(with_half_kernels(state["model"]))  # as the file will hold it: what is fitted fits the file
     model = model.to(run.device).eval()
     exact = replace(run, bf16=False)
     scored = {

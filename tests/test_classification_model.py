@@ -161,6 +161,36 @@ def test_what_is_saved_is_loaded(tmp_path, processor, squares, classifier):
     assert checkpoints.load(tmp_path / "model.pth", task=TASK)["epoch"] == 3
 
 
+def test_a_model_file_takes_half_the_space_and_computes_in_float32(trained, processor, squares):
+    path = trained.config.model_file
+    assert path.stat().st_size < 24.5e6  # 11.2 million weights; 1.4 MB tell what training images look like
+    kept = checkpoints.load(path, task=TASK)["model"]
+    found = Classifier.load(path, processor).model.state_dict()
+    assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
+    for name, value in kept.items():
+        assert value.dtype == (torch.float16 if value.ndim > 1 else found[name].dtype)
+        assert torch.equal(found[name], value.to(found[name].dtype)), name
+
+
+def test_normalisation_is_kept_beyond_what_float16_can_hold(classifier, processor, squares, tmp_path):
+    model = GreyResNet18().eval()
+    model.bn1.running_var.fill_(1e6)
+    model.bn1.running_mean.fill_(1e-9)
+    model.bn1.num_batches_tracked.fill_(70_001)
+    replace(classifier, model=model).save(tmp_path / "model.pth")
+    found = Classifier.load(tmp_path / "model.pth", processor).model.state_dict()
+    for name in ("bn1.running_var", "bn1.running_mean", "bn1.num_batches_tracked"):
+        assert torch.equal(found[name], model.state_dict()[name])
+
+
+def test_weights_that_a_model_file_cannot_hold_are_refused_when_it_is_written(classifier, tmp_path):
+    model = GreyResNet18()
+    model.fc.weight.data[0, 3] = 7e4
+    with pytest.raises(ValueError, match=r"^fc.weight reaches 7e\+04"):
+        replace(classifier, model=model).save(tmp_path / "model.pth")
+    assert not (tmp_path / "model.pth").exists()
+
+
 def spoilt(path, folder, **changes):
     """A copy of a model file with other contents; a value of None takes the key away."""
     state = checkpoints.read(path) | changes

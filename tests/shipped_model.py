@@ -1,0 +1,80 @@
+"""What the classifier in the repository answers for a few synthetic chests, to be recorded when it is replaced.
+
+    python tests/shipped_model.py
+
+writes shipped_model.json beside this file, from ``pneumonia_resnet18.pth`` at the root of the repository. It is
+committed with the model and with MODEL_CARD.md; the tests hold all three to each other.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from PIL import Image
+
+from cxr.cli import ROOT
+from cxr.files import sha256_of
+from cxr.reading import read_square
+from cxr.runtime import Runtime
+from phantom.cohort import Film, take_film
+from pytorch_classification.model import Classifier
+
+MODEL = ROOT / "pneumonia_resnet18.pth"
+RECORDED = Path(__file__).with_suffix(".json")
+_FILMS = {
+    "normal": Film("", None, 1, 1),
+    "another normal": Film("", None, 2, 1),
+    "lobar": Film("", "lobar", 3, 1),
+    "patchy": Film("", "patchy", 4, 1),
+    "interstitial": Film("", "interstitial", 5, 1),
+}
+
+
+def answers(folder: Path) -> dict[str, Any]:
+    """The hash of the model file, and what it says of each chest, which is drawn into ``folder``."""
+    processor = Runtime(torch.device("cpu"), bf16=False)
+    classifier = Classifier.load(MODEL, processor)
+    found: dict[str, Any] = {}
+    for name, film in _FILMS.items():
+        picture, _ = take_film(film, seed=0, widest=600)
+        path = folder / f"{name}.png"
+        Image.fromarray(picture.pixels).save(path)
+        judged = classifier.judge(read_square(path, classifier.store_size).image[None], processor)
+        found[name] = {
+            "probability": float(judged.probability[0]),
+            "unlike": None if judged.unlike is None else bool(judged.unlike[0]),
+        }
+    return {"sha256": sha256_of(MODEL), "answers": found}
+
+
+def is_committed() -> bool:
+    """Whether the model is part of this checkout."""
+    return bool(_git("ls-files", "--", MODEL.name))
+
+
+def is_replaced() -> bool:
+    """Whether another model stands in the place of the committed one, as after a training of one's own."""
+    return is_committed() and bool(_git("diff", "--name-only", "HEAD", "--", MODEL.name))
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this checkout; nothing in a copy without one, or without git."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        recorded = answers(Path(temporary))
+    RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
+    print(f"{RECORDED}: {len(recorded['answers'])} answers of {MODEL.name}")
