@@ -1,4 +1,4 @@
-"""How every picture of this project looks and is written, and the curves of a run, which both tasks draw.
+"""How every picture of this project looks and is written.
 
 Nothing here keeps state or needs a display: each function draws on a ``Figure`` of its own (never pyplot) and writes
 its file whole or not at all. Colours are Okabe and Ito's, which colour-blind readers tell apart, and what a colour says
@@ -9,7 +9,7 @@ import io
 import logging
 import textwrap
 import unicodedata
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -44,67 +44,6 @@ LINES: tuple[tuple[str, Any], ...] = (
 # Taken where installed, for the characters that matplotlib's own DejaVu Sans lacks.
 _EAST_ASIAN_FONTS = ("Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic", "NanumGothic", "Noto Sans CJK KR")
 _MISSING = "\N{WHITE SQUARE}"
-
-
-def loss_curves(
-    records: Sequence[Mapping[str, Any]],
-    path: Path,
-    *,
-    best_epoch: int | None,
-    scores: Mapping[str, str],
-    parts: Mapping[str, str] | None = None,
-) -> None:
-    """Loss and validation scores by epoch, with the best epoch, whose weights the model has.
-
-    Args:
-        records: lines of metrics.jsonl with ``epoch`` (the first is 1), ``train_loss``, ``val_loss`` and what is named
-            below. A missing, None or non-finite value leaves a gap.
-        path: PNG to write.
-        best_epoch: marked in every panel; None marks nothing.
-        scores: key of a record -> name in the legend, for the panel of scores.
-        parts: name of a part of the loss -> name in the legend. A second row of panels shows ``train_`` and ``val_``
-            plus that name, one panel each.
-
-    Raises:
-        ValueError: no records.
-    """
-    if not records:
-        raise ValueError("no epochs to draw: metrics.jsonl holds no record yet")
-    panels: list[tuple[str, str, Mapping[str, str]]] = [
-        ("Loss", "loss", {"train_loss": "training", "val_loss": "validation"}),
-        ("Validation scores", "score", scores),
-    ]
-    if parts:
-        for prefix, name in (("train_", "training"), ("val_", "validation")):
-            panels.append((f"Parts of the {name} loss", "loss", {prefix + key: text for key, text in parts.items()}))
-    with picture(path, (WIDTH, 2.2 * len(panels))) as figure:
-        for axes, (title, unit, series) in zip(figure.subplots(len(panels) // 2, 2).flat, panels, strict=True):
-            _by_epoch(axes, records, series, best_epoch)
-            axes.set(title=title, xlabel="epoch", ylabel=unit)
-
-
-def _by_epoch(
-    axes: "Axes", records: Sequence[Mapping[str, Any]], series: Mapping[str, str], best_epoch: int | None
-) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = [record["epoch"] for record in records]
-    for index, (key, label) in enumerate(series.items()):
-        colour, style = LINES[index % len(LINES)]
-        found = [record.get(key) for record in records]
-        values = np.array([np.nan if value is None else value for value in found], np.float64)
-        values[~np.isfinite(values)] = np.nan
-        if np.isfinite(values).any():
-            axes.plot(epochs, values, linestyle=style, color=colour, marker="o", markersize=3, label=drawable(label))
-    if axes.lines:
-        if best_epoch is not None:
-            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch: {best_epoch}")
-        # Below the panel: curves of scores fill it, and a legend inside would hide one.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-    else:
-        say(axes, "not recorded")
-    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 @contextmanager

@@ -91,20 +91,18 @@ class RunFolder:
         for path in (self.last, self.best, self.path / self.report):
             path.unlink(missing_ok=True)
 
-    def save_epoch(
-        self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any], *, best: float, improved: bool
-    ) -> None:
+    def save_epoch(self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any], *, best: float) -> None:
         """Log the ``record`` of an epoch and write its checkpoints.
 
         Args:
             learner: as the epoch left it.
             about: of the run, in every checkpoint.
-            record: with ``epoch``, the number of finished ones.
+            record: with ``epoch``, the number of finished ones, and ``improved``: the score is the best so far, and the
+                averaged weights are kept.
             best: the best score so far.
-            improved: whether it is this epoch's, whose averaged weights are then kept.
         """
         runlog.append(self.log, record)
         state = {**about, "epoch": record["epoch"], "best": best}
-        if improved:
+        if record["improved"]:
             checkpoints.save(self.best, task=self.task, **state, model=learner.average.module.state_dict())
         checkpoints.save(self.last, task=self.task, **state, **learner.state())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, likeness, metrics, origin, pictures, reading, runtime
+from cxr import cli, curves, likeness, metrics, origin, reading, runtime
 from cxr.files import write_atomically
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
@@ -27,7 +27,18 @@ _GRID = 8  # pictures in the Grad-CAM grid
 _HOT = 90  # percentile of Grad-CAM's strength in true positives of validation that is drawn as hot
 
 
-def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
+def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> None:
+    """Draw the curves of all epochs so far, and give their numbers to TensorBoard if the user wants it."""
+    curves.loss_curves(
+        records,
+        config.images_dir / "loss_curve_classification.png",
+        scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted"},
+    )
+    if config.tensorboard:
+        curves.write_scalars(records, config.out_dir / "tensorboard")
+
+
+def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     """Fit what is fitted on validation, write the model, then read the test folder for the first and only time."""
     folder = RunFolder(config.out_dir, TASK, NAME)
     state = folder.load_best()
@@ -69,12 +80,6 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
         ece, brier = (metrics.interval_text(own["scores"][name]) for name in ("ece", "brier"))
         print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
         print(f"model: {config.model_file}")
-        pictures.loss_curves(
-            records,
-            config.images_dir / "loss_curve_classification.png",
-            best_epoch=state["epoch"],
-            scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted"},
-        )
     if (config.data_dir / "test").is_dir():
         test_report(config, data, classifier, own, run)
     elif run.is_main:

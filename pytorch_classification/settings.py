@@ -8,7 +8,7 @@ from cxr.cli import ROOT
 
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 # Where the files lie and what computes them; every other setting decides the weights.
-MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume"}
+MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "tensorboard", "resume"}
 
 # What a start needs, where the user does not say. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and
 # crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
@@ -74,6 +74,7 @@ class TrainConfig:
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
+    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --out-dir")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
 

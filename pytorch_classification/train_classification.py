@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import metrics, resume, runlog, runtime
+from cxr import curves, metrics, resume, runlog, runtime
 from cxr.learner import EpochLosses, Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from cxr.squares import to_device
@@ -173,18 +173,21 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if run.is_main:
         folder.begin(start)
         print(summary(data, config, run))
+        if start:
+            report.show_progress(config, runlog.read(folder.log))
     for epoch in range(start, config.epochs):
         lr = learner.scheduler.get_last_lr()[0]
         train_loss = train_one_epoch(learner, data, config, epoch, run)
         scores = validate(learner, data, config, run)
-        record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores}
         improved = scores["selection_loss"] < best
         best = min(best, scores["selection_loss"])
+        record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores, "improved": improved}
         if run.is_main:
-            folder.save_epoch(learner, about, record, best=best, improved=improved)
-            print(line_of(record, config.epochs, improved))
+            folder.save_epoch(learner, about, record, best=best)
+            print(line_of(record, config.epochs))
+            report.show_progress(config, runlog.read(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
-    report.finish(config, data, runlog.read(folder.log), run)
+    report.finish(config, data, run)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
@@ -198,18 +201,20 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     return f"{'; '.join(parts)}\n{config.epochs} epochs at {config.size} px from weights {config.weights} on {run}"
 
 
-def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
+def line_of(record: dict[str, Any], epochs: int) -> str:
     """One epoch in one line."""
     return (
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  AUC {record['val_auc']:.4f}  shifted AUC {record['shifted_auc']:.4f}"
-        + ("  best" * improved)
+        + ("  best" * record["improved"])
     )
 
 
 def main() -> None:
     """Parse, lock the output folder, train."""
     config = cli.parse(TrainConfig, summary=__doc__)
+    if config.tensorboard:
+        curves.require_tensorboard()
     with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
         fit(config, run)
 

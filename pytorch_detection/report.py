@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, origin, pictures, runtime
+from cxr import cli, curves, origin, runtime
 from cxr.files import write_atomically
 from cxr.likeness import Likeness
 from cxr.metrics import interval_text
@@ -33,7 +33,24 @@ _PARTS = {
 }
 
 
-def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], run: runtime.Runtime) -> None:
+def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> None:
+    """Draw the curves of all epochs so far, and give their numbers to TensorBoard if the user wants it."""
+    curves.loss_curves(
+        records,
+        config.images_dir / "loss_curve.png",
+        scores={
+            "val_ap50": "AP50",
+            "val_rsna_score": "RSNA score",
+            "val_image_auc": "image ROC AUC",
+            "val_sensitivity_at_1_fp": "sensitivity at 1 FP/image",
+        },
+        parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
+    )
+    if config.tensorboard:
+        curves.write_scalars(records, config.out_dir / "tensorboard")
+
+
+def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
     folder = RunFolder(config.out_dir, TASK, NAME)
     state = folder.load_best()
@@ -59,18 +76,6 @@ def finish(config: TrainConfig, data: Data, records: Sequence[dict[str, Any]], r
         )
         print(
             f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}\nmodel: {config.model_file}"
-        )
-        pictures.loss_curves(
-            records,
-            config.images_dir / "loss_curve.png",
-            best_epoch=state["epoch"],
-            scores={
-                "val_ap50": "AP50",
-                "val_rsna_score": "RSNA score",
-                "val_image_auc": "image ROC AUC",
-                "val_sensitivity_at_1_fp": "sensitivity at 1 FP/image",
-            },
-            parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
         )
     held_out_report(config, data, detector, run)
 

@@ -9,7 +9,17 @@ from cxr.cli import ROOT
 
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 # Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
-MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "resume", "flip_average"}
+MAY_DIFFER = {
+    "data_dir",
+    "out_dir",
+    "images_dir",
+    "model_file",
+    "device",
+    "compile",
+    "tensorboard",
+    "resume",
+    "flip_average",
+}
 
 Backbone = Literal["resnet18", "resnet50_v2"]
 
@@ -50,6 +60,7 @@ class TrainConfig:
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
+    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --out-dir")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
     allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")

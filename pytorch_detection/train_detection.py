@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cxr import metrics, resume, runlog, runtime
+from cxr import curves, metrics, resume, runlog, runtime
 from cxr.learner import EpochLosses, Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from pytorch_detection import box_metrics, report, rsna_dataset
@@ -189,19 +189,22 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     if run.is_main:
         folder.begin(start)
         print(summary(data, config, run))
+        if start:
+            report.show_progress(config, runlog.read(folder.log))
     for epoch in range(start, config.epochs):
         lr = learner.scheduler.get_last_lr()[0]
         means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
         scores = validate(learner, data, config, run)
-        record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
         # COCO's AP, because AP50 on few exams varies by chance. While it is 0, the later epoch is the better one.
         improved = scores["val_ap"] >= best
         best = max(best, scores["val_ap"])
+        record = {"epoch": epoch + 1, "lr": lr, **means, **scores, "improved": improved}
         if run.is_main:
-            folder.save_epoch(learner, about, record, best=best, improved=improved)
-            print(line_of(record, config.epochs, improved))
+            folder.save_epoch(learner, about, record, best=best)
+            print(line_of(record, config.epochs))
+            report.show_progress(config, runlog.read(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
-    report.finish(config, data, runlog.read(folder.log), run)
+    report.finish(config, data, run)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
@@ -213,20 +216,22 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     return "\n".join([*lines, f"{config.epochs} epochs of {images} images at {config.size} px, {what}, on {run}"])
 
 
-def line_of(record: dict[str, Any], epochs: int, improved: bool) -> str:
+def line_of(record: dict[str, Any], epochs: int) -> str:
     """One epoch in one line."""
     auc = record["val_image_auc"]
     return (
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  AP50 {record['val_ap50']:.3f}  RSNA {record['val_rsna_score']:.3f}  "
         f"sensitivity at 1 FP/image {record['val_sensitivity_at_1_fp']:.3f}  "
-        f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  best" * improved)
+        f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  best" * record["improved"])
     )
 
 
 def main() -> None:
     """Parse, lock the output folder, train."""
     config = cli.parse(TrainConfig, summary=__doc__)
+    if config.tensorboard:
+        curves.require_tensorboard()
     with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
         fit(config, run)
 

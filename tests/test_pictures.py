@@ -10,15 +10,11 @@ import pytest
 
 from cxr import pictures
 
-RECORDS = [
-    {"epoch": 1, "train_loss": 3.0, "val_loss": None, "val_auc": 0.5, "train_a": 0.5, "val_a": 0.6},
-    {"epoch": 2, "train_loss": float("inf"), "val_loss": 2.0, "train_a": 0.4, "val_a": 0.5},
-    {"epoch": 3, "train_loss": 1.0, "val_loss": 2.5, "val_auc": float("nan"), "train_a": 0.3, "val_a": 0.4},
-]
-
 
 def draw(path):
-    pictures.loss_curves(RECORDS, path, best_epoch=2, scores={"val_auc": "ROC AUC", "val_other": "other"})
+    with pictures.picture(path, (3, 3)) as figure:
+        figure.subplots().plot([1, 3, 2])
+        figure.suptitle("title")
 
 
 def test_the_same_data_gives_the_same_bytes_whatever_the_users_settings(tmp_path):
@@ -85,28 +81,3 @@ def test_a_long_title_is_broken_between_words_into_parts_alike():
 def test_only_grey_uint8_is_a_radiograph(image):
     with pytest.raises(ValueError, match=r"expected a grey image, uint8 \[H, W\], found"):
         pictures.thumbnail(image, 10)
-
-
-def test_loss_curves_leave_gaps_and_mark_the_epoch_kept(figures, tmp_path):
-    draw(tmp_path / "a.png")
-    loss, score = figures[0].axes
-    train, validation, kept = loss.lines
-    assert train.get_xdata().tolist() == [1, 2, 3]
-    np.testing.assert_array_equal(train.get_ydata(), [3, np.nan, 1])
-    np.testing.assert_array_equal(validation.get_ydata(), [np.nan, 2, 2.5])
-    assert train.get_linestyle() != validation.get_linestyle()
-    assert (list(kept.get_xdata()), kept.get_label()) == ([2, 2], "best epoch: 2")
-    assert [line.get_label() for line in score.lines] == ["ROC AUC", "best epoch: 2"]
-
-
-def test_parts_of_the_loss_have_a_panel_for_training_and_one_for_validation(figures, tmp_path):
-    pictures.loss_curves(RECORDS, tmp_path / "a.png", best_epoch=None, scores={}, parts={"a": "part"})
-    _, scores, training, validation = figures[0].axes
-    assert [text.get_text() for text in scores.texts] == ["not recorded"]
-    assert training.lines[0].get_ydata().tolist() == [0.5, 0.4, 0.3]
-    assert validation.lines[0].get_ydata().tolist() == [0.6, 0.5, 0.4]
-
-
-def test_loss_curves_of_an_empty_log_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"metrics.jsonl holds no record"):
-        pictures.loss_curves([], tmp_path / "b.png", best_epoch=None, scores={})

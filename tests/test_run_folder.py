@@ -29,6 +29,10 @@ def at_epoch(script, number, monkeypatch, do):
     monkeypatch.setattr(script.module, "train_one_epoch", hooked)
 
 
+def stop(_config):
+    raise KeyboardInterrupt
+
+
 def test_a_disk_that_fills_up_costs_one_epoch(script, data, folder, without_pictures, monkeypatch, command):
     """The last good checkpoint survives, the message names the file and the space; with room again the run goes on."""
     with small_disk(folder, 2**21) as disk:
@@ -77,9 +81,6 @@ def test_a_new_run_says_when_it_replaces_one_that_had_no_report(script, data, fo
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")
 
-    def stop(_config):
-        raise KeyboardInterrupt
-
     at_epoch(script, 1, monkeypatch, stop)
     told = pytest.warns(
         UserWarning, match=r"^the run in .*, which has no .*_report\.json yet, is replaced by this new one"
@@ -115,3 +116,13 @@ def test_a_lock_goes_with_the_run_however_it_ends(tmp_path, processor):
         other.wait()
     with only_run_in(tmp_path, processor):
         pass
+
+
+def test_curves_and_scalars_can_be_watched_after_the_first_epoch(script, data, folder, monkeypatch):
+    pytest.importorskip("tensorboard")
+    at_epoch(script, 2, monkeypatch, stop)
+    config = script.settings(data, folder, tensorboard=True)
+    with pytest.raises(KeyboardInterrupt):
+        script.train(config)
+    (picture,) = config.images_dir.iterdir()
+    assert picture.name.startswith("loss_curve") and [*(config.out_dir / "tensorboard").iterdir()]

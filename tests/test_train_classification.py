@@ -219,8 +219,8 @@ def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, 
 def test_an_epoch_in_one_line():
     record = {"epoch": 7, "train_loss": 0.61234, "val_loss": 0.5, "val_auc": 0.98765, "shifted_auc": 0.9}
     line = "epoch   7/20  train loss 0.6123  val loss 0.5000  AUC 0.9877  shifted AUC 0.9000"
-    assert training.line_of(record, 20, False) == line
-    assert training.line_of(record, 20, True) == line + "  best"
+    assert training.line_of(record | {"improved": False}, 20) == line
+    assert training.line_of(record | {"improved": True}, 20) == line + "  best"
 
 
 # ------------------------------------------------------------------------------------------------------- the whole run
