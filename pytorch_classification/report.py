@@ -14,7 +14,7 @@ from cxr import cli, curves, likeness, metrics, origin, reading, runtime
 from cxr.files import write_atomically
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
-from pytorch_classification import data_load, image_metrics, plots, style
+from pytorch_classification import data_load, heat_in_lungs, image_metrics, plots, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability, with_half_kernels
@@ -24,6 +24,7 @@ from pytorch_classification.training_data import Data
 
 NAME = "test_report.json"  # in the folder of the run
 _GRID = 8  # pictures in the Grad-CAM grid
+_LOOKED_AT = 100  # test images whose Grad-CAM is held to the lungs; all of them would take as long as all other scores
 _HOT = 90  # percentile of Grad-CAM's strength in true positives of validation that is drawn as hot
 
 
@@ -154,18 +155,20 @@ def test_report(
     probabilities = to_probability(log_odds, classifier.temperature)
     scores = image_metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
     by_style = style_scores(data, listing, images, probabilities >= classifier.threshold)
+    looked_at = looks_at_lungs(classifier, listing, images, run)
     result = {
         "set": str(config.data_dir / "test"),
         "scores": scores,
         "validation": own,
         "style": by_style,
+        "grad_cam": looked_at,
         "provenance": provenance(run),
     }
     path = config.out_dir / NAME
     text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
     print(f"\ntest images, evaluated once:\n{image_metrics.format_report(scores)}")
-    print(f"\n{format_style(by_style)}\n\nreport: {path}")
+    print(f"\n{format_style(by_style)}\n\n{heat_in_lungs.formatted(looked_at)}\n\nreport: {path}")
     draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
     print(f"pictures: {config.images_dir}")
 
@@ -207,6 +210,17 @@ def format_style(scores: dict[str, Any]) -> str:
         f"with ROC AUC {metrics.interval_text(scores['roc_auc'])}; the model by class and style:\n"
         + style.format_groups(scores["groups"], CLASSES)
     )
+
+
+def looks_at_lungs(
+    classifier: Classifier, listing: data_load.Listing, images: NDArray[np.uint8], run: runtime.Runtime
+) -> dict[str, Any]:
+    """The share of Grad-CAM in the lung field, on up to 100 of ``images``; see ``heat_in_lungs.by_group``."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
+    some = listing.take(chosen)
+    groups = {"all": np.ones(len(chosen), np.bool_)}
+    groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
+    return heat_in_lungs.by_group(heat_in_lungs.shares(classifier, images[chosen], run), groups, some.patients)
 
 
 def draw(

@@ -9,7 +9,7 @@ shortcut_audit.png and shortcut_audit_images.png. Gradient boosting that sees on
 levels, the sharpness or the size of the file is fitted on some patients and asked about the others: an ROC AUC far
 above .5 is a shortcut that a network can take. With --model, sensitivity and specificity are given apart for images
 whose style agrees with their class and for those whose style contradicts it; a model that looks at lungs does as well
-on both.
+on both. So is the share of Grad-CAM in the lung field, the convex hull of both lungs as the lung finder finds them.
 """
 
 import json
@@ -38,7 +38,7 @@ from cxr.names import shown_path
 from cxr.provenance import provenance
 from cxr.tables import write_csv
 from cxr.text import printable
-from pytorch_classification import data_load, style, style_plots
+from pytorch_classification import data_load, heat_in_lungs, style, style_plots
 from pytorch_classification.image_metrics import aligned
 from pytorch_classification.model import Classifier
 
@@ -130,17 +130,15 @@ def write_table(
     path: Path,
     audited: Collection,
     probed: dict[str, style.Floats],
-    answers: style.Floats | None,
+    by_model: dict[str, style.Floats],
 ) -> None:
-    """A line for each image, the one that looks most like the other class first."""
+    """A line for each image, the one that looks most like the other class first; a cell without a number is empty."""
     labels = audited.listing.labels
     other = np.where(labels == 1, 1 - probed[_WHOLE], probed[_WHOLE])
     contradicts = style.contradicting(probed[_WHOLE], labels)
     header = ["path", "class", "patient", "style_of_other_class", "style_contradicts"]
-    header += [f"{name.replace(' ', '_')}_probability" for name in probed] + ["model_probability"] * (
-        answers is not None
-    )
-    columns = [*probed.values()] + ([] if answers is None else [answers])
+    header += [f"{name.replace(' ', '_')}_probability" for name in probed] + list(by_model)
+    columns = [*probed.values(), *by_model.values()]
     rows = (
         [
             shown_path(audited.listing.paths[index]),
@@ -148,7 +146,7 @@ def write_table(
             audited.listing.patients[index],
             f"{other[index]:.6f}",
             str(int(contradicts[index])),
-            *(f"{column[index]:.6f}" for column in columns),
+            *("" if np.isnan(column[index]) else f"{column[index]:.6f}" for column in columns),
         ]
         for index in np.argsort(-other, kind="stable")
     )
@@ -173,6 +171,7 @@ def format_audit(report: dict[str, Any]) -> str:
             f"{printable(model['file'])}, operating point {model['threshold']:.3f}:\n"
             + style.format_groups(model["groups"], (first, second))
         )
+        blocks.append(heat_in_lungs.formatted(model["grad_cam"]))
     return "\n\n".join(blocks)
 
 
@@ -205,8 +204,8 @@ def audit(
     config: AuditConfig,
     classifier: Classifier | None,
     run: runtime.Runtime,
-) -> tuple[dict[str, Any], dict[str, style.Floats], style.Floats | None]:
-    """The report, the probabilities of each probe, and those of the model."""
+) -> tuple[dict[str, Any], dict[str, style.Floats], dict[str, style.Floats]]:
+    """The report, the probabilities [N] of each probe, and what the model makes of each image, by column of the CSV."""
     labels = audited.listing.labels
     probed = probe(audited, known, config.seed)
     contradicts = style.contradicting(probed[_WHOLE], labels)
@@ -224,13 +223,26 @@ def audit(
         "roc_auc": told,
         "contradicting": {name: int(contradicts[labels == label].sum()) for label, name in enumerate(audited.classes)},
     }
-    answers = None
+    by_model: dict[str, style.Floats] = {}
     if classifier:
         answers = classifier.probabilities(audited.squares, run)
         predicted = answers >= classifier.threshold
         groups = style.group_scores(predicted, labels, contradicts, audited.groups, config.seed)
-        report["model"] = {"file": str(config.model), "threshold": classifier.threshold, "groups": groups}
-    return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, answers
+        shares = heat_in_lungs.shares(classifier, audited.squares, run)
+        looks = {"": np.ones_like(contradicts), ", style agrees": ~contradicts, ", style contradicts": contradicts}
+        among = {
+            name + look: (labels == label) & of
+            for label, name in enumerate(audited.classes)
+            for look, of in looks.items()
+        }
+        report["model"] = {
+            "file": str(config.model),
+            "threshold": classifier.threshold,
+            "groups": groups,
+            "grad_cam": heat_in_lungs.by_group(shares, {"all": looks[""], **among}, audited.groups, config.seed),
+        }
+        by_model = {"model_probability": answers, "grad_cam_in_lung_field": shares.inside}
+    return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model
 
 
 def main() -> None:
@@ -241,10 +253,11 @@ def main() -> None:
         side = classifier.store_size if classifier else _SIDE
         audited = read_collection(config.data_dir, side, config, "audited")
         known = read_collection(config.train_dir, side, config, "training") if config.train_dir else None
-        report, probed, answers = audit(audited, known, config, classifier, run)
+        report, probed, by_model = audit(audited, known, config, classifier, run)
     text = json.dumps(report, indent=2, allow_nan=False)
     write_atomically(config.out_dir / "shortcut_audit.json", lambda file: file.write(text.encode()))
-    write_table(config.out_dir / "shortcut_audit.csv", audited, probed, answers)
+    write_table(config.out_dir / "shortcut_audit.csv", audited, probed, by_model)
+    answers = by_model.get("model_probability")
     note = f"numbers: probability of {audited.classes[1]} by the style alone" + " and by the model" * (
         answers is not None
     )

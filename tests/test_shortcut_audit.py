@@ -73,7 +73,8 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
     assert done.code == 0, done.err
     rows = rows_of(tmp_path / "out" / "shortcut_audit.csv")
     classifier = Classifier.load(model, processor)
-    groups = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())["model"]["groups"]
+    report = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())["model"]
+    groups = report["groups"]
     for name, positive in (("sensitivity", True), ("specificity", False)):
         for group, wanted in (("all", "01"), ("agrees", "0"), ("contradicts", "1")):
             among = [row for row in rows if (row["class"] == "PNEUMONIA") is positive]
@@ -84,6 +85,13 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
                 assert groups[name][group]["value"] == pytest.approx(np.mean(right))
     assert "style contradicts the class" in done.out
     assert "worst group" in done.out
+    shares = [row["grad_cam_in_lung_field"] for row in rows]
+    told = [float(share) for share in shares if share]
+    everything = report["grad_cam"]["groups"]["all"]
+    assert everything["images"] == len(told)
+    assert everything["inside"]["value"] == (pytest.approx(np.mean(told), abs=1e-6) if told else None)
+    assert f"left out: {report['grad_cam']['no_lungs']} of {len(rows)} images in which no lungs were found" in done.out
+    assert set(report["grad_cam"]["groups"]) >= {"NORMAL", "PNEUMONIA, style contradicts"}
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,14 @@ def test_a_report_on_few_patients_says_why_it_has_no_scores_by_style(trained):
     assert "no scores by style: at least 20 patients" in trained.printed
 
 
+def test_a_report_tells_how_much_of_grad_cam_lies_in_the_lungs(trained):
+    found = report_of(trained.config)["grad_cam"]
+    assert list(found["groups"]) == ["all", "NORMAL", "PNEUMONIA"]
+    assert found["images"] == 24
+    assert found["no_lungs"] + found["no_heat"] + found["groups"]["all"]["images"] == 24
+    assert f"left out: {found['no_lungs']} of 24 images in which no lungs were found" in trained.printed
+
+
 def test_test_images_that_all_stand_in_training_end_in_one_line(trained, folder, without_pictures, command):
     data = shutil.copytree(trained.config.data_dir, folder / "data")
     shutil.rmtree(data / "test")
