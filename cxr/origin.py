@@ -1,7 +1,7 @@
 """What a finished model says of itself beside each answer: what it was trained on, how well it did, what it is for."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from cxr.text import one_line, shortened
 
 RESEARCH_ONLY = "research only, not a medical device"
 _SAMPLE_RECORD = "sample_data.json"  # what make_sample_data.py leaves in its folders
+AT_OPERATING_POINT = ("sensitivity", "specificity")  # scores that are no longer true when it moves
 _LONGEST = 120  # characters of a text from a model file, which may come from anywhere
+_LONGEST_ADAPTED = 300
 
 
 def trained_on(data_dir: Path, images: int, patients: int) -> dict[str, Any]:
@@ -34,18 +36,29 @@ class Origin:
         file: name of the model file.
         trained: on what, when, and with which code, in words.
         validation: scores on validation by name.
+        adapted: how the operating point was set after training; empty if it was not.
     """
 
     file: str
     trained: str
     validation: dict[str, float]
+    adapted: str = ""
 
     @classmethod
     def of(cls, state: Mapping[str, Any], path: Path) -> "Origin":
         """What the model file ``state`` read from ``path`` says."""
         found = state.get("trained_on")
         trained = _described(found) if isinstance(found, dict) else "images that its file does not name"
-        return cls(one_line(path.name), trained, dict(_numbers(state.get("validation"))))
+        adapted = state.get("adapted")
+        text = one_line(adapted.get("text", "")) if isinstance(adapted, dict) else ""
+        return cls(
+            one_line(path.name), trained, dict(_numbers(state.get("validation"))), shortened(text, _LONGEST_ADAPTED)
+        )
+
+    def adapted_by_hand(self) -> "Origin":
+        """As it is with another operating point than the file's, at which nothing was measured."""
+        measured = {name: value for name, value in self.validation.items() if not name.endswith(AT_OPERATING_POINT)}
+        return replace(self, validation=measured, adapted="operating point set by --threshold")
 
     def sentence(self, operating_point: float) -> str:
         """For a person and a picture."""
@@ -55,7 +68,7 @@ class Origin:
 
     def short(self) -> str:
         """For each row of a table."""
-        return f"{self.file}, trained on {self.trained}"
+        return f"{self.file}, trained on {self.trained}" + (f"; {self.adapted}" if self.adapted else "")
 
     def record(self) -> dict[str, Any]:
         """For JSON."""

@@ -13,6 +13,8 @@ from cxr import checkpoints, runlog
 from cxr.learner import Learner
 from cxr.runtime import Runtime
 
+ERRORS = "errors.csv"  # beside the report: what the finished model got wrong
+
 
 @contextmanager
 def only_run_in(folder: Path, run: Runtime) -> Generator[None]:
@@ -88,7 +90,7 @@ class RunFolder:
                 "have continued it",
                 stacklevel=4,
             )
-        for path in (self.last, self.best, self.path / self.report):
+        for path in (self.last, self.best, self.path / self.report, self.path / ERRORS):
             path.unlink(missing_ok=True)
 
     def save_epoch(self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any], *, best: float) -> None:

@@ -1,12 +1,14 @@
 """From log-odds to decisions: temperature scaling, calibration error, operating point."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.metrics import Array, checked, ratio
 
+Measure: TypeAlias = Literal["sensitivity", "specificity"]
 CALIBRATION_BINS = 15
 # Logits that need more than a twentyfold change are no classifier's (all alike, or worse than chance): stop there.
 TEMPERATURE_LIMITS = (0.05, 20.0)
@@ -59,29 +61,39 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(2 / (low + high))
 
 
-def operating_point(probabilities: ArrayLike, labels: ArrayLike, target_sensitivity: float) -> OperatingPoint:
-    """The highest threshold at which the sensitivity on these images is at or above ``target_sensitivity``.
+def operating_point(
+    probabilities: ArrayLike, labels: ArrayLike, target: float, measure: Measure = "sensitivity"
+) -> OperatingPoint:
+    """The highest threshold whose sensitivity, or the lowest whose specificity, is at or above ``target`` here.
 
-    Any number between the lowest score that must be PNEUMONIA and the next lower score makes the same decisions here.
+    Any number between the last score that must be on its side and the next one beyond makes the same decisions here.
     The threshold is put half-way, so that the last digit of a score (another batch size, another machine) decides
-    nothing; 0 stands in where no score is lower.
+    nothing; 0 or 1 stands in where no score is beyond.
 
     Raises:
         ValueError: the target is not in (0, 1], one class is missing, or a probability is not in 0..1.
     """
-    if not 0 < target_sensitivity <= 1:
-        raise ValueError(f"the target sensitivity must be above 0 and at most 1, found {target_sensitivity}")
+    if not 0 < target <= 1:
+        raise ValueError(f"the target {measure} must be above 0 and at most 1, found {target}")
     scores, truth = _both_classes(*checked(probabilities, labels))
     require_probabilities(scores)
-    positives = np.sort(scores[truth])[::-1]
-    # k / n against the target, not k against n * target: .07 * 100 is 7.000000000000001, which would ask for an 8th.
-    needed = int(np.argmax(np.arange(1, positives.size + 1) / positives.size >= target_sensitivity))
-    above = float(positives[needed])
-    below = float(scores[scores < above].max(initial=0.0))
-    middle = (above + below) / 2
-    threshold = middle if middle > below else above  # two neighbouring floats have no middle
+    if measure == "sensitivity":
+        last = _last_needed(np.sort(scores[truth])[::-1], target)
+        beyond = float(scores[scores < last].max(initial=0.0))
+    else:
+        last = _last_needed(np.sort(scores[~truth]), target)
+        beyond = float(scores[scores > last].min(initial=1.0))
+    middle = (last + beyond) / 2
+    # Two neighbouring floats have no middle; a score of the threshold is positive.
+    threshold = middle if min(last, beyond) < middle else max(last, beyond)
     called = scores >= threshold
-    return OperatingPoint(threshold, float(called[truth].mean()), float((~called)[~truth].mean()), target_sensitivity)
+    return OperatingPoint(threshold, float(called[truth].mean()), float((~called)[~truth].mean()), target)
+
+
+def _last_needed(scores: Array, target: float) -> float:
+    """Of the scores of one class, the most certain first, the one with which ``target`` is reached."""
+    # k / n against the target, not k against n * target: .07 * 100 is 7.000000000000001, which would ask for an 8th.
+    return float(scores[np.argmax(np.arange(1, scores.size + 1) / scores.size >= target)])
 
 
 def calibration_error(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:

@@ -1,17 +1,20 @@
-"""The Kaggle chest-xray-pneumonia folders as lists of images with their class and patient."""
+"""Labelled images as lists with their class and patient: Kaggle's folders, folders of one's own, or a table."""
 
 import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets import ImageFolder
 
-from cxr import reading
+from cxr import reading, tables
+from cxr.reading.header import Header
+from cxr.text import first_of, quoted
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 PNEUMONIA = CLASSES.index("PNEUMONIA")
@@ -22,26 +25,40 @@ _PNEUMONIA_NAME = re.compile(r"(person\d+)_(?:bacteria|virus)_\d+")
 _NORMAL_NAME = re.compile(r"((?:NORMAL2-)?IM-\d+)-\d+")
 
 
+Names: TypeAlias = tuple[Sequence[str], Sequence[str]]  # what NORMAL and what PNEUMONIA is called in folders and tables
+KAGGLE_NAMES: Names = ((CLASSES[0],), (CLASSES[1],))
+SPLITS = ("train", "val", "test")
+_LEAST_OF_ONE = 10  # DICOM files, none of them with another Patient ID: it is what anonymising has left
+
+
 @dataclass(frozen=True)
 class Listing:
-    """Images of one or more folders.
+    """Images of one or more folders, or of a table.
 
     Attributes:
         paths: N files.
         labels: int64 [N], index into ``CLASSES``.
-        patients: N group names; images that may show one patient have the same one.
+        patients: N group names; images that may show one patient have the same one. Before ``identified``, DICOM
+            headers have had no say.
+        columns: the further columns of the table, N values each, empty where there is none.
     """
 
     paths: list[Path]
     labels: NDArray[np.int64]
     patients: list[str]
+    columns: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> "Listing":
         """The images at ``indices``, in that order."""
-        return Listing([self.paths[i] for i in indices], self.labels[indices], [self.patients[i] for i in indices])
+        return Listing(
+            [self.paths[i] for i in indices],
+            self.labels[indices],
+            [self.patients[i] for i in indices],
+            {name: [values[i] for i in indices] for name, values in self.columns.items()},
+        )
 
 
 def patient_of(path: Path) -> str | None:
@@ -50,58 +67,134 @@ def patient_of(path: Path) -> str | None:
     return found.group(1) if found else None
 
 
-def list_images(data_dir: Path, *splits: str) -> Listing:
-    """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}`` for every one of ``splits``.
+def place(path: Path, root: Path) -> str:
+    """How ``path`` is called below ``root``, the same on Windows: the split depends on it where no patient is known."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def list_images(data_dir: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listing:
+    """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}``, or what these are called, for every one of ``splits``.
 
     Raises:
         FileNotFoundError: a split folder is missing, or a class folder is missing or empty.
-        ValueError: the class folders are not the two expected.
+        ValueError: the class folders are not those expected.
     """
     paths: list[Path] = []
     labels: list[int] = []
     for split in splits:
-        for path, label in _samples(data_dir / split):
+        for path, label in _samples(data_dir / split, names):
             paths.append(path)
             labels.append(label)
-    return Listing(paths, np.array(labels, dtype=np.int64), patients_of(paths, data_dir))
+    patients = [patient_of(path) or place(path, data_dir) for path in paths]
+    return Listing(paths, np.array(labels, dtype=np.int64), patients)
 
 
-def patients_of(paths: Sequence[Path], folder: Path) -> list[str]:
-    """The patient of each of ``paths``; a file whose name tells none becomes one of its own, named by its place below
-    ``folder``.
+def read_table(table: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listing:
+    """The images of a CSV with the columns ``path`` and ``label``, and ``patient``, ``split`` and others if you like.
 
-    One warning counts those.
+    A path begins at the folder of the table if it is not absolute. Where there is a column ``split``, the rows of
+    ``splits`` are taken.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: not such a table, files that are not there or named twice, a label or a split of another name, or
+            one class alone.
     """
-    patients = [patient_of(path) for path in paths]
-    unknown = [path for path, patient in zip(paths, patients, strict=True) if patient is None]
+    rows = tables.read_table(table, ("path",), ("label",), others=True)
+    files = tables.named_files(table, rows)
+    tables.refuse_repeated(table, rows, files)
+    text: tables.Table = rows.fillna("").map(str.strip)
+    number = _numbered(names)
+    strange = ~text["label"].isin([*number])
+    kinds = sorted({*text["label"]})
+    tables.refuse(
+        table,
+        strange,
+        f"label is none of {', '.join(number)}; found {first_of([quoted(kind) for kind in kinds])}. Say with --normal "
+        "and --pneumonia what yours are called",
+    )
+    columns = {name: text[name].tolist() for name in text if name not in ("path", "label")}
+    patients = [
+        patient or patient_of(file) or name.strip().replace("\\", "/")
+        for patient, file, name in zip(columns.get("patient", [""] * len(files)), files, rows["path"], strict=True)
+    ]
+    listing = Listing(files, np.array([number[name] for name in text["label"]], dtype=np.int64), patients, columns)
+    if "split" in columns:
+        tables.refuse(table, ~text["split"].isin(SPLITS), f"split is none of {', '.join(SPLITS)}")
+        listing = listing.take(np.flatnonzero(text["split"].isin(splits)))
+    for label, called in enumerate(names):
+        if label not in listing.labels:
+            where = f" and split {' or '.join(splits)}" if "split" in columns else ""
+            raise ValueError(f"{table}: no image of label {' or '.join(called)}{where}; both classes are needed")
+    return listing
+
+
+def missing_test(data_dir: Path, table: Path | None) -> str:
+    """Why there are no images to be judged on; empty where a folder ``test``, or rows of that split, are there."""
+    if table is None:
+        return "" if (data_dir / "test").is_dir() else f"no folder {data_dir / 'test'}"
+    rows = tables.read_table(table, ("path",), (), others=True)
+    there = "split" in rows and bool((rows["split"].str.strip() == "test").any())
+    return "" if there else f"no row of split test in {table}"
+
+
+def identified(listing: Listing, headers: Sequence[Header]) -> Listing:
+    """``listing`` with the patients that DICOM files name, unless its table does; one warning counts who is unknown.
+
+    The images of patients whom neither table nor header nor name tells count as one patient each.
+    """
+    stated = listing.columns.get("patient", [""] * len(listing))
+    in_header = [header.patient for header in headers]
+    if len({*in_header} - {""}) == 1 and len(in_header) - in_header.count("") >= _LEAST_OF_ONE:
+        warnings.warn("all DICOM files have the same Patient ID, so it tells no patients apart", stacklevel=2)
+        in_header = [""] * len(listing)
+    unknown = [
+        path
+        for path, *known in zip(listing.paths, stated, in_header, strict=True)
+        if not any(known) and patient_of(path) is None
+    ]
     if unknown:
         warnings.warn(
-            f"{len(unknown)} of {len(paths)} file names tell no patient (first: {unknown[0].name}); each counts as a "
-            "patient of its own. If one patient has several of these images, scores are too optimistic",
-            stacklevel=3,
+            f"nothing tells the patient of {len(unknown)} of {len(listing)} images (first: {unknown[0].name}); each "
+            "counts as a patient of its own. If one patient has several of them, scores are too optimistic",
+            stacklevel=2,
         )
-    # as_posix: the split depends on these names and is to be the same on Windows
-    return [patient or path.relative_to(folder).as_posix() for path, patient in zip(paths, patients, strict=True)]
+    patients = [
+        told or found or otherwise for told, found, otherwise in zip(stated, in_header, listing.patients, strict=True)
+    ]
+    return replace(listing, patients=patients)
 
 
-def _samples(folder: Path) -> list[tuple[Path, int]]:
+def _numbered(names: Names) -> dict[str, int]:
+    """The label of each name."""
+    numbers = {name: label for label, called in enumerate(names) for name in called}
+    both = [name for name in names[0] if name in names[1]]
+    if both:
+        raise ValueError(f"--normal and --pneumonia are both called {both[0]}")
+    return numbers
+
+
+def _samples(folder: Path, names: Names) -> list[tuple[Path, int]]:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no folder {folder.resolve()}; --data-dir is to hold {{train,test}}/{{NORMAL,PNEUMONIA}} as from Kaggle"
+            f"no folder {folder.resolve()}, which --data-dir names; expected the class folders "
+            f"{', '.join(_numbered(names))} in it"
         )
     folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     found = sorted(name for name in folders if not reading.is_of_a_system(name))
-    if tuple(found) != CLASSES:
+    numbers = _numbered(names)
+    if found != sorted(numbers):
         raise ValueError(
-            f"{folder}: expected the class folders {', '.join(CLASSES)}, found {', '.join(found) or 'none'}"
+            f"{folder}: expected the class folders {', '.join(numbers)} (--normal and --pneumonia say what yours are "
+            f"called), found {', '.join(found) or 'none'}"
         )
-    numbers = {name: label for label, name in enumerate(CLASSES)}
     listed = ImageFolder.make_dataset(
         str(folder), numbers, is_valid_file=lambda path: _is_image(Path(path), folder), allow_empty=True
     )
-    for name, number in numbers.items():
-        if not any(label == number for _, label in listed):
-            raise FileNotFoundError(f"no images in {(folder / name).resolve()}; both classes are needed")
+    for label, called in enumerate(names):
+        if not any(number == label for _, number in listed):
+            where = " or ".join(str((folder / name).resolve()) for name in called)
+            raise FileNotFoundError(f"no images in {where}; both classes are needed")
     return [(Path(path), label) for path, label in listed]
 
 

@@ -17,14 +17,18 @@ from cxr.metrics import (
     ratio,
     roc_auc,
 )
-from pytorch_classification.calibration import calibration_error, require_probabilities
+from pytorch_classification.calibration import Measure, calibration_error, operating_point, require_probabilities
+
+# A table of thresholds: those that reach these shares of one class, and see what becomes of the other.
+_TARGETS = (0.99, 0.975, 0.95, 0.9, 0.8)
+_MEASURES: tuple[Measure, ...] = ("sensitivity", "specificity")
 
 
 def evaluate_classifier(
     probabilities: ArrayLike,
     labels: ArrayLike,
     groups: Sequence[object] | NDArray[Any],
-    threshold: float,
+    threshold: float | NDArray[np.float64],
     *,
     classes: tuple[str, str] = ("NORMAL", "PNEUMONIA"),
     prevalence: float = 0.1,
@@ -37,7 +41,8 @@ def evaluate_classifier(
         probabilities: [N], of the second class.
         labels: [N], 1 is the second class.
         groups: [N], the patient of each image; intervals are drawn by patient.
-        threshold: an image is predicted as the second class where its probability is at or above it.
+        threshold: an image is predicted as the second class where its probability is at or above it. [N] where each
+            has its own; then the report gives their range.
         classes: names of class 0 and class 1.
         prevalence: share of the second class at which PPV and NPV are stated too: it is far higher in data sets than
             in a hospital. About 10 % of the upright (PA) exams of the RSNA challenge show pneumonia.
@@ -73,7 +78,7 @@ def evaluate_classifier(
     return {
         "images": int(truth.size),
         "patients": int(np.unique(patients).size),
-        "threshold": float(threshold),
+        "threshold": _one_or_range(threshold),
         "confidence": CONFIDENCE,
         "resamples": resamples,
         "seed": seed,
@@ -82,6 +87,94 @@ def evaluate_classifier(
         "at_prevalence": {"prevalence": prevalence, "ppv": found.pop("ppv_there"), "npv": found.pop("npv_there")},
         "scores": found,
     }
+
+
+def _one_or_range(threshold: float | NDArray[np.float64]) -> float | list[float]:
+    return float(threshold) if np.ndim(threshold) == 0 else [float(np.min(threshold)), float(np.max(threshold))]
+
+
+def trade_off(
+    probabilities: Array,
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    threshold: float,
+    prevalence: float,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What a dozen thresholds would have made of these images, in ascending order.
+
+    They are ``threshold``, one half, and those that reach a sensitivity or a specificity of .8 to .99 here, as far as
+    there are images of both classes. Choosing among them by this table would be judged too well by it.
+
+    Args:
+        probabilities, labels, groups, resamples, seed: as for ``evaluate_classifier``.
+        threshold: the model's.
+        prevalence: at which the predictive values are stated too.
+
+    Returns:
+        ``prevalence`` and ``rows``: each with ``threshold``, ``reason`` (``model``, ``half``, ``sensitivity 0.95``) and
+        the scores ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``ppv_there``, ``npv_there``.
+    """
+    truth = labels == 1
+    reasons = {threshold: "model"}
+    reasons.setdefault(0.5, "half")
+    if truth.any() and not truth.all():
+        for measure in _MEASURES:
+            for target in _TARGETS:
+                point = operating_point(probabilities, labels, target, measure)
+                reasons.setdefault(point.threshold, f"{measure} {target:g}")
+    cuts, patients = sorted(reasons), np.asarray(groups)
+    found = bootstrap(
+        lambda weights: {
+            f"{name} {cut}": values
+            for cut in cuts
+            for name, values in _at_threshold(truth, probabilities >= cut, prevalence, weights).items()
+        },
+        patients,
+        resamples=resamples,
+        seed=seed,
+    )
+    rows: list[dict[str, Any]] = []
+    for cut in cuts:
+        row = {name: found[f"{name} {cut}"] for name in _AT_THRESHOLD}
+        for name, (_, among) in _proportions(truth, probabilities >= cut).items():
+            if name in row:
+                add_wilson_interval(row[name], np.unique(patients[among]).size)
+        rows.append({"threshold": float(cut), "reason": reasons[cut], **row})
+    return {"prevalence": prevalence, "rows": rows}
+
+
+_AT_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv", "ppv_there", "npv_there")
+
+
+def _at_threshold(
+    truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float, weights: Array
+) -> dict[str, Array]:
+    found = {
+        name: ratio(weights @ hits, weights @ among)
+        for name, (hits, among) in _proportions(truth, called).items()
+        if name != "accuracy"
+    }
+    ppv, npv = predictive_values(found["sensitivity"], found["specificity"], prevalence)
+    return {**found, "ppv_there": ppv, "npv_there": npv}
+
+
+def format_trade_off(table: Mapping[str, Any]) -> str:
+    """What ``trade_off`` returned, for the terminal."""
+    there, names = f"{table['prevalence']:.0%}", {"model": "the model's", "half": ""}
+    header = ["threshold", "", "sensitivity", "specificity", "PPV", "NPV", f"PPV at {there}", f"NPV at {there}"]
+    rows = [
+        [
+            f"{row['threshold']:.4f}",
+            names.get(row["reason"], str(row["reason"])),
+            *(interval_text(row[name]) for name in ("sensitivity", "specificity")),
+            *(interval_text({**row[name], "low": None}) for name in ("ppv", "npv", "ppv_there", "npv_there")),
+        ]
+        for row in table["rows"]
+    ]
+    return aligned([header, *rows])
 
 
 def proportions(
@@ -134,7 +227,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     scores += [[f"{name.upper()} at {share}", cell(there[name])] for name in ("ppv", "npv")]
     blocks = [
         f"{report['images']} images, {report['patients']} patients; "
-        f"{positive} where the probability is at or above {report['threshold']:.4g}",
+        f"{positive} where the probability is at or above {_threshold_text(report['threshold'])}",
         aligned([["", "precision", "recall", "F1-score", "images"], *rows]),
         aligned(scores),
         aligned(
@@ -143,6 +236,13 @@ def format_report(report: Mapping[str, Any]) -> str:
         f"In brackets: {report['confidence']:.0%} intervals, {report['resamples']} bootstrap resamples of patients.",
     ]
     return "\n\n".join(blocks) + "".join(f"\n[{number}] {note}" for number, note in enumerate(notes, 1))
+
+
+def _threshold_text(threshold: float | Sequence[float]) -> str:
+    if isinstance(threshold, Sequence):
+        low, high = threshold
+        return f"{low:.4g} to {high:.4g}, each patient by that of the others"
+    return f"{threshold:.4g}"
 
 
 _LONG_NAMES = {

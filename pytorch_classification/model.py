@@ -23,6 +23,7 @@ from pytorch_classification.settings import LARGEST_SIZE
 
 TASK = "classification"
 _BATCH = 128  # images at once when no gradients are kept
+_KEY_BYTES = 8  # of a hash that the model file keeps
 _EXPLAINED = 32  # images at once when they are
 
 
@@ -158,11 +159,13 @@ class Judgement:
     """What is said of N images.
 
     Attributes:
+        log_odds: float64 [N], of PNEUMONIA, before calibration.
         probability: float64 [N], of PNEUMONIA, calibrated.
         unlike: bool [N], whether an image is unlike those of training; None where the model file cannot tell.
         heat: float32 [N, size, size] in 0..1, where PNEUMONIA is seen and how strongly; None if it was not asked for.
     """
 
+    log_odds: NDArray[np.float64]
     probability: NDArray[np.float64]
     unlike: NDArray[np.bool_] | None
     heat: NDArray[np.float32] | None = None
@@ -178,6 +181,7 @@ class Classifier:
         likeness: what training's images look like to the network; None in files from before it was kept.
         heat_scale: strength of Grad-CAM that is drawn as hot, from true positives of validation; None as above, or
             without one of them.
+        known: ``content_key`` of the images that were learnt from or chosen by; None in files from before it was kept.
         origin: what the file says of itself.
     """
 
@@ -189,6 +193,7 @@ class Classifier:
     threshold: float
     likeness: Likeness | None = None
     heat_scale: float | None = None
+    known: frozenset[str] | None = None
     origin: Origin = UNSAVED
 
     @property
@@ -207,6 +212,7 @@ class Classifier:
             prediction=settings,
             likeness=likeness,
             heat_scale=self.heat_scale,
+            known_images=None if self.known is None else _packed(self.known),
             **record,
         )
 
@@ -229,8 +235,10 @@ class Classifier:
         likeness, heat_scale = Likeness.of(state.get("likeness"), model, path), state.get("heat_scale")
         if heat_scale is not None and not (type(heat_scale) is float and 0 < heat_scale < float("inf")):
             raise ValueError(f"{path}: a scale of Grad-CAM that no training writes: {quoted(heat_scale)}")
+        known = _unpacked(state.get("known_images"), path)
         model = model.to(run.device).to(memory_format=torch.channels_last).eval()
-        return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, origin=Origin.of(state, path))
+        origin = Origin.of(state, path)
+        return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, known=known, origin=origin)
 
     def log_odds(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
         """Log-odds of PNEUMONIA before calibration, float64 [N], of squares uint8 [N, store_size, store_size].
@@ -261,7 +269,7 @@ class Classifier:
         if maps is not None and strength is not None and self.heat_scale is not None:
             maps = maps * np.minimum(strength / self.heat_scale, 1).astype(np.float32)[:, None, None]
         unlike = None if self.likeness is None else self.likeness.unlike(seen.rows(self.views, run))
-        return Judgement(to_probability(log_odds, self.temperature), unlike, maps)
+        return Judgement(log_odds, to_probability(log_odds, self.temperature), unlike, maps)
 
     def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
         """Grad-CAM of each image on its own scale, 0..1: it tells where, not how much; float32 [N, size, size]."""
@@ -328,6 +336,25 @@ def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
         hook.remove()
         for parameter, wanted in asked:
             parameter.requires_grad_(wanted)
+
+
+def content_key(sha256: str) -> str:
+    """What a model file keeps of the hash of a file: enough to know it again."""
+    return sha256[: 2 * _KEY_BYTES]
+
+
+def _packed(known: frozenset[str]) -> Tensor:
+    """uint8 [N, 8], sorted."""
+    rows = [list(bytes.fromhex(key)) for key in sorted(known)]
+    return torch.tensor(rows, dtype=torch.uint8).reshape(-1, _KEY_BYTES)
+
+
+def _unpacked(found: Any, path: Path) -> frozenset[str] | None:
+    if found is None:
+        return None
+    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != (len(found), _KEY_BYTES):
+        raise ValueError(f"{path}: what it says of the files it was trained on is damaged; train anew")
+    return frozenset(bytes(row).hex() for row in found.tolist())
 
 
 _SETTINGS = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}

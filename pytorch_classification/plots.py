@@ -27,13 +27,15 @@ from cxr.pictures import (
     wrapped,
 )
 from pytorch_classification.calibration import CALIBRATION_BINS, calibration_bin, calibration_error
-from pytorch_classification.image_metrics import average_precision
+from pytorch_classification.image_metrics import average_precision, predictive_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 OVERLAY_WIDTH = 6.0  # inches; a README shows such a picture beside another
+_FARTHEST_LOG_ODDS = 6.0  # of a threshold sweep; a probability of .0025 and .9975
+_SWEEP_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99)
 _DARK_BLUES = 0.71  # of the colour map: from here on white text has the better contrast
 
 
@@ -149,6 +151,61 @@ def _bands(
         curves = [np.interp(grid, *curve) for curve in zip(along, across, strict=True)]
         low, high = np.percentile(curves, [2.5, 97.5], axis=0)
         axes.fill_between(grid, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95% band, by patient")
+
+
+def threshold_sweep(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    threshold: float,
+    path: Path,
+    *,
+    groups: Sequence[object] | NDArray[Any],
+    prevalence: float,
+    title: str = "",
+) -> None:
+    """What every threshold would make of the images: sensitivity and specificity, and predictive values.
+
+    Args:
+        labels: [N], 0 or 1.
+        probabilities: [N].
+        threshold: the model's, marked.
+        path: PNG to write.
+        groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
+        prevalence: of the predictive values.
+        title: which images, how many.
+    """
+    truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
+    with picture(path, (WIDTH, 4.6)) as figure:
+        rates, values = figure.subplots(1, 2, sharey=True)
+        figure.suptitle(fit(title, WIDTH))
+        rates.set(title="sensitivity and specificity", ylabel="share")
+        values.set(title=f"predictive values at a prevalence of {prevalence:.0%}")
+        # Scores crowd at 0 and 1: on a scale of log-odds there is room for them.
+        cuts = 1 / (1 + np.exp(-np.linspace(-_FARTHEST_LOG_ODDS, _FARTHEST_LOG_ODDS, 241)))
+        for axes in (rates, values):
+            axes.set(
+                xscale="logit", xlim=(cuts[0], cuts[-1]), ylim=(-0.02, 1.02), xlabel="threshold on the probability"
+            )
+            axes.set_xticks(_SWEEP_TICKS, [f"{tick:g}" for tick in _SWEEP_TICKS])
+            axes.set_xticks([], minor=True)
+            axes.axvline(threshold, color=GREY, linestyle=":", label=f"operating point {threshold:.3f}")
+        if truth.all() or not truth.any():
+            say(rates, "undefined: one class alone")
+            say(values, "undefined: one class alone")
+            return
+        weights = np.concatenate([np.ones((1, scores.size)), metrics.cluster_resamples(groups, 500, seed=0)])
+        called = scores[:, None] >= cuts
+        sensitivity = metrics.ratio(weights @ (called & truth[:, None]), (weights @ truth)[:, None])
+        specificity = metrics.ratio(weights @ (~called & ~truth[:, None]), (weights @ ~truth)[:, None])
+        ppv, npv = predictive_values(sensitivity, specificity, prevalence)
+        for axes, curves in ((rates, (sensitivity, specificity)), (values, (ppv, npv))):
+            named = ("sensitivity", "specificity") if axes is rates else ("PPV", "NPV")
+            for curve, name, colour, style in zip(curves, named, (VERMILLION, BLUE), ("-", "--"), strict=True):
+                known = ~np.isnan(curve).all(axis=0)
+                low, high = np.nanpercentile(curve[:, known], [2.5, 97.5], axis=0)
+                axes.fill_between(cuts[known], low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.plot(cuts, curve[0], color=colour, linestyle=style, label=name)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=3, columnspacing=1)
 
 
 def reliability(

@@ -187,8 +187,11 @@ def require_for_dicom(config: PredictConfig) -> None:
         raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
 
 
-def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig) -> str:
-    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
+def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, adapted: str) -> str:
+    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them.
+
+    ``adapted`` is how the operating point was set after training, empty if it was not.
+    """
     from cxr import dicom_output
 
     model = dicom_output.Model.of("ResNet-18 classifier", config.model)
@@ -198,7 +201,7 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig) -> s
             dicom_output.Results(
                 dicom_output.Classification(model, answer.probability, answer.threshold, answer.borderline),
                 picture=answer.picture,
-                remarks=(cautions.UNLIKE,) if answer.unlike else (),
+                remarks=tuple(remark for remark in (cautions.UNLIKE if answer.unlike else "", adapted) if remark),
             ),
         )
         for answer in answers
@@ -246,7 +249,9 @@ def main() -> int:
         raise ValueError(failed[0].error)
     if not single:
         write_table(table, answers, classifier)
-    documents = write_dicom(answers, config.dicom_output, config) if config.dicom_output else ""
+    documents = (
+        write_dicom(answers, config.dicom_output, config, classifier.origin.adapted) if config.dicom_output else ""
+    )
     origin = classifier.origin
     if config.json:
         shown = {"model": str(config.model), "operating_point": classifier.threshold, "origin": origin.record()}
@@ -287,6 +292,8 @@ def load(config: PredictConfig, run: runtime.Runtime) -> Classifier:
     classifier = Classifier.load(config.model, run)
     if classifier.likeness is None:
         cautions.warn_without_likeness(config.model)
+    if config.threshold is not None:
+        return replace(classifier, threshold=config.threshold, origin=classifier.origin.adapted_by_hand())
     return classifier
 
 

@@ -1,30 +1,32 @@
 """What follows training: calibration and operating point on validation, the model file, the report on test images."""
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, curves, likeness, metrics, origin, reading, runtime
-from cxr.files import write_atomically
+from cxr import cli, curves, likeness, metrics, origin, runtime
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
-from pytorch_classification import data_load, heat_in_lungs, image_metrics, plots, style
+from pytorch_classification import data_load, evaluation, image_metrics, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import TASK, Classifier, build, predict_logits, to_probability, with_half_kernels
-from pytorch_classification.settings import TrainConfig
+from pytorch_classification.model import (
+    TASK,
+    Classifier,
+    build,
+    content_key,
+    predict_logits,
+    to_probability,
+    with_half_kernels,
+)
+from pytorch_classification.settings import PREVALENCE, TrainConfig
 from pytorch_classification.shift import even_odds
 from pytorch_classification.training_data import Data
 
 NAME = "test_report.json"  # in the folder of the run
-_GRID = 8  # pictures in the Grad-CAM grid
-_LOOKED_AT = 100  # test images whose Grad-CAM is held to the lungs; all of them would take as long as all other scores
 _HOT = 90  # percentile of Grad-CAM's strength in true positives of validation that is drawn as hot
 
 
@@ -56,7 +58,10 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     both = [np.concatenate(column) for column in zip(*scored.values(), strict=True)]
     temperature = fit_temperature(*both)
     threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
-    classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold)
+    seen = frozenset(content_key(data.hashes[index]) for index in np.concatenate([data.train, data.validation]))
+    classifier = Classifier(
+        model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold, known=seen
+    )
     classifier = with_likeness(classifier, data, run)
     logits, labels = scored["val"]
     patients = [data.listing.patients[index] for index in data.validation]
@@ -72,7 +77,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
             classes=list(CLASSES),
             epoch=state["epoch"],
             validation=validation,
-            trained_on=origin.trained_on(config.data_dir, len(data.train), data.patients(data.train)),
+            trained_on=origin.trained_on(config.root, len(data.train), data.patients(data.train)),
             provenance=provenance(run),
         )
         print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
@@ -81,10 +86,12 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         ece, brier = (metrics.interval_text(own["scores"][name]) for name in ("ece", "brier"))
         print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
         print(f"model: {config.model_file}")
-    if (config.data_dir / "test").is_dir():
-        test_report(config, data, classifier, own, run)
+    runtime.wait(run)  # the other processes read the model file too: what is written is what is judged
+    missing = data_load.missing_test(config.data_dir, config.table)
+    if not missing:
+        test_report(config, data, Classifier.load(config.model_file, run), own, run)
     elif run.is_main:
-        print(f"no folder {config.data_dir / 'test'}, so there is no test report")
+        print(f"{missing}, so there is no test report")
 
 
 def quality(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> dict[str, float]:
@@ -125,51 +132,27 @@ def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> C
 def test_report(
     config: TrainConfig, data: Data, classifier: Classifier, own: dict[str, Any], run: runtime.Runtime
 ) -> None:
-    """Score the finished model on ``test/`` and draw it; test files that also stand in training are left out.
+    """Score the finished model on the test images and draw it; files that also stand in training are left out.
 
     ``own`` is the report on the validation images, which temperature and threshold were fitted on; it is written too.
     """
-    listing = data_load.list_images(config.data_dir, "test")
-    store = reading.decode_once(
-        listing.paths,
-        classifier.store_size,
-        config.out_dir / "decoded",
-        name="test",
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
+    names = (config.normal, config.pneumonia)
+    if config.table is not None:
+        source, listing = config.table, data_load.read_table(config.table, "test", names=names)
+    else:
+        source, listing = config.data_dir / "test", data_load.list_images(config.data_dir, "test", names=names)
+    judged = evaluation.judge(
+        listing, source.name, classifier, config.out_dir / "decoded", run, skip_bad=config.skip_bad
     )
-    known = {data.hashes[index] for index in np.concatenate([data.train, data.validation])}
-    repeated = np.array([content in known for content in store.hashes])
-    kept = np.flatnonzero(store.readable & ~repeated)
-    if repeated.any() and run.is_main:
-        warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
-    if not len(kept):
-        raise ValueError(
-            f"{config.data_dir / 'test'}: none of its {len(listing)} images is left to report on. "
-            "The model is finished; --resume reports on other test images"
-        )
-    listing, images = listing.take(kept), store.images[kept]
-    log_odds = classifier.log_odds(images, run)
     if not run.is_main:
         return
-    probabilities = to_probability(log_odds, classifier.temperature)
-    scores = image_metrics.evaluate_classifier(probabilities, listing.labels, listing.patients, classifier.threshold)
-    by_style = style_scores(data, listing, images, probabilities >= classifier.threshold)
-    looked_at = looks_at_lungs(classifier, listing, images, run)
-    result = {
-        "set": str(config.data_dir / "test"),
-        "scores": scores,
-        "validation": own,
-        "style": by_style,
-        "grad_cam": looked_at,
-        "provenance": provenance(run),
-    }
+    report = evaluation.evaluated(judged, classifier, PREVALENCE, run)
+    by_style = style_scores(data, judged.listing, judged.images, judged.probabilities >= classifier.threshold)
+    result = {"set": str(source), **report, "validation": own, "style": by_style, "provenance": provenance(run)}
     path = config.out_dir / NAME
-    text = json.dumps(result, indent=2, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"\ntest images, evaluated once:\n{image_metrics.format_report(scores)}")
-    print(f"\n{format_style(by_style)}\n\n{heat_in_lungs.formatted(looked_at)}\n\nreport: {path}")
-    draw(config.images_dir, classifier, listing, images, log_odds, scores, run)
+    print(f"\ntest images, evaluated once:\n{evaluation.format_report(report)}")
+    print(f"\n{format_style(by_style)}\n\nreport: {path}")
+    evaluation.write(result, path, config.images_dir, judged, classifier, run)
     print(f"pictures: {config.images_dir}")
 
 
@@ -210,68 +193,3 @@ def format_style(scores: dict[str, Any]) -> str:
         f"with ROC AUC {metrics.interval_text(scores['roc_auc'])}; the model by class and style:\n"
         + style.format_groups(scores["groups"], CLASSES)
     )
-
-
-def looks_at_lungs(
-    classifier: Classifier, listing: data_load.Listing, images: NDArray[np.uint8], run: runtime.Runtime
-) -> dict[str, Any]:
-    """The share of Grad-CAM in the lung field, on up to 100 of ``images``; see ``heat_in_lungs.by_group``."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
-    some = listing.take(chosen)
-    groups = {"all": np.ones(len(chosen), np.bool_)}
-    groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
-    return heat_in_lungs.by_group(heat_in_lungs.shares(classifier, images[chosen], run), groups, some.patients)
-
-
-def draw(
-    folder: Path,
-    classifier: Classifier,
-    listing: data_load.Listing,
-    images: NDArray[np.uint8],
-    log_odds: NDArray[np.float64],
-    scores: dict[str, Any],
-    run: runtime.Runtime,
-) -> None:
-    """The pictures of a test report."""
-    labels, probabilities = listing.labels, to_probability(log_odds, classifier.temperature)
-    title = f"{len(labels)} test images, operating point {classifier.threshold:.3f}"
-    plots.confusion_matrix(scores["confusion_matrix"], CLASSES, folder / "confusion_matrix.png", title=title)
-    plots.roc_and_precision_recall(
-        labels, probabilities, classifier.threshold, folder / "roc_pr.png", groups=listing.patients, title=title
-    )
-    before = to_probability(log_odds, 1.0)
-    plots.reliability(
-        labels, probabilities, folder / "reliability.png", before=before, title=f"{len(labels)} test images"
-    )
-    shown = instructive_cases(probabilities, labels, classifier.threshold)
-    called = probabilities[shown] >= classifier.threshold
-    titles = [
-        f"{CLASSES[labels[i]]}, predicted {CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
-        for i, call in zip(shown, called, strict=True)
-    ]
-    alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
-    heat = classifier.judge(images[shown], alone, explain=True).heat
-    assert heat is not None
-    plots.grad_cam_grid(
-        [reading.read_grey(listing.paths[i]) for i in shown],
-        list(heat),
-        titles,
-        folder / "grad_cam.png",
-        correct=(called == labels[shown]).tolist(),
-        common_scale=classifier.heat_scale is not None,
-    )
-
-
-def instructive_cases(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float
-) -> NDArray[np.int64]:
-    """Indices of instructive pictures: the most confident errors of both kinds, then typical correct answers."""
-    called = probabilities >= threshold
-    wrong = np.flatnonzero(called != labels)
-    worst = wrong[np.argsort(-np.abs(probabilities[wrong] - threshold), kind="stable")][: _GRID // 2]
-    right: list[np.int64] = []
-    for label in (1, 0):
-        hits = np.flatnonzero((called == labels) & (labels == label))
-        hits = hits[np.argsort(probabilities[hits], kind="stable")]
-        right += [hits[int(share * (len(hits) - 1))] for share in (0.25, 0.75)] if len(hits) else []
-    return np.unique(np.concatenate([worst, np.array(right, dtype=np.int64)]))

@@ -6,9 +6,22 @@ from pathlib import Path
 from cxr import cli
 from cxr.cli import ROOT
 
+PREVALENCE = 0.1  # at which predictive values are stated: about that of the upright (PA) exams of the RSNA challenge
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
-# Where the files lie and what computes them; every other setting decides the weights.
-MAY_DIFFER = {"data_dir", "out_dir", "images_dir", "model_file", "device", "compile", "tensorboard", "resume"}
+# Where the files lie, how they are labelled there and what computes them; every other setting decides the weights.
+MAY_DIFFER = {
+    "data_dir",
+    "table",
+    "normal",
+    "pneumonia",
+    "out_dir",
+    "images_dir",
+    "model_file",
+    "device",
+    "compile",
+    "tensorboard",
+    "resume",
+}
 
 # What a start needs, where the user does not say. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and
 # crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
@@ -21,6 +34,11 @@ class TrainConfig:
     """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
 
     data_dir: Path = cli.flag(ROOT / "chest_xray", help="holds train/ and test/, each with NORMAL/ and PNEUMONIA/")
+    table: Path | None = cli.flag(
+        None, help="CSV with path, label, and patient and split (train, val, test) if you like, in place of --data-dir"
+    )
+    normal: tuple[str, ...] = cli.flag(("NORMAL",), help="the folders or labels that stand for NORMAL")
+    pneumonia: tuple[str, ...] = cli.flag(("PNEUMONIA",), help="the folders or labels that stand for PNEUMONIA")
     out_dir: Path = cli.flag(
         ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go"
     )
@@ -84,6 +102,11 @@ class TrainConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
 
+    @property
+    def root(self) -> Path:
+        """The folder that holds the images, or the table of them."""
+        return self.data_dir if self.table is None else self.table.parent
+
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -91,6 +114,9 @@ class PredictConfig:
 
     image: tuple[str, ...] = cli.flag(positional=True, help="one or more files, folders or globs")
     model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
+    threshold: float | None = cli.flag(
+        None, above=0, below=1, help="call PNEUMONIA from this probability on; by default from the model's threshold"
+    )
     refuse_unlike: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
     output_dir: Path = cli.flag(
         Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
@@ -150,3 +176,38 @@ class LungConfig:
     workers: int = cli.flag(0, at_least=0, help="processes that draw, 0 for one per core; the chests are the same")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which labelled images judge which model, or set its operating point anew."""
+
+    data_dir: Path | None = cli.flag(None, help="labelled images: a folder that holds one folder for each class")
+    table: Path | None = cli.flag(
+        None,
+        help="labelled images: CSV with path, label, and patient and further columns if you like; results are given "
+        "for each value of those",
+    )
+    unlabelled: Path | None = cli.flag(
+        None, help="images without labels to set the operating point by: needs --prevalence and --save-model"
+    )
+    normal: tuple[str, ...] = cli.flag(("NORMAL",), help="the folders or labels that stand for NORMAL")
+    pneumonia: tuple[str, ...] = cli.flag(("PNEUMONIA",), help="the folders or labels that stand for PNEUMONIA")
+    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
+    prevalence: float | None = cli.flag(
+        None, above=0, below=1, help="share of PNEUMONIA where the model is to be used; .1 in reports if not given"
+    )
+    set_sensitivity: float | None = cli.flag(
+        None, above=0, at_most=1, help="set the operating point for this sensitivity, cross-fitted by patient"
+    )
+    set_specificity: float | None = cli.flag(
+        None, above=0, at_most=1, help="set the operating point for this specificity, cross-fitted by patient"
+    )
+    save_model: Path | None = cli.flag(None, help="the model file to write with the new operating point")
+    output_dir: Path = cli.flag(
+        Path("evaluation") / "classification",
+        help="where report, errors.csv and pictures go; by default in the current directory",
+    )
+    seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds that the operating point is judged in")
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")

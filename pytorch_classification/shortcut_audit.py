@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr import metrics, patient_split, reading, runtime
+from cxr import metrics, patient_split, reading, runtime, sheet
 from cxr.files import write_atomically
 from cxr.names import shown_path
 from cxr.provenance import provenance
@@ -78,7 +78,7 @@ def read_collection(folder: Path, side: int, config: AuditConfig, name: str) -> 
         )
     store = reading.decode_once(listing.paths, side, config.out_dir / "decoded", name=name, skip_bad=config.skip_bad)
     kept = np.flatnonzero(store.readable)
-    listing = listing.take(kept)
+    listing = data_load.identified(listing, store.headers).take(kept)
     groups = patient_split.tied(listing.patients, [store.hashes[index] for index in kept])
     try:
         style.require_patients(listing.labels, groups)
@@ -105,7 +105,7 @@ def list_classes(folder: Path) -> tuple[tuple[str, str], data_load.Listing]:
     paths = [path for paths in of_class for path in paths]
     labels = np.repeat([0, 1], [len(paths) for paths in of_class])
     # Below the folder above: files without a patient's name may be numbered alike in train/ and test/.
-    patients = data_load.patients_of(paths, folder.parent)
+    patients = [data_load.patient_of(path) or data_load.place(path, folder.parent) for path in paths]
     return (found[0], found[1]), data_load.Listing(paths, labels, patients)
 
 
@@ -175,17 +175,17 @@ def format_audit(report: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def sheet_blocks(audited: Collection, told: style.Floats, answers: style.Floats | None) -> list[style_plots.Block]:
+def sheet_blocks(audited: Collection, told: style.Floats, answers: style.Floats | None) -> list[sheet.Block]:
     """The images whose style contradicts their class, between those that look most like each class."""
     labels, contradicts = audited.listing.labels, style.contradicting(told, audited.listing.labels)
 
-    def block(label: int, contradicting: bool, rows: int) -> style_plots.Block:
+    def block(label: int, contradicting: bool, rows: int) -> sheet.Block:
         looks_like = 1 - label if contradicting else label
         chosen = np.flatnonzero((labels == label) & (contradicts == contradicting))
         most_alike = np.argsort(-told[chosen] if looks_like else told[chosen], kind="stable")
-        shown = chosen[most_alike][: rows * style_plots.COLUMNS]
+        shown = chosen[most_alike][: rows * sheet.COLUMNS]
         by_model = [""] * len(shown) if answers is None else [f", model {answers[index]:.2f}" for index in shown]
-        return style_plots.Block(
+        return sheet.Block(
             f"{audited.classes[label]} in the style of {audited.classes[looks_like]} "
             f"({len(chosen)} of {(labels == label).sum()})",
             [audited.squares[index] for index in shown],
@@ -261,9 +261,7 @@ def main() -> None:
     note = f"numbers: probability of {audited.classes[1]} by the style alone" + " and by the model" * (
         answers is not None
     )
-    style_plots.sheet(
-        sheet_blocks(audited, probed[_WHOLE], answers), config.out_dir / "shortcut_audit_images.png", note=note
-    )
+    sheet.sheet(sheet_blocks(audited, probed[_WHOLE], answers), config.out_dir / "shortcut_audit_images.png", note=note)
     title = f"{len(audited.listing)} images, style {report['style']}"
     groups = report["model"]["groups"] if "model" in report else None
     style_plots.scores(report["roc_auc"], groups, config.out_dir / "shortcut_audit.png", title=title)

@@ -159,7 +159,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         "config": cli.plain(config),
         "classes": list(data_load.CLASSES),
         "processes": run.world_size,
-        "data": resume.fingerprint(data.facts(config.data_dir)),
+        "data": resume.fingerprint(data.facts(config.root)),
     }
     start, best = 0, float("inf")
     if state is None:

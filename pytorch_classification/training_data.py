@@ -55,11 +55,11 @@ class Data:
         """How many patients the images at ``indices`` are of."""
         return len({self.listing.patients[index] for index in indices})
 
-    def facts(self, data_dir: Path) -> dict[str, str]:
-        """Content and class of each image, by its name below ``data_dir``; the name tells the patient."""
-        names = [path.relative_to(data_dir).as_posix() for path in self.listing.paths]
-        facts = zip(self.hashes, self.labels.tolist(), strict=True)
-        return {name: f"{content} {label}" for name, (content, label) in zip(names, facts, strict=True)} | (
+    def facts(self, root: Path) -> dict[str, str]:
+        """Content, class and patient of each image, by its name below ``root``."""
+        names = [data_load.place(path, root) for path in self.listing.paths]
+        facts = map(" ".join, zip(self.hashes, map(str, self.labels), self.listing.patients, strict=True))
+        return dict(zip(names, facts, strict=True)) | (
             {self.shifted.name: self.shifted.digest()} if self.shifted.external else {}
         )
 
@@ -70,11 +70,14 @@ def store_size(size: int) -> int:
 
 
 def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
-    """train/ and val/ decoded and divided by patient; ``test/`` is not opened."""
-    pool = ("train", "val") if (config.data_dir / "val").is_dir() else ("train",)
-    listing = data_load.list_images(config.data_dir, *pool)
-    if not (config.data_dir / "test").is_dir():
-        warnings.warn(f"no folder {config.data_dir / 'test'}: the run will end without a test report", stacklevel=2)
+    """train/ and val/, or those rows of the table, decoded and divided by patient; test images are not opened."""
+    if config.table is not None:
+        listing = data_load.read_table(config.table, "train", "val", names=(config.normal, config.pneumonia))
+    else:
+        pool = ("train", "val") if (config.data_dir / "val").is_dir() else ("train",)
+        listing = data_load.list_images(config.data_dir, *pool, names=(config.normal, config.pneumonia))
+    if missing := data_load.missing_test(config.data_dir, config.table):
+        warnings.warn(f"{missing}: the run will end without a test report", stacklevel=2)
     store = reading.decode_once(
         listing.paths,
         store_size(config.size),
@@ -83,6 +86,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         skip_bad=config.skip_bad,
         progress=run.is_main,
     )
+    listing = data_load.identified(listing, store.headers)
     readable = np.flatnonzero(store.readable)
     if len(readable) < len(listing):
         warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)

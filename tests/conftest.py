@@ -62,10 +62,10 @@ def data(script, tmp_path_factory):
 def without_pictures(monkeypatch):
     """Drawing is the slowest part of a tiny run."""
     from cxr import curves
-    from pytorch_classification import report as classification
+    from pytorch_classification import evaluation
     from pytorch_detection import report as detection
 
-    for report in (classification, detection):
+    for report in (evaluation, detection):
         monkeypatch.setattr(report, "draw", lambda *_args: None)
     monkeypatch.setattr(curves, "loss_curves", lambda *_args, **_kwargs: None)
 

@@ -74,7 +74,7 @@ SCRIPTS = {
         tiny_classification.train,
         ("run/last.pth", "run/best.pth", "model.pth"),
         "run/test_report.json",
-        5,
+        7,
     ),
     "detection": Script(
         "pytorch_detection.train_detection",
@@ -97,7 +97,7 @@ def flags(config: Any) -> list[str]:
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif value is not None:
-            words += [flag, str(value)]
+            words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return words
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxr.reading.header import NO_HEADER
 from pytorch_classification import data_load
-from pytorch_classification.data_load import Listing, conflicting_duplicates, list_images, patient_of
+from pytorch_classification.data_load import Listing, conflicting_duplicates, identified, list_images, patient_of
 
 
 def touch(folder, *names):
@@ -75,8 +76,9 @@ def test_splits_are_listed_in_order_with_labels_and_patients(tmp_path):
 
 def test_names_of_neither_form_are_patients_of_their_own_with_one_counted_warning(tmp_path):
     touch(tmp_path / "train", "NORMAL/a.png", "NORMAL/sub/a.png", "NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/a.png")
-    with pytest.warns(UserWarning, match=r"^3 of 4 file names tell no patient \(first: a\.png\)") as caught:
-        listing = list_images(tmp_path, "train")
+    warned = r"^nothing tells the patient of 3 of 4 images \(first: a\.png\); each counts as a patient of its own"
+    with pytest.warns(UserWarning, match=warned) as caught:
+        listing = identified(list_images(tmp_path, "train"), [NO_HEADER] * 4)
     assert len(caught) == 1
     # The whole place, with slashes on every system: two files called a.png are two patients, and the split hangs on it.
     assert listing.patients == ["IM-0001", "train/NORMAL/a.png", "train/NORMAL/sub/a.png", "train/PNEUMONIA/a.png"]
@@ -127,7 +129,9 @@ def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
 )
 def test_other_class_folders_are_refused_with_what_was_found(tmp_path, names, found):
     touch(tmp_path / "train", *names)
-    with pytest.raises(ValueError, match=f"expected the class folders NORMAL, PNEUMONIA, found {found}$"):
+    with pytest.raises(
+        ValueError, match=rf"expected the class folders NORMAL, PNEUMONIA \(--normal .*\), found {found}$"
+    ):
         list_images(tmp_path, "train")
 
 

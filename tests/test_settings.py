@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "pytorch_classification/train_classification.py": classification.TrainConfig,
     "pytorch_classification/predict_classification.py": classification.PredictConfig,
+    "pytorch_classification/evaluate_classification.py": classification.EvaluateConfig,
     "pytorch_classification/pointing_game.py": classification.PointingConfig,
     "pytorch_detection/train_detection.py": detection.TrainConfig,
     "pytorch_detection/predict_detection.py": detection.PredictConfig,
@@ -45,6 +46,11 @@ REFUSED = {
         "--crop-share 1.5": "at least 0 and at most 1",
         "--exchange-share -0.5": "at least 0 and at most 1",
     },
+    classification.EvaluateConfig: {
+        "--prevalence 0.0": "more than 0 and less than 1",
+        "--set-sensitivity 1.5": "more than 0 and at most 1",
+    },
+    classification.PredictConfig: {"--threshold 1.0": "more than 0 and less than 1"},
     detection.TrainConfig: {
         "--epochs 0": "at least 1",
         "--size 63": "at least 64 and at most 1024",

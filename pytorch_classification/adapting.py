@@ -1,0 +1,156 @@
+"""A finished model's operating point, set anew for other images: by their labels, or by how many of them are ill."""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr import checkpoints
+from cxr.metrics import Array
+from cxr.origin import AT_OPERATING_POINT
+from pytorch_classification import image_metrics, style
+from pytorch_classification.calibration import Measure, fit_temperature, operating_point
+from pytorch_classification.data_load import CLASSES
+from pytorch_classification.model import TASK, to_probability
+
+LEAST_PATIENTS = 20  # of each class: one of them is a twentieth of the sensitivity
+LEAST_UNLABELLED = 100  # images
+
+
+def require_patients(labels: NDArray[np.int64], groups: Sequence[str], measure: Measure) -> None:
+    """Raise ValueError unless there are 20 patients of each class."""
+    for label, name in enumerate(CLASSES):
+        count = len({group for group, of in zip(groups, labels, strict=True) if of == label})
+        if count < LEAST_PATIENTS:
+            raise ValueError(
+                f"--set-{measure} needs images of at least {LEAST_PATIENTS} patients of each class, found {count} "
+                f"with {name}"
+            )
+
+
+def set_by_labels(log_odds: Array, labels: NDArray[np.int64], measure: Measure, target: float) -> tuple[float, float]:
+    """Temperature, and the threshold at which ``measure`` is at or above ``target`` on these images.
+
+    Args:
+        log_odds: [N], before calibration.
+        labels: [N], 1 is PNEUMONIA.
+    """
+    temperature = fit_temperature(log_odds, labels)
+    point = operating_point(to_probability(log_odds, temperature), labels, target, measure)
+    return temperature, point.threshold
+
+
+def cross_fitted(
+    log_odds: Array,
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    measure: Measure,
+    target: float,
+    *,
+    prevalence: float,
+    seed: int,
+) -> dict[str, Any]:
+    """How an operating point that is set so does on patients whom it was not set on, as ``evaluate_classifier`` says.
+
+    Each fifth of the patients is judged by temperature and threshold of the other four fifths.
+
+    Args:
+        log_odds: [N], before calibration.
+        groups: [N], the patient of each image.
+        seed: of the folds.
+    """
+    probabilities, thresholds = np.zeros(len(labels)), np.zeros(len(labels))
+    for others, held_out in style.folds(labels, groups, seed):
+        temperature, thresholds[held_out] = set_by_labels(log_odds[others], labels[others], measure, target)
+        probabilities[held_out] = to_probability(log_odds[held_out], temperature)
+    return image_metrics.evaluate_classifier(probabilities, labels, groups, thresholds, prevalence=prevalence)
+
+
+def require_unlabelled(count: int) -> None:
+    """Raise ValueError unless there are 100 images."""
+    if count < LEAST_UNLABELLED:
+        raise ValueError(
+            f"--unlabelled needs at least {LEAST_UNLABELLED} different images, found {count}: fewer do not tell where "
+            "the operating point lies"
+        )
+
+
+def set_by_prevalence(probabilities: Array, prevalence: float, sensitivity: float, specificity: float) -> float:
+    """The threshold that calls as large a share of images PNEUMONIA as the model's own would, were they validation's.
+
+    Of images with this ``prevalence`` the operating point would call so many PNEUMONIA if ``sensitivity`` and
+    ``specificity`` held as on validation; the same quantile of the scores at hand is the threshold, half-way between
+    two of them. Where scores have moved, and only their order has not, this moves the operating point with them
+    (Roschewitz et al. 2023, doi:10.1038/s41467-023-42396-y). It is wrong by as much as the prevalence is.
+    """
+    share = prevalence * sensitivity + (1 - prevalence) * (1 - specificity)
+    ranked = np.sort(probabilities)[::-1]
+    called = min(max(round(share * len(ranked)), 1), len(ranked) - 1)
+    return float((ranked[called - 1] + ranked[called]) / 2)
+
+
+def measured(state: dict[str, Any], path: Path) -> tuple[float, float]:
+    """Sensitivity and specificity on validation, as training wrote them.
+
+    Raises:
+        ValueError: the model file ``path`` does not say.
+    """
+    validation = state.get("validation")
+    found = validation.get("val") if isinstance(validation, dict) else None
+    shares = [found[name] for name in AT_OPERATING_POINT if name in found] if isinstance(found, dict) else []
+    if len(shares) < len(AT_OPERATING_POINT) or not all(type(share) is float and 0 <= share <= 1 for share in shares):
+        raise ValueError(f"{path}: does not say its sensitivity and specificity on validation; train anew")
+    sensitivity, specificity = shares
+    return sensitivity, specificity
+
+
+def untouched(path: Path) -> dict[str, Any]:
+    """What the model file holds.
+
+    Raises:
+        ValueError: its operating point was set after training already.
+    """
+    state = checkpoints.load(path, task=TASK)
+    if state.get("adapted"):
+        raise ValueError(f"{path}: its operating point was set after training already; start from the file of training")
+    return state
+
+
+def save(
+    path: Path,
+    state: dict[str, Any],
+    text: str,
+    *,
+    threshold: float,
+    temperature: float | None = None,
+    validation: dict[str, Any] | None = None,
+) -> str:
+    """The model ``state`` with another operating point, which every answer of it will tell.
+
+    Args:
+        path: file to write.
+        text: how it was set; the date is added.
+        temperature: None leaves it as it is.
+        validation: what was measured with the new one, by the name of the images; without it the scores of training
+            stay that do not depend on the operating point.
+
+    Returns:
+        What answers will say.
+    """
+    before = {name: state[name] for name in ("prediction", "validation")}
+    prediction = {**state["prediction"], "threshold": threshold}
+    if temperature is not None:
+        prediction["temperature"] = temperature
+    if validation is None:
+        validation = {
+            name: {key: value for key, value in scores.items() if key not in AT_OPERATING_POINT}
+            for name, scores in state["validation"].items()
+        }
+    text = f"{text}, {datetime.now(timezone.utc).date().isoformat()}"
+    kept = {name: value for name, value in state.items() if name not in ("format", "task")}
+    kept |= {"prediction": prediction, "validation": validation, "adapted": {"text": text, "before": before}}
+    checkpoints.save(path, task=TASK, **kept)
+    return text

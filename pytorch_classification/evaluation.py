@@ -1,0 +1,327 @@
+"""The report on labelled images: scores, trade-off, subgroups and errors, all with pictures.
+
+Training ends with it on its test images, and evaluate_classification.py writes it for any others.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr import cautions, forest, names, patient_split, reading, runtime, sheet, subgroups, tables
+from cxr.files import write_atomically
+from cxr.metrics import interval_text
+from cxr.pictures import thumbnail
+from cxr.run_folder import ERRORS
+from pytorch_classification import data_load, heat_in_lungs, image_metrics, plots
+from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
+from pytorch_classification.model import Classifier, content_key, to_probability
+
+_GRID = 8  # pictures in the Grad-CAM grid
+_SHEET = 2 * sheet.COLUMNS  # pictures of each kind of error
+_LOOKED_AT = 100  # images whose Grad-CAM is held to the lungs; all of them would take as long as all other scores
+_FEW_RESAMPLES = 500  # for each of the subgroups
+_BY_GROUP = {"sensitivity": "sensitivity", "specificity": "specificity", "roc_auc": "ROC AUC"}
+_NO_GROUPS = ("patient", "split")  # columns of a table that mean something of their own
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Labelled images and what a model says of them.
+
+    Attributes:
+        name: what they are called in pictures.
+        listing: N images that can be read and that the model was not trained on.
+        images: uint8 [N, S, S].
+        hashes: of the content of each file.
+        log_odds: float64 [N], before calibration.
+        probabilities: float64 [N], calibrated.
+        unlike: bool [N], unlike the training images; None where the model file cannot tell.
+        left_out: how many images are not among them, by the reason.
+    """
+
+    name: str
+    listing: Listing
+    images: NDArray[np.uint8]
+    hashes: list[str]
+    log_odds: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    unlike: NDArray[np.bool_] | None
+    left_out: dict[str, int]
+
+    @property
+    def title(self) -> str:
+        """For pictures."""
+        return f"{len(self.listing)} images ({self.name})"
+
+
+def judge(
+    listing: Listing, name: str, classifier: Classifier, store_dir: Path, run: runtime.Runtime, *, skip_bad: bool
+) -> Judged:
+    """Decode the images of ``listing`` and ask the model; those that it was trained on are left out.
+
+    Raises:
+        ValueError: images that cannot be read, unless ``skip_bad``, or none is left.
+    """
+    store = reading.decode_once(
+        listing.paths, classifier.store_size, store_dir, name="test", skip_bad=skip_bad, progress=run.is_main
+    )
+    listing = data_load.identified(listing, store.headers)
+    own = {column.casefold() for column in listing.columns}
+    said = {name: values for name, values in subgroups.of_headers(store.headers).items() if name not in own}
+    listing = replace(listing, columns={**listing.columns, **said})
+    known = classifier.known or frozenset()
+    repeated = np.array([content_key(content) in known for content in store.hashes])
+    kept = np.flatnonzero(store.readable & ~repeated)
+    if repeated.any() and run.is_main:
+        warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
+    if not len(kept):
+        raise ValueError(f"{name}: none of its {len(listing)} images is left to report on")
+    found = classifier.judge(store.images[kept], run)
+    return Judged(
+        name,
+        listing.take(kept),
+        store.images[kept],
+        [store.hashes[index] for index in kept],
+        found.log_odds,
+        found.probability,
+        found.unlike,
+        {"unreadable": int((~store.readable).sum()), "in_training": int(repeated.sum())},
+    )
+
+
+def evaluated(judged: Judged, classifier: Classifier, prevalence: float, run: runtime.Runtime) -> dict[str, Any]:
+    """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups`` and ``grad_cam``.
+
+    Args:
+        judged: the images.
+        classifier: by which they were judged.
+        prevalence: at which predictive values are stated too.
+        run: where Grad-CAM is computed.
+    """
+    listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
+    arguments = (probabilities, listing.labels, listing.patients, threshold)
+    return {
+        "left_out": judged.left_out,
+        "patients_of_both_classes": len(_both_classes(listing)),
+        "conflicting_duplicates": len(data_load.conflicting_duplicates(listing, judged.hashes)),
+        "unlike_training": None if judged.unlike is None else int(judged.unlike.sum()),
+        "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
+        "trade_off": image_metrics.trade_off(*arguments, prevalence),
+        "subgroups": {
+            name: _of_group(judged, at, threshold) for name, at in subgroups.subgroups(_columns(judged)).items()
+        },
+        "grad_cam": looks_at_lungs(classifier, listing, judged.images, run),
+    }
+
+
+def looks_at_lungs(
+    classifier: Classifier, listing: Listing, images: NDArray[np.uint8], run: runtime.Runtime
+) -> dict[str, Any]:
+    """The share of Grad-CAM in the lung field, on up to 100 of ``images``; see ``heat_in_lungs.by_group``."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
+    some = listing.take(chosen)
+    groups = {"all": np.ones(len(chosen), np.bool_)}
+    groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
+    return heat_in_lungs.by_group(heat_in_lungs.shares(classifier, images[chosen], run), groups, some.patients)
+
+
+def _both_classes(listing: Listing) -> set[str]:
+    """Patients with images of both classes, which may well be: they fall ill and recover."""
+    ill, well = (
+        {patient for patient, of in zip(listing.patients, listing.labels, strict=True) if (of == PNEUMONIA) == wanted}
+        for wanted in (True, False)
+    )
+    return ill & well
+
+
+def _columns(judged: Judged) -> dict[str, Sequence[str]]:
+    """What divides the images into subgroups."""
+    columns: dict[str, Sequence[str]] = {
+        name: values for name, values in judged.listing.columns.items() if name not in _NO_GROUPS
+    }
+    if judged.unlike is not None:
+        columns["unlike training"] = [cautions.in_words(bool(unlike)) for unlike in judged.unlike]
+    return columns
+
+
+def _of_group(judged: Judged, at: NDArray[np.int64], threshold: float) -> dict[str, Any]:
+    listing = judged.listing.take(at)
+    found = image_metrics.evaluate_classifier(
+        judged.probabilities[at], listing.labels, listing.patients, threshold, resamples=_FEW_RESAMPLES
+    )
+    counts = {"images": found["images"], "patients": found["patients"], "pneumonia": int(listing.labels.sum())}
+    return counts | {name: found["scores"][name] for name in _BY_GROUP}
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """What ``evaluated`` returned, for the terminal."""
+    counts = {
+        "left out, cannot be read": report["left_out"]["unreadable"],
+        "left out, the model was trained on them": report["left_out"]["in_training"],
+        "unlike the images the model was trained on": report["unlike_training"],
+        "patients with images of both classes": report["patients_of_both_classes"],
+        "images that stand in both classes with the same content": report["conflicting_duplicates"],
+    }
+    blocks = [
+        image_metrics.format_report(report["scores"]),
+        "What other thresholds would have made of these images (they were not set apart to choose by):\n"
+        + image_metrics.format_trade_off(report["trade_off"]),
+    ]
+    if report["subgroups"]:
+        rows = [
+            [name, *(str(group[key]) for key in ("images", "patients", "pneumonia")), *_group_scores(group)]
+            for name, group in report["subgroups"].items()
+        ]
+        blocks.append(image_metrics.aligned([["", "images", "patients", "PNEUMONIA", *_BY_GROUP.values()], *rows]))
+    blocks.append(heat_in_lungs.formatted(report["grad_cam"]))
+    blocks.append("\n".join(f"{name}: {count}" for name, count in counts.items() if count))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _group_scores(group: Mapping[str, Any]) -> list[str]:
+    return [interval_text(group[name]) for name in _BY_GROUP]
+
+
+def write(
+    report: Mapping[str, Any],
+    path: Path,
+    images_dir: Path,
+    judged: Judged,
+    classifier: Classifier,
+    run: runtime.Runtime,
+) -> None:
+    """``report`` to the JSON file ``path``, beside it ``errors.csv``, and the pictures."""
+    text = json.dumps(report, indent=2, allow_nan=False)
+    write_atomically(path, lambda file: file.write(text.encode()))
+    write_errors(path.parent / ERRORS, judged, classifier.threshold)
+    draw(images_dir, classifier, judged, report, run)
+
+
+def errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Indices of the images that were predicted wrongly, the most confident first: by odds against the threshold's."""
+    wrong = np.flatnonzero((probabilities >= threshold) != (labels == PNEUMONIA))
+    logit = [np.log(np.clip(values, 1e-12, 1) / np.clip(1 - values, 1e-12, 1)) for values in (probabilities, threshold)]
+    return wrong[np.argsort(-np.abs(logit[0] - logit[1])[wrong], kind="stable")]
+
+
+def write_errors(path: Path, judged: Judged, threshold: float) -> None:
+    """A line for each error, the most confident first."""
+    listing = judged.listing
+    further = [name for name in listing.columns if name != "patient" and any(listing.columns[name])]
+    rows = (
+        [
+            names.shown_path(listing.paths[index]),
+            CLASSES[listing.labels[index]],
+            CLASSES[1 - listing.labels[index]],
+            f"{judged.probabilities[index]:.6f}",
+            f"{threshold:.6f}",
+            "" if judged.unlike is None else cautions.in_words(bool(judged.unlike[index])),
+            listing.patients[index],
+            *(listing.columns[name][index] for name in further),
+        ]
+        for index in errors(judged.probabilities, listing.labels, threshold)
+    )
+    header = ("path", "class", "predicted", "probability", "threshold", "unlike_training", "patient", *further)
+    tables.write_csv(path, header, rows)
+
+
+def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[str, Any], run: runtime.Runtime) -> None:
+    """The pictures of a report."""
+    listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
+    labels, title = listing.labels, f"{judged.title}, operating point {threshold:.3f}"
+    plots.confusion_matrix(report["scores"]["confusion_matrix"], CLASSES, folder / "confusion_matrix.png", title=title)
+    plots.roc_and_precision_recall(
+        labels, probabilities, threshold, folder / "roc_pr.png", groups=listing.patients, title=title
+    )
+    before = to_probability(judged.log_odds, 1.0)
+    plots.reliability(labels, probabilities, folder / "reliability.png", before=before, title=judged.title)
+    plots.threshold_sweep(
+        labels,
+        probabilities,
+        threshold,
+        folder / "threshold_sweep.png",
+        groups=listing.patients,
+        prevalence=report["trade_off"]["prevalence"],
+        title=judged.title,
+    )
+    draw_subgroups(folder / "subgroups.png", report, title)
+    draw_errors(folder / "errors.png", judged, threshold)
+    draw_grad_cam(folder / "grad_cam.png", classifier, judged, run)
+
+
+def draw_subgroups(path: Path, report: Mapping[str, Any], title: str) -> None:
+    """A forest plot; without subgroups none, and one of another report is taken away."""
+    if not report["subgroups"]:
+        if path.exists():
+            path.unlink()
+        return
+    whole = report["scores"]
+    rows = {f"all ({whole['images']} images)": whole["scores"]}
+    rows |= {f"{name} ({group['images']})": group for name, group in report["subgroups"].items()}
+    forest.forest_plot(rows, _BY_GROUP, path, title=title)
+
+
+def draw_errors(path: Path, judged: Judged, threshold: float) -> None:
+    """The most confident errors of both kinds."""
+    labels = judged.listing.labels
+    wrong = errors(judged.probabilities, labels, threshold)
+    blocks: list[sheet.Block] = []
+    for label in (PNEUMONIA, 1 - PNEUMONIA):
+        of_kind = wrong[labels[wrong] == label]
+        shown = of_kind[:_SHEET]
+        blocks.append(
+            sheet.Block(
+                f"{CLASSES[label]}, predicted {CLASSES[1 - label]} ({len(of_kind)} of {(labels == label).sum()})",
+                [thumbnail(reading.read_grey(judged.listing.paths[index]), 300) for index in shown],
+                [f"{judged.listing.paths[index].stem}\nP = {judged.probabilities[index]:.3f}" for index in shown],
+            )
+        )
+    note = f"P: probability of PNEUMONIA, operating point {threshold:.3f}; the most confident errors of each kind first"
+    sheet.sheet(blocks, path, note=note)
+
+
+def draw_grad_cam(path: Path, classifier: Classifier, judged: Judged, run: runtime.Runtime) -> None:
+    """Instructive cases, and where the model looked."""
+    labels, probabilities, threshold = judged.listing.labels, judged.probabilities, classifier.threshold
+    shown = instructive_cases(probabilities, labels, threshold)
+    called = probabilities[shown] >= threshold
+    titles = [
+        f"{CLASSES[labels[i]]}, predicted {CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
+        for i, call in zip(shown, called, strict=True)
+    ]
+    alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
+    heat = classifier.judge(judged.images[shown], alone, explain=True).heat
+    assert heat is not None
+    plots.grad_cam_grid(
+        [reading.read_grey(judged.listing.paths[i]) for i in shown],
+        list(heat),
+        titles,
+        path,
+        correct=(called == labels[shown]).tolist(),
+        common_scale=classifier.heat_scale is not None,
+    )
+
+
+def instructive_cases(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float
+) -> NDArray[np.int64]:
+    """Indices of instructive pictures: the most confident errors of both kinds, then typical correct answers."""
+    called = probabilities >= threshold
+    worst = errors(probabilities, labels, threshold)[: _GRID // 2]
+    right: list[np.int64] = []
+    for label in (1, 0):
+        hits = np.flatnonzero((called == labels) & (labels == label))
+        hits = hits[np.argsort(probabilities[hits], kind="stable")]
+        right += [hits[int(share * (len(hits) - 1))] for share in (0.25, 0.75)] if len(hits) else []
+    return np.unique(np.concatenate([worst, np.array(right, dtype=np.int64)]))
+
+
+def tied_patients(judged: Judged) -> list[str]:
+    """The patient of each image; those who share a file byte for byte are one, so that no fold holds it twice."""
+    return patient_split.tied(judged.listing.patients, judged.hashes)

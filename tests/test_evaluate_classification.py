@@ -1,0 +1,309 @@
+"""Evaluation on labelled images, its operating points and what it refuses."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from tiny_classification import write_chest_xray
+
+from cxr import checkpoints
+from pytorch_classification import adapting
+from pytorch_classification.evaluate_classification import main
+from pytorch_classification.model import TASK
+from pytorch_classification.predict_classification import main as predict
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Images that the model of ``trained`` has not met: 44 of 22 patients in each class."""
+    folder = write_chest_xray(tmp_path_factory.mktemp("others"), {"train": 46, "test": 44})
+    shutil.rmtree(folder / "train")
+    return folder / "test"
+
+
+def lines_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_progress(text):
+    """What is left on a terminal once progress bars have wiped themselves away."""
+    return text.split("\r")[-1]
+
+
+def write_table(path, rows):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows_of(folder):
+    """path and label of each image of ``folder``."""
+    return [{"path": str(path), "label": path.parent.name} for path in sorted(folder.glob("*/*"))]
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+
+
+def test_a_finished_model_on_trainings_own_test_folder_gives_trainings_report_bit_for_bit(trained, tmp_path, command):
+    config = trained.config
+    ended = command(
+        main, "--data-dir", config.data_dir / "test", "--model", config.model_file, "--output-dir", tmp_path
+    )
+    assert (ended.code, without_progress(ended.err)) == (0, "")
+    before = json.loads((config.out_dir / "test_report.json").read_text())
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert {*before} - {*found} == {"validation", "style"}  # which need the training images
+    assert {*found} - {*before} == {"model"}
+    assert {name: found[name] for name in before.keys() & found.keys()} == {
+        name: before[name] for name in before.keys() & found.keys()
+    }
+    assert ended.out.split("report, errors.csv")[0].strip() in trained.printed
+    assert (tmp_path / "errors.csv").read_bytes() == (config.out_dir / "errors.csv").read_bytes()
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == sorted({path.name for path in config.images_dir.iterdir()} - {"loss_curve_classification.png"})
+    for name in pictures:
+        assert (tmp_path / name).read_bytes() == (config.images_dir / name).read_bytes(), name
+
+
+def test_a_table_gives_results_by_patient_and_for_each_value_of_its_columns(
+    trained, others, tmp_path, command, without_pictures
+):
+    """Half of the images come from a site whose labels are all wrong."""
+    rows = rows_of(others)
+    for number, row in enumerate(rows):
+        wrong = number % 2
+        row["label"] = {"NORMAL": "well", "PNEUMONIA": "ill"}[row["label"]]
+        if wrong:
+            row["label"] = {"well": "ill", "ill": "well"}[row["label"]]
+        row |= {"patient": f"p{number // 4}", "site": "BA"[wrong], "age": 3 if number < 80 else 50}
+    table = write_table(tmp_path / "labels.csv", rows)
+    names = ("--normal", "well", "--pneumonia", "ill")
+    ended = command(
+        main, "--table", table, "--model", trained.config.model_file, "--output-dir", tmp_path / "out", *names
+    )
+    assert ended.code == 0 and "warning" not in ended.err
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (found["scores"]["images"], found["scores"]["patients"]) == (88, 22)
+    assert found["patients_of_both_classes"] == 22 and "patients with images of both classes: 22" in ended.out
+    groups = found["subgroups"]
+    assert [name for name in groups if not name.startswith("unlike")] == [
+        "site A",
+        "site B",
+        "age under 18",
+        "age 40 to 64",
+    ]
+    assert groups["site A"]["roc_auc"]["value"] < 0.1 and groups["site B"]["roc_auc"]["value"] > 0.9
+    assert groups["site A"]["images"] == groups["site B"]["images"] == 44
+    assert groups["age 40 to 64"]["images"] == 8
+    assert "site A" in ended.out and "subgroups" not in ended.err
+    errors = lines_of(tmp_path / "out" / "errors.csv")
+    (tn, fp), (fn, tp) = found["scores"]["confusion_matrix"]
+    assert len(errors) == fp + fn and tn + tp + fp + fn == 88
+    assert {row["site"] for row in errors[:10]} == {"A"} and errors[0]["patient"].startswith("p")
+    odds = [abs(np.log(float(row["probability"]) / (1 - float(row["probability"])))) for row in errors]
+    assert odds[0] == max(odds[:5]) and errors[0]["class"] != errors[0]["predicted"]
+
+
+def test_a_table_with_splits_is_judged_on_its_test_rows(trained, others, tmp_path, command, without_pictures):
+    rows = [{**row, "split": ("train", "test")[number % 2]} for number, row in enumerate(rows_of(others))]
+    table = write_table(tmp_path / "labels.csv", rows)
+    ended = command(main, "--table", table, "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
+    assert ended.code == 0 and "\n44 images, 44 patients;" in f"\n{ended.out}"
+
+
+def test_images_that_the_model_was_trained_on_are_left_out(trained, others, tmp_path, command, without_pictures):
+    data = shutil.copytree(others, tmp_path / "mine")
+    for name in ("NORMAL", "PNEUMONIA"):
+        first = min((trained.config.data_dir / "train" / name).iterdir())
+        shutil.copy(first, data / name / first.name)
+    words = ("--data-dir", data, "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
+    with pytest.warns(UserWarning, match=r"^2 test files equal a training file byte for byte and are left out$"):
+        assert command(main, *words).code == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["left_out"] == {"unreadable": 0, "in_training": 2} and found["scores"]["images"] == 88
+
+
+# ------------------------------------------------------------------------------------------------- the operating point
+
+
+def shuffled(seed, patients=150):
+    """Log-odds and labels that know nothing of each other, two images for each patient."""
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), 2).astype(str).tolist()
+    return random.normal(0, 2, 2 * patients), random.integers(0, 2, 2 * patients), groups
+
+
+@pytest.mark.parametrize("measure", ["sensitivity", "specificity"])
+@pytest.mark.parametrize("seed", range(3))
+def test_on_shuffled_labels_cross_fitted_sensitivity_and_specificity_sum_to_one(measure, seed):
+    log_odds, labels, groups = shuffled(seed)
+    found = adapting.cross_fitted(log_odds, labels, groups, measure, 0.9, prevalence=0.1, seed=0)
+    half = found["scores"]["balanced_accuracy"]
+    assert half["low"] < 0.5 < half["high"] and half["high"] - half["low"] < 0.12
+    assert found["scores"][measure]["low"] < 0.9 < found["scores"][measure]["high"]
+    assert found["threshold"][0] < found["threshold"][1]  # each fold has its own
+
+
+def test_nobody_is_judged_by_a_threshold_that_was_set_on_the_same_patient(monkeypatch):
+    log_odds, labels, groups = shuffled(0)
+    fitted, judged = [], []
+    monkeypatch.setattr(
+        adapting, "set_by_labels", lambda values, *_: fitted.append({*values}) or (1.0, float(len(fitted)) / 10)
+    )
+    monkeypatch.setattr(
+        adapting.image_metrics, "evaluate_classifier", lambda *arguments, **_: judged.append(arguments) or {}
+    )
+    adapting.cross_fitted(log_odds, labels, groups, "sensitivity", 0.9, prevalence=0.1, seed=0)
+    thresholds = judged[0][3]
+    for fold, seen in enumerate(fitted, 1):
+        held_out = np.flatnonzero(thresholds == fold / 10)
+        patients = {groups[index] for index in held_out}
+        assert len(held_out) and not any(log_odds[index] in seen for index in range(300) if groups[index] in patients)
+    assert len(fitted) == 5
+
+
+def test_an_operating_point_set_by_labels_goes_with_the_model_and_its_answers(
+    trained, others, tmp_path, command, without_pictures
+):
+    model, film = tmp_path / "mine.pth", min((others / "NORMAL").iterdir())
+    words = ("--data-dir", others, "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
+    ended = command(main, *words, "--set-sensitivity", "0.9", "--save-model", model)
+    assert (ended.code, without_progress(ended.err)) == (0, "")
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["operating_point"]
+    before, after = (checkpoints.load(path, task=TASK) for path in (trained.config.model_file, model))
+    assert after["prediction"] == {
+        **before["prediction"],
+        "threshold": found["threshold"],
+        "temperature": found["temperature"],
+    }
+    assert after["adapted"]["before"]["prediction"] == before["prediction"]
+    assert found["cross_fitted"]["scores"]["sensitivity"]["value"] == pytest.approx(
+        after["validation"]["test, cross-fitted"]["sensitivity"]
+    )
+    said = "operating point set for sensitivity 0.9 on 88 labelled images of 44 patients (test), "
+    answer = command(predict, film, "--model", model, "--no-grad-cam", "--output-dir", tmp_path / "one")
+    assert said in ended.out and said in answer.out and "test, cross-fitted sensitivity " in answer.out
+    answer = command(predict, film, "--model", model, "--json", "--no-grad-cam", "--output-dir", tmp_path / "one")
+    assert json.loads(answer.out)["origin"]["adapted"].startswith(said)
+    again = command(main, *words[:2], "--model", model, *words[4:], "--set-sensitivity", "0.9", "--save-model", "b.pth")
+    assert again.code == 2 and "was set after training already; start from the file of training" in again.err
+
+
+def test_too_few_patients_set_no_operating_point(trained, tmp_path, command, without_pictures):
+    words = ("--data-dir", trained.config.data_dir / "test", "--model", trained.config.model_file)
+    ended = command(main, *words, "--output-dir", tmp_path, "--set-specificity", "0.9", "--save-model", tmp_path / "a")
+    assert (ended.code, ended.out) == (2, "") and not (tmp_path / "a").exists()
+    assert without_progress(ended.err) == (
+        "error: --set-specificity needs images of at least 20 patients of each class, found 6 with NORMAL\n"
+    )
+
+
+def test_a_stated_prevalence_decides_how_many_are_called_pneumonia():
+    scores = np.arange(200) / 1000
+    threshold = adapting.set_by_prevalence(scores, 0.3, sensitivity=0.9, specificity=0.95)
+    assert (scores >= threshold).sum() == round(200 * (0.3 * 0.9 + 0.7 * 0.05))
+    assert threshold not in scores
+    assert (scores >= adapting.set_by_prevalence(scores, 0.001, 1.0, 1.0)).sum() == 1
+
+
+def test_an_operating_point_set_without_labels_is_told_by_every_answer(trained, others, tmp_path, command):
+    mixed = tmp_path / "inbox"
+    mixed.mkdir()
+    for number, path in enumerate([*others.glob("*/*"), *(trained.config.data_dir / "test").glob("*/*")]):
+        shutil.copy(path, mixed / f"{number}.jpeg")
+    shutil.copy(mixed / "0.jpeg", mixed / "again.jpeg")
+    model = tmp_path / "mine.pth"
+    words = ("--model", trained.config.model_file, "--output-dir", tmp_path / "out", "--save-model", model)
+    ended = command(main, "--unlabelled", mixed, "--prevalence", "0.25", *words)
+    said = "operating point set without labels, for a prevalence of 0.25 among 112 images (inbox), "
+    assert ended.code == 0 and said in ended.out
+    before, after = (checkpoints.load(path, task=TASK) for path in (trained.config.model_file, model))
+    assert after["prediction"]["threshold"] > before["prediction"]["threshold"]  # half of them show PNEUMONIA
+    assert after["prediction"]["temperature"] == before["prediction"]["temperature"]
+    assert "sensitivity" not in after["validation"]["val"] and "roc_auc" in after["validation"]["val"]
+    answers = command(predict, mixed, "--model", model, "--output-dir", tmp_path / "answers")
+    table = lines_of(tmp_path / "answers" / "predictions.csv")
+    assert all(said in row["model"] for row in table) and said in answers.out
+    shares = adapting.measured(before, model)
+    expected = 0.25 * shares[0] + 0.75 * (1 - shares[1])
+    called = np.mean([row["class"] == "PNEUMONIA" for row in table])
+    assert called == pytest.approx(expected, abs=0.02)
+
+
+def test_fewer_than_a_hundred_different_images_set_no_operating_point(trained, others, tmp_path, command):
+    words = ("--model", trained.config.model_file, "--output-dir", tmp_path, "--save-model", tmp_path / "mine.pth")
+    ended = command(main, "--unlabelled", others, "--prevalence", "0.5", *words)
+    assert (ended.code, ended.out) == (2, "") and not (tmp_path / "mine.pth").exists()
+    assert without_progress(ended.err) == (
+        "error: --unlabelled needs at least 100 different images, found 88: fewer do not tell where the operating "
+        "point lies\n"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[1].update(path="missing.png"), r"path names no file, the first is '.*missing.png' (line 3)"),
+        (lambda rows: [row.pop("label") for row in rows], "no column label; found path"),
+        (lambda rows: [row.update(label="NORMAL") for row in rows], "no image of label PNEUMONIA; both classes are"),
+        (
+            lambda rows: rows[2].update(label="COVID"),
+            "label is none of NORMAL, PNEUMONIA; found 'COVID', 'NORMAL', 'PNEUMONIA'. Say with --normal and "
+            "--pneumonia what yours are called (line 4)",
+        ),
+        (lambda rows: rows[3].update(path=rows[0]["path"]), "the image stands in a row before (line 5)"),
+        (lambda rows: [row.update(split="rest") for row in rows], "split is none of train, val, test (lines 2, 3, 4"),
+        (lambda rows: [row.update(split="train") for row in rows], "no image of label NORMAL and split test; both"),
+    ],
+    ids=[
+        "unknown file",
+        "no labels",
+        "one class",
+        "three labels",
+        "a file twice",
+        "a split of another name",
+        "no test",
+    ],
+)
+def test_a_bad_table_is_refused_in_one_line(trained, others, tmp_path, command, change, message):
+    rows = rows_of(others)
+    change(rows)
+    table = write_table(tmp_path / "labels.csv", rows)
+    ended = command(main, "--table", table, "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    pattern = ".*".join(map(re.escape, message.split(".*")))
+    assert re.match(f"error: {re.escape(str(table))}: {pattern}", ended.err), ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "expected one of --data-dir, --table and --unlabelled"),
+        (("--data-dir", "a", "--table", "b"), "expected one of --data-dir, --table and --unlabelled"),
+        (
+            ("--data-dir", "a", "--set-sensitivity", ".9", "--set-specificity", ".9", "--save-model", "b"),
+            "--set-sensitivity and --set-specificity set the same operating point; give one of them",
+        ),
+        (("--data-dir", "a", "--set-sensitivity", ".9"), "--save-model FILE goes with one of"),
+        (("--data-dir", "a", "--save-model", "b"), "--save-model FILE goes with one of"),
+        (("--unlabelled", "a", "--save-model", "b"), "--unlabelled sets the operating point by --prevalence"),
+        (("--unlabelled", "a", "--prevalence", ".1"), "--save-model FILE goes with one of"),
+        (
+            ("--data-dir", "a", "--set-sensitivity", ".9", "--save-model", "c", "--model", "c"),
+            "--save-model c: would replace the model itself; give another file",
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(command, words, message):
+    ended = command(main, *words)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1) and ended.err.startswith(f"error: {message}")
