@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test test-slow lint bench
+.PHONY: demo pictures test test-slow lint bench
 
 # Installed again when a requirements file changes.
 .venv/installed: requirements.txt requirements-dev.txt
@@ -42,9 +42,12 @@ demo: .venv/installed
 		--model-file $(RUN)/pneumonia_fasterrcnn.pth
 	$(VENV)/python pytorch_detection/predict_detection.py --model $(RUN)/pneumonia_fasterrcnn.pth \
 		--output-dir $(RUN)/predictions --image $(SAMPLE)/dataset_det/stage_2_train_images/$(EXAM).dcm
-	@cp $(RUN)/predictions/$$(basename $(FILM) .jpeg)_grad_cam.png $(RUN)/images/predicted_class.png
-	@cp $(RUN)/predictions/$(EXAM)_boxes.png $(RUN)/images/predicted_boxes.png
 	@echo "Pictures of the evaluation: $(RUN)/images   of the predictions: $(RUN)/predictions"
+
+# README's pictures, made again from the demo; of anything else none is taken.
+pictures: demo
+	$(VENV)/python readme_pictures.py --film $(FILM) --exam $(SAMPLE)/dataset_det/stage_2_train_images/$(EXAM).dcm \
+		--demo-dir $(SAMPLE)
 
 # Every benchmark in its short form, and a table of what they found.
 bench: .venv/installed

@@ -1,0 +1,112 @@
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import readme_pictures
+from cxr import checkpoints
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """What a demo leaves, with two images a data set and models without weights."""
+    run = tmp_path / "sample" / "run"
+    (run / "images").mkdir(parents=True)
+    for part in readme_pictures.PARTS:
+        folder = tmp_path / "sample" / part.data
+        folder.mkdir()
+        for number in range(2):
+            (folder / part.kind.replace("*", str(number))).touch()
+        (folder / "sample_data.json").write_text(json.dumps({"made_by": "make_sample_data.py", part.counted: 2}))
+        write_model(run, part, folder)
+        for name in part.pictures:
+            (run / "images" / name).write_bytes(name.encode())
+    return tmp_path / "sample"
+
+
+def write_model(run, part, data_dir, *, synthetic=True, images_dir="images"):
+    config = {"data_dir": str(data_dir), "images_dir": str(run / images_dir)}
+    checkpoints.save(run / part.model, task=part.task, config=config, trained_on={"synthetic": synthetic})
+
+
+def draw(demo, command, monkeypatch, film="chest_xray/0.jpeg", out="out"):
+    """The ended command; other scripts and Chromium only write what they were asked for."""
+
+    def write(words, **_):
+        if "--output-dir" in words:
+            folder, image = Path(words[words.index("--output-dir") + 1]), Path(words[words.index("--image") + 1])
+            folder.mkdir(exist_ok=True)
+            (folder / ("worklist.html" if words[1] == "worklist.py" else f"{image.stem}_drawn.png")).touch()
+        for word in words:
+            if word.startswith("--screenshot="):
+                Path(word.removeprefix("--screenshot=")).touch()
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", write)
+    monkeypatch.setattr(readme_pictures.shutil, "which", str)
+    (demo / out).mkdir()
+    words = ("--film", demo / film, "--exam", demo / "dataset_det" / "0.dcm", "--demo-dir", demo)
+    ended = command(readme_pictures.main, *words, "--images-dir", demo / out)
+    return ended, sorted(path.name for path in (demo / out).iterdir())
+
+
+def test_all_pictures_of_the_readme_are_written(demo, command, monkeypatch):
+    ended, written = draw(demo, command, monkeypatch)
+    assert ended.code == 0, ended.err
+    images = Path(readme_pictures.__file__).parent / "images"
+    readme = images.with_name("README.md").read_text(encoding="utf-8")
+    assert written == sorted(path.name for path in images.glob("*.png") if f"images/{path.name}" in readme)
+
+
+def folder_of_patients(demo):
+    (demo / "chest_xray" / "sample_data.json").unlink()
+
+
+def one_image_more(demo):
+    (demo / "dataset_det" / "patient.dcm").touch()
+
+
+def real_model(demo):
+    write_model(demo / "run", readme_pictures.PARTS[0], demo / "chest_xray", synthetic=False)
+
+
+def other_data(demo):
+    write_model(demo / "run", readme_pictures.PARTS[1], demo / "other")
+
+
+def other_pictures(demo):
+    write_model(demo / "run", readme_pictures.PARTS[1], demo / "dataset_det", images_dir="../images")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (folder_of_patients, "chest_xray is not sample data of make_sample_data.py"),
+        (one_image_more, "dataset_det holds 3 files *.dcm, where make_sample_data.py drew 2"),
+        (real_model, "pneumonia_resnet18.pth was trained on"),
+        (other_data, "pneumonia_fasterrcnn.pth was trained on"),
+        (other_pictures, "the pictures of"),
+    ],
+)
+def test_what_is_not_of_the_sample_data_alone_is_refused(demo, command, monkeypatch, change, message):
+    change(demo)
+    ended, written = draw(demo, command, monkeypatch)
+    assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
+    assert written == []
+
+
+def test_an_image_from_elsewhere_is_refused(demo, command, monkeypatch):
+    ended, written = draw(demo, command, monkeypatch, film="../patient.jpeg")
+    assert ended.code == 2 and "patient.jpeg is no image of" in ended.err and written == []
+
+
+def test_a_script_that_fails_leaves_the_pictures(demo, command, monkeypatch):
+    def fail(words, **_):
+        return subprocess.CompletedProcess(words, 2, "", "warning: x\nerror: no model")
+
+    (demo / "out").mkdir()
+    monkeypatch.setattr(subprocess, "run", fail)
+    words = ("--film", demo / "chest_xray" / "0.jpeg", "--exam", demo / "dataset_det" / "0.dcm", "--demo-dir", demo)
+    ended = command(readme_pictures.main, *words, "--images-dir", demo / "out")
+    assert ended.code == 2 and ended.err.endswith("failed: error: no model\n") and not [*(demo / "out").iterdir()]
