@@ -14,6 +14,8 @@ from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cxr.files import write_atomically
+
 WEIGHTS = Path(__file__).with_suffix(".npz")
 SIZE = 64  # pixels along each side of what the network sees, and of the mask
 _WIDTHS = (16, 32, 64, 96)
@@ -109,7 +111,7 @@ def lung_probability(network: LungNet, images: NDArray[np.uint8]) -> NDArray[np.
 def save(network: nn.Module, path: Path) -> None:
     """The weights as an .npz of float16, 0.8 MB."""
     arrays = {name: value.half().numpy() for name, value in network.state_dict().items() if value.is_floating_point()}
-    np.savez(path, allow_pickle=False, **arrays)
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 @cache
