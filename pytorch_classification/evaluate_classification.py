@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     )
     if goal := wanted(config):
         adapting.require_patients(judged.listing.labels, evaluation.tied_patients(judged), goal[0])
-    report = evaluation.evaluated(judged, classifier, prevalence, run)
+    report = evaluation.evaluated(judged, classifier, prevalence, run, grad_cam=config.grad_cam)
     result: dict[str, Any] = {"set": str(source), **report, "model": classifier.origin.record()}
     print(f"{evaluation.format_report(report)}\n")
     if goal:

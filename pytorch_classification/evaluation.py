@@ -95,7 +95,9 @@ def judge(
     )
 
 
-def evaluated(judged: Judged, classifier: Classifier, prevalence: float, run: runtime.Runtime) -> dict[str, Any]:
+def evaluated(
+    judged: Judged, classifier: Classifier, prevalence: float, run: runtime.Runtime, *, grad_cam: bool = True
+) -> dict[str, Any]:
     """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups`` and ``grad_cam``.
 
     Args:
@@ -103,6 +105,7 @@ def evaluated(judged: Judged, classifier: Classifier, prevalence: float, run: ru
         classifier: by which they were judged.
         prevalence: at which predictive values are stated too.
         run: where Grad-CAM is computed.
+        grad_cam: whether it is, which takes about a third of the time for 500 images; else the report has None there.
     """
     listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
     arguments = (probabilities, listing.labels, listing.patients, threshold)
@@ -116,7 +119,7 @@ def evaluated(judged: Judged, classifier: Classifier, prevalence: float, run: ru
         "subgroups": {
             name: _of_group(judged, at, threshold) for name, at in subgroups.subgroups(_columns(judged)).items()
         },
-        "grad_cam": looks_at_lungs(classifier, listing, judged.images, run),
+        "grad_cam": looks_at_lungs(classifier, listing, judged.images, run) if grad_cam else None,
     }
 
 
@@ -179,7 +182,8 @@ def format_report(report: Mapping[str, Any]) -> str:
             for name, group in report["subgroups"].items()
         ]
         blocks.append(image_metrics.aligned([["", "images", "patients", "PNEUMONIA", *_BY_GROUP.values()], *rows]))
-    blocks.append(heat_in_lungs.formatted(report["grad_cam"]))
+    if report["grad_cam"]:
+        blocks.append(heat_in_lungs.formatted(report["grad_cam"]))
     blocks.append("\n".join(f"{name}: {count}" for name, count in counts.items() if count))
     return "\n\n".join(block for block in blocks if block)
 
@@ -250,17 +254,18 @@ def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[s
         prevalence=report["trade_off"]["prevalence"],
         title=judged.title,
     )
-    draw_subgroups(folder / "subgroups.png", report, title)
     draw_errors(folder / "errors.png", judged, threshold)
-    draw_grad_cam(folder / "grad_cam.png", classifier, judged, run)
+    for name in ("subgroups", "grad_cam"):
+        if not report[name] and (folder / f"{name}.png").exists():
+            (folder / f"{name}.png").unlink()  # of another report
+    if report["subgroups"]:
+        draw_subgroups(folder / "subgroups.png", report, title)
+    if report["grad_cam"]:
+        draw_grad_cam(folder / "grad_cam.png", classifier, judged, run)
 
 
 def draw_subgroups(path: Path, report: Mapping[str, Any], title: str) -> None:
-    """A forest plot; without subgroups none, and one of another report is taken away."""
-    if not report["subgroups"]:
-        if path.exists():
-            path.unlink()
-        return
+    """A forest plot."""
     whole = report["scores"]
     rows = {f"all ({whole['images']} images)": whole["scores"]}
     rows |= {f"{name} ({group['images']})": group for name, group in report["subgroups"].items()}
@@ -282,7 +287,7 @@ def draw_errors(path: Path, judged: Judged, threshold: float) -> None:
                 [f"{judged.listing.paths[index].stem}\nP = {judged.probabilities[index]:.3f}" for index in shown],
             )
         )
-    note = f"P: probability of PNEUMONIA, operating point {threshold:.3f}; the most confident errors of each kind first"
+    note = f"P: probability of PNEUMONIA (operating point {threshold:.3f}); the most confident of each kind first"
     sheet.sheet(blocks, path, note=note)
 
 

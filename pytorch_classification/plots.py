@@ -205,7 +205,7 @@ def threshold_sweep(
                 low, high = np.nanpercentile(curve[:, known], [2.5, 97.5], axis=0)
                 axes.fill_between(cuts[known], low, high, color=colour, alpha=0.15, linewidth=0)
                 axes.plot(cuts, curve[0], color=colour, linestyle=style, label=name)
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=3, columnspacing=1)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handlelength=1.6)
 
 
 def reliability(

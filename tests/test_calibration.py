@@ -96,6 +96,17 @@ def test_a_target_that_rounding_would_miss_is_met_with_no_image_too_many():
     assert point.sensitivity == 0.07
 
 
+def test_a_specificity_is_reached_by_the_lowest_threshold_that_keeps_it():
+    # NORMAL has .1, .2, .4 and .7; half of them lie below anything from above .2 to .3, where PNEUMONIA's lowest is.
+    point = operating_point(SCORES, LABELS, 0.5, "specificity")
+    assert (point.threshold, point.specificity, point.sensitivity) == (pytest.approx(0.25), 0.5, 1.0)
+    assert operating_point(SCORES, LABELS, 1.0, "specificity").threshold == pytest.approx(0.75)
+    assert operating_point([0.9, 0.5], [0, 1], 1.0, "specificity").threshold == pytest.approx(0.95)
+    lower = np.nextafter(0.5, 0)
+    point = operating_point([lower, 0.5], [0, 1], 1.0, "specificity")
+    assert (point.threshold, point.specificity, point.sensitivity) == (0.5, 1, 1)
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=40), st.floats(0.01, 1))
 @settings(max_examples=200, deadline=None)
 def test_no_higher_score_would_have_met_the_target(rows, target):

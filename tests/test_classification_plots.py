@@ -23,6 +23,8 @@ CLASSES = ["NORMAL", "PNEUMONIA"]
         (lambda path: plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, path, groups=PATIENTS), (9, 4.8)),
         (lambda path: plots.roc_and_precision_recall([0, 1], [0.1, 0.2], 0.5, path, groups=[0, 0]), (9, 4.8)),
         (lambda path: plots.reliability([1], [1.0], path), (6.4, 6.6)),
+        (lambda path: plots.threshold_sweep([0, 1], [0.0, 1.0], 0.5, path, groups=[0, 1], prevalence=0.1), (9, 4.6)),
+        (lambda path: plots.threshold_sweep([1, 1], [0.1, 0.2], 0.5, path, groups=[0, 0], prevalence=0.1), (9, 4.6)),
         (lambda path: plots.grad_cam_grid([IMAGE] * 3, [HEAT] * 3, ["a\nb"] * 3, path, correct=[True] * 3), None),
         (lambda path: plots.grad_cam_overlay(np.zeros((3000, 2), np.uint8), HEAT, "a.png", path), None),
     ],
@@ -157,3 +159,18 @@ def test_the_colour_bar_says_which_scale_it_shows_and_fits_the_picture(figures, 
     assert ("in this image" in label.get_text()) is not common_scale
     assert label.get_window_extent().x0 >= 0 and label.get_window_extent().x1 <= figure.bbox.x1
     assert figure.get_supxlabel() == "m.pth"
+
+
+def test_a_threshold_sweep_holds_sensitivity_specificity_and_predictive_values(figures, tmp_path):
+    plots.threshold_sweep(LABELS, PROBABILITIES, 0.3, tmp_path / "a.png", groups=PATIENTS, prevalence=0.2)
+    rates, values = figures[0].axes
+    curves = {line.get_label(): line.get_xydata() for axes in (rates, values) for line in axes.lines}
+    assert {*curves} == {"operating point 0.300", "sensitivity", "specificity", "PPV", "NPV"}
+    for cut, sensitivity in curves["sensitivity"][::40]:
+        assert sensitivity == pytest.approx((PROBABILITIES[LABELS == 1] >= cut).mean())
+    for cut, specificity in curves["specificity"][::40]:
+        assert specificity == pytest.approx((PROBABILITIES[LABELS == 0] < cut).mean())
+    middle = len(curves["PPV"]) // 2
+    (_, sensitivity), (_, specificity) = curves["sensitivity"][middle], curves["specificity"][middle]
+    assert curves["PPV"][middle, 1] == pytest.approx(sensitivity * 0.2 / (sensitivity * 0.2 + (1 - specificity) * 0.8))
+    assert all(len(axes.collections) == 2 for axes in (rates, values))  # the bands

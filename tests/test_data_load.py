@@ -1,5 +1,6 @@
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,15 @@ import pytest
 
 from cxr.reading.header import NO_HEADER
 from pytorch_classification import data_load
-from pytorch_classification.data_load import Listing, conflicting_duplicates, identified, list_images, patient_of
+from pytorch_classification.data_load import (
+    Listing,
+    conflicting_duplicates,
+    identified,
+    list_images,
+    missing_test,
+    patient_of,
+    read_table,
+)
 
 
 def touch(folder, *names):
@@ -163,3 +172,64 @@ def test_thumbnails_and_deleted_files_of_a_file_server_do_not_cross_the_split(ch
         (data / "train" / place).mkdir(parents=True)
         shutil.copy(film, data / "train" / place / "IM-0009-0001.jpeg")
     assert list_images(data, "train").paths == before
+
+
+# ------------------------------------------------------------------------------------------------ images of one's own
+
+
+def test_class_folders_may_have_other_names_and_a_class_several(tmp_path):
+    touch(tmp_path / "train", "healthy/a.png", "viral/IM-0001-0001.png", "bacterial/b.png")
+    listing = list_images(tmp_path, "train", names=(("healthy",), ("bacterial", "viral")))
+    assert [path.name for path in listing.paths] == ["b.png", "a.png", "IM-0001-0001.png"]
+    assert listing.labels.tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="--normal and --pneumonia are both called healthy"):
+        list_images(tmp_path, "train", names=(("healthy",), ("viral", "healthy")))
+
+
+def write_table(folder, text):
+    touch(folder, *(f"films/{name}" for name in ("a.png", "b.png", "person7_virus_1.jpeg")))
+    (folder / "labels.csv").write_text(text)
+    return folder / "labels.csv"
+
+
+def test_a_table_tells_label_patient_and_whatever_else_it_holds(tmp_path):
+    table = write_table(
+        tmp_path,
+        "label,path,site,patient\nNORMAL,films/a.png,Busan,p1\nPNEUMONIA,films/b.png,,\n"
+        "PNEUMONIA,films/person7_virus_1.jpeg, Seoul ,\n",
+    )
+    listing = identified(read_table(table), [NO_HEADER, NO_HEADER._replace(patient="hash"), NO_HEADER])
+    assert listing.paths == [tmp_path / "films" / name for name in ("a.png", "b.png", "person7_virus_1.jpeg")]
+    assert listing.labels.tolist() == [0, 1, 1] and listing.patients == ["p1", "hash", "person7"]
+    assert listing.columns["site"] == ["Busan", "", "Seoul"]
+    assert listing.take(np.array([2])).columns == {"site": ["Seoul"], "patient": [""]}
+
+
+def test_a_table_with_a_column_split_gives_the_rows_of_a_split(tmp_path):
+    table = write_table(
+        tmp_path,
+        "path,label,split\nfilms/a.png,NORMAL,train\nfilms/b.png,PNEUMONIA,val\n"
+        "films/person7_virus_1.jpeg,NORMAL,test\n",
+    )
+    assert [path.name for path in read_table(table, "train", "val").paths] == ["a.png", "b.png"]
+    assert missing_test(tmp_path, table) == ""
+    with pytest.raises(ValueError, match="no image of label PNEUMONIA and split test; both classes are needed"):
+        read_table(table, "test")
+    table.write_text("path,label\nfilms/a.png,NORMAL\n")
+    assert missing_test(tmp_path, table) == f"no row of split test in {table}"
+
+
+def test_dicom_files_tell_the_patient_before_their_names_do():
+    listing = listing_of(("person1", 1), ("1.jpeg", 0), ("2.jpeg", 0))
+    headers = [NO_HEADER._replace(patient=patient) for patient in ("x", "y", "x")]
+    assert identified(listing, headers).patients == ["x", "y", "x"]
+
+
+def test_a_patient_id_that_all_files_share_tells_nobody_apart(tmp_path):
+    """Anonymising leaves the same word in each."""
+    listing = listing_of(*((f"IM-{number:04}", 0) for number in range(10)))
+    listing = replace(listing, paths=[Path(f"IM-{number:04}-0001.dcm") for number in range(10)])
+    headers = [NO_HEADER._replace(patient="anonymous")] * 10
+    with pytest.warns(UserWarning, match="^all DICOM files have the same Patient ID, so it tells no patients apart$"):
+        assert identified(listing, headers).patients == listing.patients
+    assert identified(listing.take(np.arange(9)), headers[:9]).patients == ["anonymous"] * 9

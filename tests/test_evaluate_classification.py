@@ -129,6 +129,16 @@ def test_images_that_the_model_was_trained_on_are_left_out(trained, others, tmp_
     assert found["left_out"] == {"unreadable": 0, "in_training": 2} and found["scores"]["images"] == 88
 
 
+def test_without_grad_cam_the_rest_of_the_report_is_the_same(trained, tmp_path, command):
+    (tmp_path / "grad_cam.png").write_bytes(b"of an older report")
+    words = ("--data-dir", trained.config.data_dir / "test", "--model", trained.config.model_file)
+    ended = command(main, *words, "--no-grad-cam", "--output-dir", tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())
+    before = json.loads((trained.config.out_dir / "test_report.json").read_text())
+    assert found["grad_cam"] is None and found["scores"] == before["scores"] and "lung field" not in ended.out
+    assert (tmp_path / "errors.png").exists() and not (tmp_path / "grad_cam.png").exists()
+
+
 # ------------------------------------------------------------------------------------------------- the operating point
 
 

@@ -14,8 +14,10 @@ from pytorch_classification.image_metrics import (
     average_precision,
     evaluate_classifier,
     format_report,
+    format_trade_off,
     predictive_values,
     proportions,
+    trade_off,
 )
 
 ranked = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=30).map(
@@ -191,3 +193,39 @@ def test_proportions_are_counted_among_their_own_images():
     assert (found["half"]["low"], found["half"]["high"]) == (0, 1)  # two patients, one right and one wrong
     assert (found["all"]["low"], found["all"]["high"]) == metrics.wilson_interval(2, 2)
     assert found["none"]["value"] is None
+
+
+# ----------------------------------------------------------------------------------------------- a table of thresholds
+
+
+def test_each_threshold_of_a_table_is_what_a_report_at_it_would_say():
+    random = np.random.default_rng(5)
+    labels, patients = np.arange(200) % 2, [str(number // 4) for number in range(200)]
+    probabilities = 1 / (1 + np.exp(-random.normal(np.where(labels, 1, -1.5), 1.5)))
+    table = trade_off(probabilities, labels, patients, 0.3, 0.2, resamples=50)
+    cuts = [row["threshold"] for row in table["rows"]]
+    assert cuts == sorted(cuts) and len(cuts) == 12 and {0.3, 0.5} < {*cuts}
+    for row in table["rows"]:
+        report = evaluate_classifier(
+            probabilities, labels, patients, row["threshold"], prevalence=0.2, resamples=50, seed=0
+        )
+        for name in ("sensitivity", "specificity", "ppv", "npv"):
+            assert row[name] == report["scores"][name]
+            if row["reason"].startswith(name):
+                assert row[name]["value"] >= float(row["reason"].split()[1])
+        assert row["ppv_there"]["value"] == report["at_prevalence"]["ppv"]["value"]
+    printed = format_trade_off(table).splitlines()
+    assert len(printed) == 13 and printed[0].endswith("PPV at 20%   NPV at 20%")
+    assert sum("the model's" in line for line in printed) == 1
+
+
+def test_one_class_alone_has_a_table_of_the_thresholds_that_need_no_other():
+    table = trade_off(np.array([0.2, 0.9]), np.array([1, 1]), ["a", "b"], 0.3, 0.1, resamples=20)
+    assert [row["reason"] for row in table["rows"]] == ["model", "half"]
+    assert table["rows"][0]["specificity"]["value"] is None and "undefined" in format_trade_off(table)
+
+
+def test_images_can_have_thresholds_of_their_own():
+    report = evaluate_classifier([0.2, 0.4, 0.4, 0.8], [0, 0, 1, 1], list("abcd"), np.array([0.3, 0.5, 0.3, 0.5]))
+    assert report["confusion_matrix"] == [[2, 0], [0, 2]] and report["threshold"] == [0.3, 0.5]
+    assert "at or above 0.3 to 0.5, each patient by that of the others" in format_report(report)

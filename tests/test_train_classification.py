@@ -486,6 +486,46 @@ def test_instructive_cases_are_the_worst_errors_and_typical_right_answers():
     assert evaluation.instructive_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
 
 
+def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, folder, processor):
+    """The same images under a patient of four images each, instead of the two that their names tell."""
+    rows = ["path,label,patient,split"]
+    for split in ("train", "val", "test"):
+        for label in ("NORMAL", "PNEUMONIA"):
+            for number, path in enumerate(sorted((trained.config.data_dir / split / label).iterdir())):
+                rows.append(f"{path},{'ill' if label == 'PNEUMONIA' else 'well'},{split}{label}{number // 4},{split}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    config = settings(
+        folder / "none", folder, table=folder / "labels.csv", normal=("well",), pneumonia=("ill",), epochs=1
+    )
+    data = training.load_data(config, processor)
+    plain = training.load_data(trained.config, processor)
+    assert {*zip(data.hashes, data.labels.tolist(), strict=True)} == {
+        *zip(plain.hashes, plain.labels.tolist(), strict=True)
+    }
+    parts = [{data.listing.patients[index] for index in part} for part in (data.train, data.validation)]
+    assert not parts[0] & parts[1] and len(parts[0]) + len(parts[1]) == 18
+    train(config)
+    found = report_of(config)["scores"]
+    assert (found["images"], found["patients"]) == (24, 6)
+    assert checkpoints.load(config.model_file, task=TASK)["trained_on"]["folder"] == folder.name
+
+
+def test_films_of_one_patient_id_stay_on_one_side(folder, processor):
+    """DICOM files whose names tell nothing, three of each patient."""
+    from dicom_files import dataset, save
+
+    for label, name in enumerate(("NORMAL", "PNEUMONIA")):
+        (folder / "data" / "train" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = chest(label, number).astype(np.uint16)
+            path = folder / "data" / "train" / name / f"{number}.dcm"
+            save(path, dataset(pixels, bits=8, PatientID=f"{name[:2]}-{number % 8}"))
+    with pytest.warns(UserWarning, match="the run will end without a test report"):
+        data = training.load_data(settings(folder / "data", folder), processor)
+    parts = [{data.listing.patients[index] for index in part} for part in (data.train, data.validation)]
+    assert not parts[0] & parts[1] and len(parts[0] | parts[1]) == 16 and len(data.train) + len(data.validation) == 48
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
