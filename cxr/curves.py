@@ -18,6 +18,7 @@ def loss_curves(
     path: Path,
     *,
     scores: Mapping[str, str],
+    losses: Mapping[str, str] | None = None,
     parts: Mapping[str, str] | None = None,
 ) -> None:
     """Loss and validation scores by epoch, with the best epoch so far, whose weights the model gets.
@@ -27,6 +28,7 @@ def loss_curves(
             ``val_loss`` and what is named below. A missing, None or non-finite value leaves a gap.
         path: PNG to write.
         scores: key of a record -> name in the legend, for the panel of scores.
+        losses: key of a record -> name in the legend, beside the two losses.
         parts: name of a part of the loss -> name in the legend. A second row of panels shows ``train_`` and ``val_``
             plus that name, one panel each.
 
@@ -37,7 +39,7 @@ def loss_curves(
         raise ValueError("no epochs to draw: metrics.jsonl holds no record yet")
     best_epoch = max((record["epoch"] for record in records if record.get("improved")), default=None)
     panels: list[tuple[str, str, Mapping[str, str]]] = [
-        ("Loss", "loss", {"train_loss": "training", "val_loss": "validation"}),
+        ("Loss", "loss", {"train_loss": "training", "val_loss": "validation", **(losses or {})}),
         ("Validation scores", "score", scores),
     ]
     if parts:

@@ -23,6 +23,10 @@ from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
 from pytorch_classification.model import Classifier, content_key, to_probability
 
 _GRID = 8  # pictures in the Grad-CAM grid
+_INSTRUCTIVE = (
+    f"up to {_GRID // 2} errors, the most confident ones; of the right answers of each class those at a quarter and "
+    "three quarters of their probabilities"
+)
 _SHEET = 2 * sheet.COLUMNS  # pictures of each kind of error
 _LOOKED_AT = 100  # images whose Grad-CAM is held to the lungs: 2.5 s of one core at 96 pixels
 _FEW_RESAMPLES = 500  # for each of the subgroups
@@ -297,7 +301,10 @@ def draw_grad_cam(path: Path, classifier: Classifier, judged: Judged, run: runti
     shown = instructive_cases(probabilities, labels, threshold)
     called = probabilities[shown] >= threshold
     titles = [
-        f"{CLASSES[labels[i]]}, predicted {CLASSES[int(call)]}\nP(PNEUMONIA) = {probabilities[i]:.3f}"
+        f"True {CLASSES[labels[i]]} / Predicted {CLASSES[int(call)]}\n"
+        f"probability of PNEUMONIA {probabilities[i]:.3f}"
+        + ", borderline"
+        * cautions.is_borderline(float(probabilities[i]), threshold)
         for i, call in zip(shown, called, strict=True)
     ]
     alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
@@ -309,6 +316,7 @@ def draw_grad_cam(path: Path, classifier: Classifier, judged: Judged, run: runti
         titles,
         path,
         correct=(called == labels[shown]).tolist(),
+        caption=f"{judged.title}, operating point {threshold:.3f}. Shown: {_INSTRUCTIVE}.",
         common_scale=classifier.heat_scale is not None,
     )
 
@@ -316,7 +324,7 @@ def draw_grad_cam(path: Path, classifier: Classifier, judged: Judged, run: runti
 def instructive_cases(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float
 ) -> NDArray[np.int64]:
-    """Indices of instructive pictures: the most confident errors of both kinds, then typical correct answers."""
+    """Indices of instructive pictures, as ``_INSTRUCTIVE`` says."""
     called = probabilities >= threshold
     worst = errors(probabilities, labels, threshold)[: _GRID // 2]
     right: list[np.int64] = []

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 OVERLAY_WIDTH = 6.0  # inches; a README shows such a picture beside another
 _FARTHEST_LOG_ODDS = 6.0  # of a threshold sweep; a probability of .0025 and .9975
 _SWEEP_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99)
+_FEWEST = 5  # images of a bin whose share of positives is drawn
 _DARK_BLUES = 0.71  # of the colour map: from here on white text has the better contrast
 
 
@@ -213,6 +214,8 @@ def reliability(
 ) -> None:
     """Share of positives against mean probability in 15 bins of equal width, and how many images each bin holds.
 
+    A bin of fewer than 5 images has no point: its share would be chance.
+
     Args:
         labels: [N], 0 or 1.
         probabilities: [N], calibrated; with Wilson's 95 % interval for each bin.
@@ -223,39 +226,42 @@ def reliability(
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
-    with picture(path, (6.4, 6.6)) as figure:
+    with picture(path, (6.4, 6.8)) as figure:
         diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         diagram.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
         if before is not None:
             raw = np.asarray(before, np.float64)
-            centres, shares, _, _ = _bins(truth, raw)
+            centres, shares, _ = _bins(truth, raw)
             label = f"before: {_calibration(truth, raw)}"
             diagram.plot(centres, shares, "D", color=GREY, markerfacecolor="none", label=label)
-        centres, shares, bars, images = _bins(truth, scores)
+        centres, shares, bars = _bins(truth, scores)
         label = _calibration(truth, scores) if before is None else f"after: {_calibration(truth, scores)}"
         diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
         diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         diagram.set(ylabel="observed share of PNEUMONIA", title=fit(title, 5.4))
         edges = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
-        counts.bar(edges, images, width=1 / CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
-        counts.set(yscale="log", ylim=(0.7, None), xlabel="probability of PNEUMONIA", ylabel="images")
+        images = np.bincount(calibration_bin(scores), minlength=CALIBRATION_BINS)
+        drawn = counts.bar(edges, images, width=1 / CALIBRATION_BINS, align="edge", color=BLUE, edgecolor="white")
+        counts.bar_label(drawn, [f"{count}" if count else "" for count in images], fontsize=8)
+        counts.set(yscale="log", ylim=(0.7, 4 * images.max()), ylabel="images")
+        counts.set(xlabel=f"probability of PNEUMONIA (bins of fewer than {_FEWEST} images have no point)")
         counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         counts.yaxis.set_minor_formatter(NullFormatter())
         # Below: bins of a good classifier stand in the upper left corner too.
-        figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+        figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=1)
 
 
 def _bins(
     truth: NDArray[np.bool_], scores: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Mean score, share of positives and length of its bars [2, B] of the B bins in use; images in each of all bins."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean score, share of positives and length of its bars [2, B], of the B bins that hold enough images."""
     bins = calibration_bin(scores)
-    used = np.unique(bins)
+    used, images = np.unique(bins, return_counts=True)
+    used = used[images >= _FEWEST]
     shares = np.array([truth[bins == index].mean() for index in used])
     bounds = [metrics.wilson_interval(int(truth[bins == index].sum()), int((bins == index).sum())) for index in used]
     centres = np.array([scores[bins == index].mean() for index in used])
-    bars = np.abs(np.array(bounds).T - shares)
-    return centres, shares, bars, np.bincount(bins, minlength=CALIBRATION_BINS)
+    return centres, shares, np.abs(np.array(bounds).reshape(-1, 2).T - shares)
 
 
 def _calibration(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> str:
@@ -269,6 +275,7 @@ def grad_cam_grid(
     path: Path,
     *,
     correct: Sequence[bool],
+    caption: str = "",
     common_scale: bool = False,
 ) -> None:
     """Radiographs, each beside itself under its heat map; correct answers are ticked, wrong ones crossed and framed.
@@ -279,6 +286,7 @@ def grad_cam_grid(
         titles: N, a line or two each.
         path: PNG to write.
         correct: N.
+        caption: small, below; how these were chosen.
         common_scale: whether 1 is the same strength in all heat maps, and not the strongest in each.
 
     Raises:
@@ -289,7 +297,8 @@ def grad_cam_grid(
     rows = -(-len(images) // columns)
     across = WIDTH / columns
     tall = max(tallness(image) for image in images)
-    size = (WIDTH, rows * (across / 2 * tall + 0.45) + 0.75)
+    below = small(caption, WIDTH)
+    size = (WIDTH, rows * (across / 2 * tall + 0.45) + 0.75 + CAPTION_LINE * len(below.splitlines()))
     with picture(path, size, layout="compressed") as figure:
         panels = gallery(figure, rows, columns, len(images))
         for axes, image, heatmap, title, right in zip(panels, images, heatmaps, titles, correct, strict=True):
@@ -299,6 +308,7 @@ def grad_cam_grid(
             if not right:
                 axes.spines[:].set(visible=True, color=VERMILLION, linewidth=3)
         _heat_bar(figure, panels, common_scale)
+        figure.supxlabel(below, fontsize=CAPTION_SIZE)
 
 
 def grad_cam_overlay(

@@ -35,7 +35,8 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
     curves.loss_curves(
         records,
         config.images_dir / "loss_curve_classification.png",
-        scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted"},
+        losses={"selection_loss": "calibrated (chooses)"},
+        scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted set"},
     )
     if config.tensorboard:
         curves.write_scalars(records, config.out_dir / "tensorboard")

@@ -22,7 +22,7 @@ CLASSES = ["NORMAL", "PNEUMONIA"]
         (lambda path: plots.confusion_matrix([[0, 0], [1, 9]], CLASSES, path), (5.6, 4.8)),
         (lambda path: plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, path, groups=PATIENTS), (9, 4.8)),
         (lambda path: plots.roc_and_precision_recall([0, 1], [0.1, 0.2], 0.5, path, groups=[0, 0]), (9, 4.8)),
-        (lambda path: plots.reliability([1], [1.0], path), (6.4, 6.6)),
+        (lambda path: plots.reliability([1], [1.0], path), (6.4, 6.8)),
         (lambda path: plots.threshold_sweep([0, 1], [0.0, 1.0], 0.5, path, groups=[0, 1], prevalence=0.1), (9, 4.6)),
         (lambda path: plots.threshold_sweep([1, 1], [0.1, 0.2], 0.5, path, groups=[0, 0], prevalence=0.1), (9, 4.6)),
         (lambda path: plots.grad_cam_grid([IMAGE] * 3, [HEAT] * 3, ["a\nb"] * 3, path, correct=[True] * 3), None),
@@ -100,14 +100,29 @@ def test_one_class_alone_is_said_not_drawn(figures, tmp_path):
     assert texts == [["undefined: one class alone"]] * 2
 
 
-def test_reliability_of_two_worked_bins(figures, tmp_path):
-    plots.reliability([0, 1, 1, 1], [0.1, 0.12, 0.98, 1.0], tmp_path / "a.png", before=[0.5] * 4)
+def test_reliability_of_two_worked_bins_and_one_too_small_to_draw(figures, tmp_path):
+    labels = [0, 0, 0, 1, 1, *[1] * 6, 0]
+    plots.reliability(labels, [*[0.11] * 5, *[0.98] * 6, 0.5], tmp_path / "a.png", before=[0.5] * 12)
     diagram, counts = figures[0].axes
     _, before, after, *_ = diagram.lines
-    assert (before.get_xdata().tolist(), before.get_ydata().tolist()) == ([0.5], [0.75])
-    np.testing.assert_allclose(after.get_xydata(), [[0.11, 0.5], [0.99, 1.0]])
-    assert [bar.get_height() for bar in counts.patches] == [0, 2, *[0] * 12, 2]
-    assert before.get_label() == "before: ECE 0.250, Brier 0.250"
+    assert (before.get_xdata().tolist(), before.get_ydata().tolist()) == ([0.5], [8 / 12])
+    np.testing.assert_allclose(after.get_xydata(), [[0.11, 0.4], [0.98, 1.0]])
+    images = [0, 5, *[0] * 5, 1, *[0] * 6, 6]
+    assert [bar.get_height() for bar in counts.patches] == images
+    assert [text.get_text() for text in counts.texts] == [str(count) if count else "" for count in images]
+    assert before.get_label().startswith("before: ECE 0.167, Brier 0.250")
+
+
+def test_what_no_bin_has_enough_images_for_is_left_out(figures, tmp_path):
+    plots.reliability([0, 1], [0.1, 0.9], tmp_path / "a.png")
+    assert [len(line.get_xdata()) for line in figures[0].axes[0].lines][:2] == [2, 0]
+
+
+def test_the_legend_of_the_reliability_diagram_fits_the_picture(figures, tmp_path):
+    plots.reliability(LABELS, PROBABILITIES, tmp_path / "a.png", before=PROBABILITIES)
+    figures[0].draw_without_rendering()
+    box = figures[0].legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figures[0].bbox.x1
 
 
 def test_heat_lies_where_the_map_has_it_and_leaves_the_anatomy(figures, tmp_path):

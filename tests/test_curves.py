@@ -44,6 +44,22 @@ def test_parts_of_the_loss_have_a_panel_for_training_and_one_for_validation(figu
     assert validation.lines[0].get_ydata().tolist() == [0.6, 0.5, 0.4]
 
 
+def test_a_further_loss_stands_beside_the_two(figures, tmp_path):
+    curves.loss_curves(RECORDS, tmp_path / "a.png", scores={}, losses={"val_a": "calibrated"})
+    loss = figures[0].axes[0]
+    assert [line.get_label() for line in loss.lines] == ["training", "validation", "calibrated", "best epoch: 2"]
+
+
+def test_no_legend_of_either_training_is_cut(figures, script, tmp_path):
+    config = script.settings(tmp_path, tmp_path)
+    named = ("selection_loss", "shifted_auc", "val_ap50", "val_rsna_score", "val_image_auc", "val_sensitivity_at_1_fp")
+    script.module.report.show_progress(config, [RECORDS[0] | dict.fromkeys(named, 0.5)])
+    (figure,) = figures
+    figure.draw_without_rendering()
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes if axes.get_legend()]
+    assert legends and all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in legends)
+
+
 def test_loss_curves_of_an_empty_log_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"metrics.jsonl holds no record"):
         curves.loss_curves([], tmp_path / "b.png", scores={})
