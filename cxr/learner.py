@@ -1,13 +1,11 @@
 """What a training moves, step by step: the weights, their average, the optimizer and its schedule."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr import runtime
@@ -82,47 +80,3 @@ def no_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any
     kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-class EpochLosses:
-    """The losses of an epoch's steps, each read while the next step is computed: a GPU is not waited for.
-
-    Args:
-        epoch: the number by which a message calls it, from 1.
-        names: the images of a step, for that message.
-    """
-
-    def __init__(self, epoch: int, names: Callable[[NDArray[np.int64]], str]) -> None:
-        self._epoch, self._names = epoch, names
-        self._sums: dict[str, float] = {}
-        self._unread: tuple[dict[str, Tensor], NDArray[np.int64]] | None = None
-        self.steps = 0
-
-    def add(self, losses: dict[str, Tensor], chosen: NDArray[np.int64]) -> None:
-        """Keep the losses of one step, ``loss`` among them, on the images ``chosen``.
-
-        Raises:
-            FloatingPointError: ``loss`` of the step before is not finite; names the step and its images.
-        """
-        self._read()
-        self._unread = ({name: loss.detach() for name, loss in losses.items()}, chosen)
-
-    def sums(self) -> dict[str, float]:
-        """Each loss summed over the steps.
-
-        Raises:
-            FloatingPointError: as ``add``, of the last step.
-        """
-        self._read()
-        return self._sums
-
-    def _read(self) -> None:
-        if self._unread is None:
-            return
-        (losses, chosen), self._unread = self._unread, None
-        self.steps += 1
-        values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
-        if not np.isfinite(values["loss"]):
-            where = f"epoch {self._epoch}, step {self.steps}"
-            raise FloatingPointError(f"{where}: the loss is {values['loss']} on the images {self._names(chosen)}")
-        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}

@@ -29,7 +29,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from cxr import curves, metrics, resume, runlog, runtime
-from cxr.learner import EpochLosses, Learner, prepare
+from cxr.learner import Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from cxr.squares import to_device
 from pytorch_classification import data_load, report
@@ -96,15 +96,16 @@ def train_one_epoch(
     """One pass in the order that (seed, epoch) decides; the mean loss per image, over all processes.
 
     Raises:
-        FloatingPointError: the loss of a step is not finite; names the step and its images.
+        FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
     """
     generator = runtime.seed_epoch(config.seed, epoch, run)
     weights = class_weights(data.labels[data.train]).to(run.device)
     order = runtime.epoch_order(data.train, config.seed, epoch)
     learner.model.train()
-    losses = EpochLosses(epoch + 1, lambda chosen: ", ".join(str(data.listing.paths[i]) for i in chosen))
+    total = 0.0
     steps = runtime.batches(order, config.batch_size, run)
-    for chosen in tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=not run.is_main, leave=False):
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         labels = to_device(data.labels[chosen], run.device)
         stored = data.squares[chosen]
         images = augmented(
@@ -116,15 +117,18 @@ def train_one_epoch(
             filtered=config.filter_share,
         )
         loss = batch_loss(learner.stepper, images, labels, weights, run)
+        value = loss.item()
+        if not np.isfinite(value):
+            names = ", ".join(str(data.listing.paths[i]) for i in chosen)
+            raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: the loss is {value} on the images {names}")
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
         learner.optimizer.step()
         learner.scheduler.step()
         learner.average.update_parameters(learner.model)
-        losses.add({"loss": loss}, chosen)
-    mean = losses.sums()["loss"] / losses.steps
-    return float(np.mean(runtime.gather_objects(mean, run)))
+        total += value
+    return float(np.mean(runtime.gather_objects(total / len(steps), run)))
 
 
 def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cxr import curves, metrics, resume, runlog, runtime
-from cxr.learner import EpochLosses, Learner, prepare
+from cxr.learner import Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import Found, as_input, choose_gate
@@ -97,27 +97,34 @@ def train_one_epoch(
     """One pass in the order that (seed, epoch) decides; the mean losses per image, over all processes.
 
     Raises:
-        FloatingPointError: the loss of a step is not finite; names the step and its images.
+        FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
     """
     generator = runtime.seed_epoch(config.seed, epoch, run)
     order = epoch_order(data, config, epoch)
     light = epoch >= config.epochs - config.light_augmentation_epochs
     learner.model.train()
-    seen = EpochLosses(epoch + 1, lambda chosen: ", ".join(str(data.exams[i].path) for i in chosen))
+    sums: dict[str, float] = {}
     steps = runtime.batches(order, config.batch_size, run)
-    for chosen in tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=not run.is_main, leave=False):
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
         images, targets = augmented(stored, targets, generator, light)
         losses = batch_losses(learner.stepper, images, targets, run)
         loss = total_loss(losses, config)
+        values = {"loss": loss.item(), **{name: part.item() for name, part in losses.items()}}
+        if not np.isfinite(values["loss"]):
+            names = ", ".join(str(data.exams[i].path) for i in chosen)
+            raise FloatingPointError(
+                f"epoch {epoch + 1}, step {step + 1}: the loss is {values['loss']} on the images {names}"
+            )
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
         learner.optimizer.step()
         learner.scheduler.step()
         learner.average.update_parameters(learner.model)
-        seen.add({"loss": loss, **losses}, chosen)
-    return averaged(seen.sums(), seen.steps, run)
+        sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+    return averaged(sums, len(steps), run)
 
 
 def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[str, float]:

@@ -185,14 +185,15 @@ def test_the_schedule_rises_and_ends_at_nothing_however_short(tmp_path, processo
     assert rates[np.argmax(rates) :] == sorted(rates[np.argmax(rates) :], reverse=True)
 
 
-def test_a_loss_that_is_not_finite_stops_the_epoch_and_is_named(monkeypatch, tmp_path, processor):
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatch, tmp_path, processor):
     data = in_memory(12, lambda number: number % 2)
     config = settings(tmp_path, tmp_path, batch_size=4)
     learner = training.make_learner(config, training.build("none"), 3, processor)
-    seen = []
+    seen, before = [], []
 
     def spoilt(stored, size, *_, **_shares):
         seen.append(stored.numpy())
+        before[:] = [weights_of(learner.model)]
         return as_input(stored, size) * (float("nan") if len(seen) == 2 else 1)
 
     monkeypatch.setattr(training, "augmented", spoilt)
@@ -202,6 +203,10 @@ def test_a_loss_that_is_not_finite_stops_the_epoch_and_is_named(monkeypatch, tmp
         f"image{number}.jpeg" for number in range(12) for square in seen[1] if (data.images[number] == square).all()
     }
     assert len(names) == 4 and {*str(caught.value).split("images ")[1].split(", ")} == names
+    # Normalisation has counted the bad batch; what is learnt has not moved.
+    parameters = dict(learner.model.named_parameters())
+    assert all(torch.equal(value, before[0][name]) for name, value in parameters.items())
+    assert learner.average.n_averaged == 1
 
 
 def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, processor):
