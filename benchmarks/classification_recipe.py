@@ -36,6 +36,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "parts": {"crop_share": 1.0},
     "no exchange": {"exchange_share": 0.0},
     "no filter": {"filter_share": 0.0},
+    "more filter": {"filter_share": 0.6},
+    "quarter parts": {"crop_share": 0.25},
+    "three quarters parts": {"crop_share": 0.75},
     "longer": {"epochs": 20},
     "larger": {"size": 128},
 }
