@@ -116,7 +116,11 @@ def open_room(config: WorklistConfig, run: runtime.Runtime) -> Room:
     thresholds = {"classifier": judges.classifier.threshold}
     if judges.detector is not None:
         thresholds["detector"] = judges.detector.rule.threshold
-    models = {name: page.Model(file.name, hashes[name], thresholds[name]) for name, file in files.items()}
+    adapted = {"classifier": judges.classifier.origin.adapted}
+    models = {
+        name: page.Model(file.name, hashes[name], thresholds[name], adapted.get(name, ""))
+        for name, file in files.items()
+    }
     folders = tuple(Path(name) for name in config.image if Path(name).is_dir())
     told = page.Made(
         models["classifier"],
@@ -135,7 +139,8 @@ def prepare_documents(folder: Path, models: dict[str, page.Model], config: Workl
     """Who signs the DICOM documents in ``folder``."""
     names = {"classifier": "ResNet-18 classifier", "detector": "Faster R-CNN detector"}
     signed = {name: (dicom_output.Model(names[name], told.hash), told.threshold) for name, told in models.items()}
-    return Documents(folder, signed["classifier"], signed.get("detector"), config.dicom_3d)
+    remarks = tuple(told.adapted for told in models.values() if told.adapted)
+    return Documents(folder, signed["classifier"], signed.get("detector"), config.dicom_3d, remarks)
 
 
 def answer_once(config: WorklistConfig, run: runtime.Runtime) -> int:

@@ -140,7 +140,7 @@ def save(
     Returns:
         What answers will say.
     """
-    before = {name: state[name] for name in ("prediction", "validation")}
+    before = {name: state.get(name) for name in ("prediction", "validation")}
     prediction = {**state["prediction"], "threshold": threshold}
     if temperature is not None:
         prediction["temperature"] = temperature
@@ -148,6 +148,7 @@ def save(
         validation = {
             name: {key: value for key, value in scores.items() if key not in AT_OPERATING_POINT}
             for name, scores in state["validation"].items()
+            if isinstance(scores, dict)
         }
     text = f"{text}, {datetime.now(timezone.utc).date().isoformat()}"
     kept = {name: value for name, value in state.items() if name not in ("format", "task")}

@@ -86,11 +86,12 @@ def judge(
         warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
     if not len(kept):
         raise ValueError(f"{name}: none of its {len(listing)} images is left to report on")
-    found = classifier.judge(store.images[kept], run)
+    images = store.images if len(kept) == len(listing) else store.images[kept]  # as it lies on disk, if it can be
+    found = classifier.judge(images, run)
     return Judged(
         name,
         listing.take(kept),
-        store.images[kept],
+        images,
         [store.hashes[index] for index in kept],
         found.log_odds,
         found.probability,

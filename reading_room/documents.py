@@ -22,12 +22,14 @@ class Documents:
     Attributes:
         classifier, detector: each with the threshold on its answers.
         three_dimensional: as ``dicom_output.write`` takes it.
+        remarks: sentences that no reader of a report should miss.
     """
 
     folder: Path
     classifier: tuple[dicom_output.Model, float]
     detector: tuple[dicom_output.Model, float] | None
     three_dimensional: bool
+    remarks: tuple[str, ...] = ()
 
     def write(self, source: Path, exam: Exam, film: bytes, heat: bytes) -> None:
         """What ``exam`` says of the file ``source``; nothing for one that is not DICOM.
@@ -47,7 +49,7 @@ class Documents:
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)
-            results = dicom_output.Results(said, found, picture)
+            results = dicom_output.Results(said, found, picture, self.remarks)
             try:
                 dicom_output.write(source, results, self.folder, three_dimensional=self.three_dimensional)
             except ValueError as error:

@@ -41,11 +41,15 @@ _LONGEST = 300  # characters of a name or a header's text in the page; the table
 
 @dataclass(frozen=True)
 class Model:
-    """What the page says of a model: its file's name and SHA-256, and the threshold on its answers."""
+    """What the page says of a model: its file's name and SHA-256, and the threshold on its answers.
+
+    ``adapted`` says how the threshold was set after training; empty if it was not.
+    """
 
     file: str
     hash: str
     threshold: float
+    adapted: str = ""
 
 
 @dataclass(frozen=True)

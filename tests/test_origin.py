@@ -30,6 +30,17 @@ def test_a_file_that_says_nothing_or_nonsense_is_no_error():
     assert len(hostile) < 400 and hostile.isprintable() and "not stated" in hostile
 
 
+def test_an_operating_point_that_was_set_after_training_is_part_of_every_answer():
+    state = {"validation": {"val": {"auc": 0.5, "sensitivity": 0.9}}, "adapted": {"text": "set by\nlabels"}}
+    found = Origin.of(state, Path("m.pth"))
+    assert found.short().endswith("; set by labels") and "; set by labels; validation: val auc" in found.sentence(0.5)
+    assert found.record()["adapted"] == "set by labels"
+    by_hand = found.adapted_by_hand()
+    assert by_hand.validation == {"val auc": 0.5} and by_hand.adapted == "operating point set by --threshold"
+    for odd in (3, {"text": 3}, {}, {"text": "x" * 10**6}):
+        assert len(Origin.of({"adapted": odd}, Path("m.pth")).short()) < 500
+
+
 def test_sample_data_are_known_as_synthetic(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "sample").mkdir()

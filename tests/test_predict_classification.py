@@ -106,6 +106,18 @@ def test_one_image_for_machines(predict, film, trained, threshold):
     assert 0.5 < image["probability"] < 1
 
 
+def test_another_threshold_makes_other_classes_and_is_told(predict, held_out, film, tmp_path):
+    ended = predict(held_out, "--threshold", "0.999")
+    assert ended.code == 0 and "; operating point set by --threshold; " in ended.out
+    rows = table(tmp_path)
+    assert {row["threshold"] for row in rows} == {"0.999000"}
+    assert all((float(row["probability"]) >= 0.999) == (row["class"] == "PNEUMONIA") for row in rows)
+    assert all(row["model"].endswith("operating point set by --threshold") for row in rows)
+    found = json.loads(predict(film, "--threshold", "0.001", "--json", "--no-grad-cam").out)
+    assert found["operating_point"] == 0.001 and found["images"][0]["class"] == "PNEUMONIA"
+    assert not any(name.endswith(("sensitivity", "specificity")) for name in found["origin"]["validation"])
+
+
 def test_both_classes_are_told_apart(predict, held_out):
     for name in ("NORMAL", "PNEUMONIA"):
         ended = predict(sorted((held_out / name).iterdir())[0], "--json", "--no-grad-cam")

@@ -49,6 +49,13 @@ def test_what_the_header_says_against_a_chest_is_told(tmp_path):
     assert "See note" not in Page(written(tmp_path, [exam(0)])).text
 
 
+def test_a_threshold_that_was_set_after_training_is_told(tmp_path):
+    adapted = page.Model("classifier.pth", "c1a55" * 12, 0.5, "operating point set for <i>sensitivity</i> 0.9")
+    told = "SHA-256 c1a55c1a55c1 · operating point set for <i>sensitivity</i> 0.9"
+    assert told in Page(written(tmp_path, [exam(0)], classifier=adapted)).text
+    assert "SHA-256 c1a55c1a55c1 ·" not in Page(written(tmp_path, [exam(0)])).text
+
+
 def test_the_threshold_itself_is_called_pneumonia(tmp_path):
     classes = [Page(written(tmp_path, [exam(0, probability=p)])).rows[0]["class"].split()[0] for p in (0.5, 0.4999999)]
     assert classes == ["above", "below"]
