@@ -1,7 +1,6 @@
 """Labelled images as lists with their class and patient: Kaggle's folders, folders of one's own, or a table."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torchvision.datasets import ImageFolder
 
 from cxr import reading, tables
+from cxr.patients import identified as identify
 from cxr.reading.header import Header
 from cxr.text import first_of, quoted
 
@@ -28,7 +28,6 @@ _NORMAL_NAME = re.compile(r"((?:NORMAL2-)?IM-\d+)-\d+")
 Names: TypeAlias = tuple[Sequence[str], Sequence[str]]  # what NORMAL and what PNEUMONIA is called in folders and tables
 KAGGLE_NAMES: Names = ((CLASSES[0],), (CLASSES[1],))
 SPLITS = ("train", "val", "test")
-_LEAST_OF_ONE = 10  # DICOM files, none of them with another Patient ID: it is what anonymising has left
 
 
 @dataclass(frozen=True)
@@ -143,25 +142,13 @@ def identified(listing: Listing, headers: Sequence[Header]) -> Listing:
 
     The images of patients whom neither table nor header nor name tells count as one patient each.
     """
-    stated = listing.columns.get("patient", [""] * len(listing))
-    in_header = [header.patient for header in headers]
-    if len({*in_header} - {""}) == 1 and len(in_header) - in_header.count("") >= _LEAST_OF_ONE:
-        warnings.warn("all DICOM files have the same Patient ID, so it tells no patients apart", stacklevel=2)
-        in_header = [""] * len(listing)
-    unknown = [
-        path
-        for path, *known in zip(listing.paths, stated, in_header, strict=True)
-        if not any(known) and patient_of(path) is None
-    ]
-    if unknown:
-        warnings.warn(
-            f"nothing tells the patient of {len(unknown)} of {len(listing)} images (first: {unknown[0].name}); each "
-            "counts as a patient of its own. If one patient has several of them, scores are too optimistic",
-            stacklevel=2,
-        )
-    patients = [
-        told or found or otherwise for told, found, otherwise in zip(stated, in_header, listing.patients, strict=True)
-    ]
+    patients = identify(
+        listing.paths,
+        headers,
+        stated=listing.columns.get("patient", [""] * len(listing)),
+        named=[patient_of(path) or "" for path in listing.paths],
+        otherwise=listing.patients,
+    )
     return replace(listing, patients=patients)
 
 

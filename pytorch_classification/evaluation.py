@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from cxr import cautions, forest, names, patient_split, reading, runtime, sheet, subgroups, tables
 from cxr.files import write_atomically
+from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
 from pytorch_classification import data_load, heat_in_lungs, image_metrics, plots
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
-from pytorch_classification.model import Classifier, content_key, to_probability
+from pytorch_classification.model import Classifier, to_probability
 
 _GRID = 8  # pictures in the Grad-CAM grid
 _INSTRUCTIVE = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet, ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
-from cxr import checkpoints, runtime
+from cxr import checkpoints, known_images, runtime
 from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors, weights_file
 from cxr.likeness import Likeness, features
 from cxr.origin import UNSAVED, Origin
@@ -23,7 +23,6 @@ from pytorch_classification.settings import LARGEST_SIZE
 
 TASK = "classification"
 _BATCH = 128  # images at once when no gradients are kept
-_KEY_BYTES = 8  # of a hash that the model file keeps
 _EXPLAINED = 32  # images at once when they are
 
 
@@ -181,7 +180,7 @@ class Classifier:
         likeness: what training's images look like to the network; None in files from before it was kept.
         heat_scale: strength of Grad-CAM that is drawn as hot, from true positives of validation; None as above, or
             without one of them.
-        known: ``content_key`` of the images that were learnt from or chosen by; None in files from before it was kept.
+        known: the keys of ``known_images`` of what was learnt from or chosen by; None in files from before it was kept.
         origin: what the file says of itself.
     """
 
@@ -212,7 +211,7 @@ class Classifier:
             prediction=settings,
             likeness=likeness,
             heat_scale=self.heat_scale,
-            known_images=None if self.known is None else _packed(self.known),
+            known_images=known_images.packed(self.known),
             **record,
         )
 
@@ -235,7 +234,7 @@ class Classifier:
         likeness, heat_scale = Likeness.of(state.get("likeness"), model, path), state.get("heat_scale")
         if heat_scale is not None and not (type(heat_scale) is float and 0 < heat_scale < float("inf")):
             raise ValueError(f"{path}: a scale of Grad-CAM that no training writes: {quoted(heat_scale)}")
-        known = _unpacked(state.get("known_images"), path)
+        known = known_images.unpacked(state.get("known_images"), path)
         model = model.to(run.device).to(memory_format=torch.channels_last).eval()
         origin = Origin.of(state, path)
         return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, known=known, origin=origin)
@@ -336,25 +335,6 @@ def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
         hook.remove()
         for parameter, wanted in asked:
             parameter.requires_grad_(wanted)
-
-
-def content_key(sha256: str) -> str:
-    """What a model file keeps of the hash of a file: enough to know it again."""
-    return sha256[: 2 * _KEY_BYTES]
-
-
-def _packed(known: frozenset[str]) -> Tensor:
-    """uint8 [N, 8], sorted."""
-    rows = [list(bytes.fromhex(key)) for key in sorted(known)]
-    return torch.tensor(rows, dtype=torch.uint8).reshape(-1, _KEY_BYTES)
-
-
-def _unpacked(found: Any, path: Path) -> frozenset[str] | None:
-    if found is None:
-        return None
-    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != (len(found), _KEY_BYTES):
-        raise ValueError(f"{path}: what it says of the files it was trained on is damaged; train anew")
-    return frozenset(bytes(row).hex() for row in found.tolist())
 
 
 _SETTINGS = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, curves, likeness, metrics, origin, runtime
+from cxr import cli, curves, known_images, likeness, metrics, origin, runtime
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, evaluation, image_metrics, style
@@ -17,7 +17,6 @@ from pytorch_classification.model import (
     TASK,
     Classifier,
     build,
-    content_key,
     predict_logits,
     to_probability,
     with_half_kernels,
@@ -59,7 +58,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     both = [np.concatenate(column) for column in zip(*scored.values(), strict=True)]
     temperature = fit_temperature(*both)
     threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
-    seen = frozenset(content_key(data.hashes[index]) for index in np.concatenate([data.train, data.validation]))
+    seen = known_images.known(data.hashes, data.train, data.validation)
     classifier = Classifier(
         model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold, known=seen
     )

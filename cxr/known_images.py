@@ -1,0 +1,43 @@
+"""Which images a model has learnt from or chosen by, kept in its file so that nobody judges it on them by mistake."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_KEY_BYTES = 8  # of a hash that the model file keeps
+
+
+def content_key(sha256: str) -> str:
+    """What a model file keeps of the hash of a file: enough to know it again."""
+    return sha256[: 2 * _KEY_BYTES]
+
+
+def known(hashes: Sequence[str], *parts: NDArray[np.int64]) -> frozenset[str]:
+    """The keys of the images at the indices of all ``parts``."""
+    return frozenset(content_key(hashes[index]) for part in parts for index in part)
+
+
+def packed(keys: frozenset[str] | None) -> Tensor | None:
+    """For the model file: uint8 [N, 8], sorted."""
+    if keys is None:
+        return None
+    rows = [list(bytes.fromhex(key)) for key in sorted(keys)]
+    return torch.tensor(rows, dtype=torch.uint8).reshape(-1, _KEY_BYTES)
+
+
+def unpacked(found: Any, path: Path) -> frozenset[str] | None:
+    """The keys in the model file ``path``; None where it keeps none.
+
+    Raises:
+        ValueError: not what ``packed`` gives.
+    """
+    if found is None:
+        return None
+    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != (len(found), _KEY_BYTES):
+        raise ValueError(f"{path}: what it says of the files it was trained on is damaged; train anew")
+    return frozenset(bytes(row).hex() for row in found.tolist())
