@@ -5,7 +5,7 @@ VENV := .venv/bin
 .PHONY: demo pictures test test-slow lint bench
 
 # Installed again when a requirements file changes.
-.venv/installed: requirements.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements-onnx.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(VENV)/python -m pip install --quiet --upgrade pip
 	$(VENV)/python -m pip install --quiet -r requirements-dev.txt

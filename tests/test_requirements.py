@@ -13,7 +13,7 @@ def versions(mark: str, *names: str) -> dict[str, str]:
 
 def test_the_oldest_versions_are_those_that_the_requirements_allow():
     least, pinned = (
-        versions(">=", "requirements.txt", "requirements-dev.txt"),
+        versions(">=", "requirements.txt", "requirements-onnx.txt", "requirements-dev.txt"),
         versions("==", "requirements-oldest.txt"),
     )
     assert least.keys() == pinned.keys() - {"pyparsing"}  # which matplotlib brings along

@@ -1,0 +1,155 @@
+"""Export a finished classifier to ONNX, which runs without torch and in other languages.
+
+    python export_onnx.py --model pneumonia_resnet18.pth
+
+Writes pneumonia_resnet18.onnx beside the model, unless --output names another file. The graph takes whole radiographs
+as grey squares, bone white, and gives calibrated probabilities of PNEUMONIA; scaling, standardisation, mirror image and
+temperature are part of it, and its metadata say what else a user must know. Before the file is written, onnxruntime
+answers a few images with it, which must agree with torch. Research only, not a medical device.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr import cli
+from cxr.cli import ROOT
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Which model, and where it goes."""
+
+    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
+    output: Path | None = cli.flag(None, help="the ONNX file; by default beside the model, ending in .onnx")
+
+
+if __name__ == "__main__":
+    cli.parse(ExportConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cxr.files import write_atomically
+from cxr.runtime import Runtime
+from pytorch_classification.data_load import CLASSES
+from pytorch_classification.model import Classifier, as_input
+
+OPSET = 18  # the first whose Resize smooths what it shrinks
+LARGEST_DIFFERENCE = 1e-4  # of a probability
+PROCESSOR = Runtime(torch.device("cpu"), bf16=False)
+
+
+class Whole(nn.Module):
+    """All that stands between a square and its probability.
+
+    Takes uint8 [B, S, S], S being the ``store_size`` of the classifier, and gives float32 [B].
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.network = classifier.model
+        self.size, self.temperature = classifier.size, classifier.temperature
+        self.flip_average = classifier.flip_average
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Calibrated probability of PNEUMONIA."""
+        seen = as_input(pixels, self.size)
+        log_odds = self.network(seen)[:, 0]
+        if self.flip_average:
+            log_odds = (log_odds + self.network(seen.flip(3))[:, 0]) / 2
+        return torch.sigmoid(log_odds / self.temperature)
+
+
+def require_packages() -> None:
+    """To be asked before the model is read.
+
+    Raises:
+        ValueError: one of the packages that export needs is not installed.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"export needs {name}, which is not installed: pip install -r requirements-onnx.txt"
+            ) from error
+
+
+def exported(classifier: Classifier) -> bytes:
+    """``classifier`` as an ONNX model that takes batches of any number."""
+    squares = torch.zeros((2, classifier.store_size, classifier.store_size), dtype=torch.uint8)
+    program: Any = torch.onnx.export(
+        Whole(classifier).eval(),
+        (squares,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["pixels"],
+        output_names=["probability"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        verbose=False,
+    )
+    program.model.metadata_props.update(about(classifier))
+    return program.model_proto.SerializeToString()
+
+
+def about(classifier: Classifier) -> dict[str, str]:
+    """What a user of the file must know, as its metadata."""
+    return {
+        "input_size": str(classifier.store_size),
+        "input": "whole grey radiographs as uint8 squares, bone white, squashed bilinearly with antialiasing",
+        "network_size": str(classifier.size),
+        "standardisation": "mean 0 and standard deviation 1 within each image; part of the graph",
+        "mirror_image": "averaged with the image; part of the graph" if classifier.flip_average else "not used",
+        "temperature": repr(classifier.temperature),
+        "temperature_is_applied": "yes, in the graph",
+        "threshold": repr(classifier.threshold),
+        "classes": ",".join(CLASSES),
+        "decision": f"{CLASSES[1]} where the probability is at or above the threshold",
+        "opset": str(OPSET),
+        "origin": classifier.origin.sentence(classifier.threshold),
+    }
+
+
+def largest_difference(model: bytes, classifier: Classifier) -> float:
+    """Between the probabilities of onnxruntime and torch, over batches of several sizes of images of all kinds."""
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    side, random = classifier.store_size, np.random.default_rng(0)
+    noise = random.integers(0, 256, (5, side, side), dtype=np.uint8)
+    across, down = np.meshgrid(np.linspace(0, 4, side), np.linspace(0, 4, side))
+    waves = [127 * (1 + np.sin(k * across) * np.cos(down / k)) for k in (0.5, 1, 2)]
+    smooth = np.stack([np.zeros((side, side)), *waves]).astype(np.uint8)
+    differences: list[float] = []
+    for squares in (noise, smooth, noise[:1]):
+        (found,) = session.run(None, {"pixels": squares})
+        differences.append(float(np.abs(found - classifier.probabilities(squares, PROCESSOR)).max()))
+    return max(differences)
+
+
+def main() -> None:
+    """Parse, export, compare, write."""
+    config = cli.parse(ExportConfig, summary=__doc__)
+    require_packages()
+    output = config.output or config.model.with_suffix(".onnx")
+    classifier = Classifier.load(config.model, PROCESSOR)
+    model = exported(classifier)
+    difference = largest_difference(model, classifier)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise ValueError(
+            f"{config.model}: onnxruntime's probabilities differ from torch's by {difference:.2g}, more than "
+            f"{LARGEST_DIFFERENCE:g}; nothing is written"
+        )
+    write_atomically(output, lambda file: file.write(model))
+    print(f"{output}: opset {OPSET}, {len(model) / 1e6:.0f} MB")
+    print(f"its probabilities differ from torch's by {difference:.1g} at most")
+    print(f"model: {classifier.origin.sentence(classifier.threshold)}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
