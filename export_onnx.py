@@ -10,6 +10,7 @@ answers a few images with it, which must agree with torch. Research only, not a 
 
 import importlib
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,14 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cxr.files import write_atomically
 from cxr.runtime import Runtime
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import Classifier, as_input
+from pytorch_classification.model import Classifier
 
-OPSET = 18  # the first whose Resize smooths what it shrinks
+OPSET = 18
 LARGEST_DIFFERENCE = 1e-4  # of a probability
 PROCESSOR = Runtime(torch.device("cpu"), bf16=False)
 
@@ -52,15 +54,20 @@ class Whole(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.network = classifier.model
-        self.size, self.temperature = classifier.size, classifier.temperature
-        self.flip_average = classifier.flip_average
+        self.temperature, self.flip_average = classifier.temperature, classifier.flip_average
+        # Scaling with antialiasing as a product on each side: as one operator, the exporter of torch 2.11 translates it
+        # with other weights at the border, which moves probabilities by up to .001.
+        identity = torch.eye(classifier.store_size)[None, None]
+        wanted = (classifier.size, classifier.store_size)
+        self.scaling = nn.Buffer(functional.interpolate(identity, wanted, mode="bilinear", antialias=True)[0, 0])
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Calibrated probability of PNEUMONIA."""
-        seen = as_input(pixels, self.size)
-        log_odds = self.network(seen)[:, 0]
-        if self.flip_average:
-            log_odds = (log_odds + self.network(seen.flip(3))[:, 0]) / 2
+        seen = (self.scaling @ (pixels.float() / 255) @ self.scaling.T).unsqueeze(1)
+        if self.flip_average:  # as one batch: the exporter of torch 2.11 loses the weights of a second call
+            log_odds = self.network(torch.cat([seen, seen.flip(3)])).reshape(2, -1).mean(0)
+        else:
+            log_odds = self.network(seen)[:, 0]
         return torch.sigmoid(log_odds / self.temperature)
 
 
@@ -82,17 +89,19 @@ def require_packages() -> None:
 def exported(classifier: Classifier) -> bytes:
     """``classifier`` as an ONNX model that takes batches of any number."""
     squares = torch.zeros((2, classifier.store_size, classifier.store_size), dtype=torch.uint8)
-    program: Any = torch.onnx.export(
-        Whole(classifier).eval(),
-        (squares,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["pixels"],
-        output_names=["probability"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns of what it calls itself
+        program: Any = torch.onnx.export(
+            Whole(classifier).eval(),
+            (squares,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["probability"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
     program.model.metadata_props.update(about(classifier))
     return program.model_proto.SerializeToString()
 

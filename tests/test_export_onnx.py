@@ -78,7 +78,7 @@ def test_the_script_writes_beside_the_model_and_says_how_near_it_is(trained, mod
     (tmp_path / "my.pth").symlink_to(trained.config.model_file)
     ended = command(export_onnx.main, "--model", tmp_path / "my.pth")
     assert (ended.code, ended.err) == (0, "")
-    first, second, third = ended.out.splitlines()
+    first, second, third = ended.out.splitlines()[-3:]  # an older onnxscript speaks too
     assert first == f"{tmp_path / 'my.onnx'}: opset 18, 45 MB" and (tmp_path / "my.onnx").is_file()
     assert float(re.search(r"from torch's by (\S+) at most", second)[1]) < 1e-4
     assert third.startswith("model: my.pth, trained on 52 images")
