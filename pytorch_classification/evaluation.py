@@ -19,7 +19,7 @@ from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
-from pytorch_classification import data_load, heat_in_lungs, image_metrics, plots
+from pytorch_classification import data_load, image_metrics, plots
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
 from pytorch_classification.model import Classifier, to_probability
 
@@ -133,6 +133,8 @@ def looks_at_lungs(
     classifier: Classifier, listing: Listing, images: NDArray[np.uint8], run: runtime.Runtime
 ) -> dict[str, Any]:
     """The share of Grad-CAM in the lung field, on up to 100 of ``images``; see ``heat_in_lungs.by_group``."""
+    from pytorch_classification import heat_in_lungs
+
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
     some = listing.take(chosen)
     groups = {"all": np.ones(len(chosen), np.bool_)}
@@ -189,6 +191,8 @@ def format_report(report: Mapping[str, Any]) -> str:
         ]
         blocks.append(image_metrics.aligned([["", "images", "patients", "PNEUMONIA", *_BY_GROUP.values()], *rows]))
     if report["grad_cam"]:
+        from pytorch_classification import heat_in_lungs
+
         blocks.append(heat_in_lungs.formatted(report["grad_cam"]))
     blocks.append("\n".join(f"{name}: {count}" for name, count in counts.items() if count))
     return "\n\n".join(block for block in blocks if block)
