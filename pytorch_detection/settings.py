@@ -52,6 +52,15 @@ class TrainConfig:
     image_loss_weight: float = cli.flag(
         0.5, at_least=0, help="weight of the loss of the whole image's answer; 0 leaves it out"
     )
+    crop_share: float = cli.flag(
+        0.0, at_least=0, at_most=1, help="share of training looks that show an enlarged part of the image"
+    )
+    tone_share: float = cli.flag(
+        0.0, at_least=0, at_most=1, help="share of training looks that take on the grey levels of another image"
+    )
+    paste_share: float = cli.flag(
+        0.0, at_least=0, at_most=1, help="share of training looks that are given the opacities of another image"
+    )
     light_augmentation_epochs: int = cli.flag(
         4, at_least=0, help="last epochs, whose images are mirrored and moved a little but not varied otherwise"
     )

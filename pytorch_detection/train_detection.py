@@ -42,7 +42,7 @@ from pytorch_detection.model import (
     Target,
     construct,
 )
-from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
+from pytorch_detection.training_data import Data, Extra, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
 GRADIENT_LIMIT = 5.0  # longer gradients are cut to this norm
@@ -108,10 +108,11 @@ def train_one_epoch(
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
-        images, targets = augmented(stored, targets, generator, light)
+        images, targets = augmented(stored, targets, generator, light, Extra.of(config))
         losses = batch_losses(learner.stepper, images, targets, run)
         loss = total_loss(losses, config)
-        values = {"loss": loss.item(), **{name: part.item() for name, part in losses.items()}}
+        # One transfer for all of them: on a GPU each waits until the step so far is computed.
+        values = dict(zip(("loss", *losses), torch.stack([loss, *losses.values()]).tolist(), strict=True))
         if not np.isfinite(values["loss"]):
             names = ", ".join(str(data.exams[i].path) for i in chosen)
             raise FloatingPointError(

@@ -1,0 +1,615 @@
+"""Compare recipes of the detector by repeated cross-validation, patients apart, without the held-out exams.
+
+    python benchmarks/detection_folds.py --data-dir dataset_det --weights pneumonia_resnet18.pth --recipes base crops
+
+Each recipe is trained once for each seed and fold, on the other folds of the training and validation exams, and scored
+after its last epoch on the fold it did not see. The seed decides the folds too. Appends one JSON line a training to
+checkpoint/detection_folds/runs.jsonl, passes over what stands there, and keeps the boxes found in found/. Then prints
+a table of the recipes, what the box rule gains by being fitted on all exams, and draws growth.png where there are
+trainings on parts of the exams.
+
+--packed FILE takes the exams from one file, and writes it first where it is missing: it holds the decoded training and
+validation exams and goes to a machine that has neither the DICOM files nor pydicom. --workers trains several at once,
+which a GPU is too large for otherwise; --minutes begins none that would not end in time.
+"""
+
+import io
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr import cli, patient_split, runtime
+from cxr.files import write_atomically
+from cxr.run_folder import only_run_in
+from cxr.squares import Squares
+from pytorch_detection import box_metrics, rsna_dataset
+from pytorch_detection import train_detection as training
+from pytorch_detection.detector import Found, Rule, choose_gate, choose_rule, find_boxes, fuse
+from pytorch_detection.model import GreyFasterRCNN
+from pytorch_detection.settings import TrainConfig
+from pytorch_detection.training_data import Data, epoch_order, load_data
+from pytorch_detection.weights import build
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a training differs from the documented one.
+
+    Attributes:
+        changes: of ``TrainConfig``.
+        epochs: factor for their number.
+        exams: share of the training exams; epochs grow as it shrinks, so that the number of steps is the same.
+        from_scratch: whether it begins with random weights, whatever --weights says.
+    """
+
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    epochs: float = 1.0
+    exams: float = 1.0
+    from_scratch: bool = False
+
+
+# The most promising first, so that a run that is cut off tells the most.
+RECIPES = {
+    "base": Recipe(),
+    "crops": Recipe({"crop_share": 0.5}),
+    "tones": Recipe({"tone_share": 0.5}),
+    "half-exams": Recipe(exams=0.5),
+    "quarter-exams": Recipe(exams=0.25),
+    "longer": Recipe(epochs=1.5),
+    "paste": Recipe({"paste_share": 0.5}),
+    "high-rate": Recipe({"lr": 1e-3}),
+    "from-scratch": Recipe(from_scratch=True),
+    "large-batch": Recipe({"batch_size": 16}),
+    "no-image-head": Recipe({"image_loss_weight": 0.0}),
+}
+GROWTH = ("quarter-exams", "half-exams", "base")
+_LIGHT = TrainConfig.light_augmentation_epochs / TrainConfig.epochs  # share of the epochs with light augmentation
+_SPLIT_SEED = TrainConfig.seed  # the documented one: another would draw other held-out exams
+_SEEDS_FUSED = "mean of seeds"
+_FEW = 113  # exams that training chooses its rule by, of RSNA's 1,129 here
+_DRAWS = 10  # of so few
+
+
+@dataclass(frozen=True)
+class FoldsConfig:
+    """What is trained, on what, and for how long."""
+
+    data_dir: Path = cli.flag(TrainConfig.data_dir, help="holds the DICOM folder and the tables")
+    packed: Path | None = cli.flag(None, help="file of decoded exams, in place of --data-dir; made where missing")
+    out_dir: Path = cli.flag(cli.ROOT / "checkpoint" / "detection_folds", help="where runs.jsonl and found/ go")
+    recipes: tuple[str, ...] = cli.flag(tuple(RECIPES), help=f"some of {', '.join(RECIPES)}")
+    folds: int = cli.flag(3, at_least=2, help="parts of the exams, each scored by a training on the others")
+    seeds: tuple[int, ...] = cli.flag((0,), help="of each the folds are drawn and trained anew")
+    weights: str = cli.flag("none", help="as for train_detection")
+    size: int = cli.flag(256, help="side in pixels of the square the network sees")
+    epochs: int = cli.flag(TrainConfig.epochs, at_least=1, help="passes over the training exams")
+    workers: int = cli.flag(1, at_least=1, help="trainings at once, each a process with one thread on the CPU")
+    minutes: float | None = cli.flag(None, above=0, help="begin no training that would end later than this")
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what it is called in the log, and with which settings."""
+
+    recipe: str
+    seed: int
+    fold: int
+    folds: int
+    settings: TrainConfig
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a line of the log begins with."""
+        names = "size", "epochs", "weights"
+        own = {"recipe": self.recipe, "seed": self.seed, "fold": self.fold, "folds": self.folds}
+        return own | {name: getattr(self.settings, name) for name in names}
+
+    @property
+    def found(self) -> Path:
+        """Where the boxes of its fold are kept."""
+        name = "-".join(str(value) for value in self.key.values() if value != self.settings.weights)
+        return self.settings.out_dir / "found" / f"{name}-{Path(self.settings.weights).stem}.npz"
+
+
+def jobs_of(config: FoldsConfig) -> list[Job]:
+    """Every training that ``config`` asks for; whole recipes one after the other."""
+    jobs: list[Job] = []
+    for seed in config.seeds:
+        for name in config.recipes:
+            recipe = RECIPES[name]
+            epochs = max(1, round(config.epochs * recipe.epochs / recipe.exams))
+            settings = replace(
+                TrainConfig(
+                    data_dir=config.data_dir,
+                    out_dir=config.out_dir,
+                    weights="none" if recipe.from_scratch else config.weights,
+                    size=config.size,
+                    epochs=epochs,
+                    light_augmentation_epochs=round(_LIGHT * epochs),
+                    seed=seed,
+                    device=config.device,
+                    precision=config.precision,
+                ),
+                **recipe.changes,
+            )
+            jobs += [Job(name, seed, fold, config.folds, settings) for fold in range(config.folds)]
+    return jobs
+
+
+# ------------------------------------------------------------------------------------------------------------ exams
+
+
+def development(config: FoldsConfig, run: runtime.Runtime) -> Data:
+    """The training and validation exams, all as ``train``."""
+    if config.packed is not None and config.packed.exists():
+        return unpacked(config.packed, config.size, run.device)
+    settings = TrainConfig(data_dir=config.data_dir, out_dir=config.out_dir, size=config.size, seed=_SPLIT_SEED)
+    data = load_data(settings, run)
+    none = np.zeros(0, np.int64)
+    data = replace(data, train=np.union1d(data.train, data.validation), validation=none, held_out=none)
+    if config.packed is not None:
+        pack(data, config.packed)
+        return unpacked(config.packed, config.size, run.device)
+    return data
+
+
+def pack(data: Data, path: Path) -> None:
+    """Write the exams of ``data.train`` to one file: squares as lossless WebP, boxes, classes and patients."""
+    squares: list[NDArray[np.uint8]] = []
+    for index in data.train:
+        stream = io.BytesIO()
+        Image.fromarray(np.array(data.images.images[index])).save(stream, "WEBP", lossless=True)
+        squares.append(np.frombuffer(stream.getvalue(), np.uint8))
+    exams = data.of(data.train)
+    columns: dict[str, Any] = {
+        "squares": np.concatenate(squares),
+        "ends": np.cumsum([len(square) for square in squares]),
+        "size": np.array(data.images.images.shape[1]),
+        "boxes": np.concatenate(data.truths(data.train)),
+        "box_ends": np.cumsum([len(exam.boxes_xyxy) for exam in exams]),
+        "exam_ids": np.array([exam.exam_id for exam in exams]),
+        "findings": np.array([exam.finding for exam in exams]),
+        "patients": np.array([exam.patient for exam in exams]),
+        "hashes": np.array([data.hashes[index] for index in data.train]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: np.savez(file, **columns))
+
+
+def unpacked(path: Path, size: int, device: torch.device) -> Data:
+    """The exams that ``pack`` wrote; their boxes are in pixels of the square.
+
+    Raises:
+        ValueError: another file, or squares of another size.
+    """
+    try:
+        with np.load(path) as file:
+            columns: dict[str, NDArray[Any]] = dict(file)
+        found = int(columns["size"])
+        squares = np.split(columns["squares"], columns["ends"][:-1])
+        boxes = np.split(columns["boxes"].astype(np.float64), columns["box_ends"][:-1])
+        rows = [columns[name].tolist() for name in ("exam_ids", "findings", "patients", "hashes")]
+    except (KeyError, BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: expected a file that --packed wrote ({error}); give another name") from error
+    if found != size:
+        raise ValueError(f"{path}: squares of {found} pixels, not of --size {size}; give another name")
+    images = np.stack([np.asarray(Image.open(io.BytesIO(square.tobytes())).convert("L")) for square in squares])
+    exams = [
+        rsna_dataset.Exam(name, Path(name), tuple(map(tuple, own.tolist())), finding, patient, None, None, None)
+        for own, name, finding, patient in zip(boxes, *rows[:3], strict=True)
+    ]
+    sizes = np.full((len(exams), 2), size, np.int32)
+    dataset = rsna_dataset.RsnaDetectionDataset(images, sizes, exams)
+    none = np.zeros(0, np.int64)
+    return Data(exams, dataset, Squares(images, device), rows[3], np.arange(len(exams)), none, none)
+
+
+def fold_of(data: Data, job: Job) -> Data:
+    """``data`` with the fold of ``job`` to be scored on, and of the others the share that its recipe learns from."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rows, exams = data.train, data.of(data.train)
+    groups = np.array(patient_split.tied([exam.patient for exam in exams], [data.hashes[row] for row in rows]))
+    folds = StratifiedGroupKFold(job.folds, shuffle=True, random_state=job.seed)
+    learn, scored = list(folds.split(rows, [exam.finding for exam in exams], groups))[job.fold]
+    share = RECIPES[job.recipe].exams
+    if share < 1:  # of the patients; a smaller share is a part of a larger one
+        patients = np.random.default_rng([job.seed, job.fold]).permutation(np.unique(groups[learn]))
+        learn = learn[np.isin(groups[learn], patients[: round(share * len(patients))])]
+    return replace(data, train=rows[learn], validation=rows[scored])
+
+
+# --------------------------------------------------------------------------------------------------------- trainings
+
+
+def train(job: Job, data: Data) -> dict[str, Any]:
+    """One training and its scores on the fold it did not see, whose boxes are kept; a line of the log."""
+    settings = job.settings
+    with runtime.start(settings.device, settings.precision, settings.seed) as run:
+        model = build(settings.weights, settings.backbone, settings.size, image_head=settings.image_loss_weight > 0)
+        data = fold_of(data, job)
+        steps = runtime.steps_per_epoch(len(epoch_order(data, settings, 0)), settings.batch_size, run)
+        learner = training.make_learner(settings, model, steps, run)
+        run = training.with_faster_precision(learner.model, data, settings, run)
+        began = time.perf_counter()
+        losses: dict[str, float] = {}
+        for epoch in range(settings.epochs):
+            losses = training.train_one_epoch(learner, data, settings, epoch, run)
+        seconds = time.perf_counter() - began
+        network = learner.average.module
+        assert isinstance(network, GreyFasterRCNN)
+        found = find_boxes(network, data.images.images, data.validation, settings.flip_average, run)
+    truths, exams = data.truths(data.validation), data.of(data.validation)
+    job.found.parent.mkdir(parents=True, exist_ok=True)
+    write_found(job.found, found, truths, exams)
+    return {
+        **job.key,
+        **scores_of(found, truths, [exam.finding for exam in exams]),
+        "train_loss": losses["loss"],
+        "exams": len(data.train),
+        "seconds": round(seconds, 1),
+        "seconds_per_step": round(seconds / (steps * settings.epochs), 4),
+        "on": str(run),
+    }
+
+
+def scores_of(found: Found, truths: Sequence[Any], findings: Sequence[str]) -> dict[str, float | None]:
+    """What recipes are compared by; None where undefined.
+
+    The gate and the threshold are those that are best on these very exams.
+    """
+    gated = found.gated(choose_gate(found, truths))
+    matches = box_metrics.match(found.boxes, gated, truths)
+    threshold, rsna = best_threshold(matches)
+    scores = box_metrics.score_detections(found.boxes, gated, truths, threshold)
+    highest = np.array([max(some, default=0.0) for some in gated])
+    not_normal = np.array(findings) == rsna_dataset.CLASSES[1]
+    return {
+        "ap50": scores["ap50"],
+        "rsna": None if math.isnan(rsna) else rsna,
+        "sensitivity": scores["sensitivity_at_1_fp"],
+        "image_auc": scores["image_auc"],
+        "not_normal": float((highest >= threshold)[not_normal].mean()) if not_normal.any() else None,
+    }
+
+
+COLUMNS = {
+    "ap50": "AP50",
+    "rsna": "RSNA score",
+    "sensitivity": "sensitivity at 1 FP/image",
+    "image_auc": "image AUC",
+    "not_normal": "Not Normal with a box",
+}
+
+
+def best_threshold(matches: box_metrics.Matches) -> tuple[float, float]:
+    """The threshold with the highest RSNA score on these exams, and that score: what no choice beforehand can beat."""
+    if not matches.score.size:
+        return 1.0, 0.0
+    thresholds = np.unique(matches.score)
+    scores = box_metrics.rsna_score(matches, thresholds)
+    best = int(scores.argmax())
+    return float(thresholds[best]), float(scores[best])
+
+
+def write_found(path: Path, found: Found, truths: Sequence[Any], exams: Sequence[rsna_dataset.Exam]) -> None:
+    """Keep what a training found in the fold it did not see, and what is true, in pixels of the square."""
+    columns: dict[str, Any] = {
+        "boxes": np.concatenate(found.boxes),
+        "scores": np.concatenate(found.scores),
+        "counts": np.array([len(some) for some in found.boxes]),
+        "probability": found.probability,
+        "truths": np.concatenate([np.asarray(some).reshape(-1, 4) for some in truths]),
+        "true_counts": np.array([len(some) for some in truths]),
+        "exam_ids": np.array([exam.exam_id for exam in exams]),
+        "findings": np.array([exam.finding for exam in exams]),
+        "patients": np.array([exam.patient for exam in exams]),
+    }
+    write_atomically(path, lambda file: np.savez_compressed(file, **columns))
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Boxes found in exams that the network did not learn from, with the truth."""
+
+    found: Found
+    truths: list[NDArray[np.float64]]
+    exam_ids: list[str]
+    findings: list[str]
+    patients: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "OutOfFold":
+        """What ``write_found`` wrote."""
+        with np.load(path) as file:
+            columns: dict[str, NDArray[Any]] = dict(file)
+        ends, true_ends = columns["counts"].cumsum()[:-1], columns["true_counts"].cumsum()[:-1]
+        found = Found(np.split(columns["boxes"], ends), np.split(columns["scores"], ends), columns["probability"])
+        names = (columns[name].tolist() for name in ("exam_ids", "findings", "patients"))
+        return cls(found, np.split(columns["truths"], true_ends), *names)
+
+    def at(self, rows: Iterable[int]) -> "OutOfFold":
+        """Those at ``rows``."""
+        rows = list(rows)
+        found = Found(
+            [self.found.boxes[row] for row in rows],
+            [self.found.scores[row] for row in rows],
+            self.found.probability[rows],
+        )
+        return OutOfFold(
+            found,
+            [self.truths[row] for row in rows],
+            [self.exam_ids[row] for row in rows],
+            [self.findings[row] for row in rows],
+            [self.patients[row] for row in rows],
+        )
+
+    def __add__(self, other: "OutOfFold") -> "OutOfFold":
+        found = Found(
+            self.found.boxes + other.found.boxes,
+            self.found.scores + other.found.scores,
+            np.concatenate([self.found.probability, other.found.probability]),
+        )
+        return OutOfFold(
+            found,
+            self.truths + other.truths,
+            self.exam_ids + other.exam_ids,
+            self.findings + other.findings,
+            self.patients + other.patients,
+        )
+
+
+_data: Data | None = None  # of a worker process
+
+
+def _begin(config: FoldsConfig) -> None:
+    """Load the exams once in each worker, whose progress bars would write over each other on one terminal."""
+    global _data
+    sys.stderr = (config.out_dir / f"worker-{os.getpid()}.log").open("w", buffering=1)
+    torch.set_num_threads(1)
+    with runtime.start(config.device, "fp32", 0) as run:
+        _data = development(config, run)
+
+
+def _train_in_worker(job: Job) -> dict[str, Any]:
+    assert _data is not None
+    return train(job, _data)
+
+
+def perform(jobs: Sequence[Job], config: FoldsConfig, data: Data, deadline: float) -> Iterator[dict[str, Any]]:
+    """The lines of the log as the trainings end; none is begun that would end after ``deadline``, monotonic seconds."""
+    pace = 0.0  # the longest time for one epoch of one exam so far, waiting and scoring included
+
+    def in_time(job: Job) -> bool:
+        return time.monotonic() + pace * work(job) <= deadline
+
+    def work(job: Job) -> float:
+        return job.settings.epochs * RECIPES[job.recipe].exams
+
+    if config.workers == 1:
+        for job in jobs:
+            if in_time(job):
+                begun = time.monotonic()
+                yield train(job, data)
+                pace = max(pace, (time.monotonic() - begun) / work(job))
+        return
+    waiting, running = list(jobs), dict[Future[dict[str, Any]], tuple[Job, float]]()
+    spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
+    with ProcessPoolExecutor(config.workers, mp_context=spawn, initializer=_begin, initargs=(config,)) as pool:
+        while waiting or running:
+            while waiting and len(running) < config.workers:
+                job = waiting.pop(0)
+                if in_time(job):
+                    running[pool.submit(_train_in_worker, job)] = job, time.monotonic()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, begun = running.pop(future)
+                yield future.result()
+                pace = max(pace, (time.monotonic() - begun) / work(job))
+
+
+# ------------------------------------------------------------------------------------------------------------ report
+
+
+def table(rows: Sequence[dict[str, Any]], recipes: Sequence[str]) -> str:
+    """Mean and standard deviation over the trainings, and below each the paired difference from the first recipe.
+
+    A pair is the same fold of the same seed. The error of a mean difference takes pairs as independent, which folds of
+    the same exams are not quite: it is somewhat too small.
+    """
+    by_recipe = {name: {(row["seed"], row["fold"]): row for row in rows if row["recipe"] == name} for name in recipes}
+    by_recipe = {name: found for name, found in by_recipe.items() if found}
+    lines = [f"{'recipe':24}{'runs':>5}" + "".join(f"{title:>27}" for title in COLUMNS.values())]
+    first = by_recipe.get(recipes[0], {})
+    for name, found in by_recipe.items():
+        cells = [_mean_text([row[column] for row in found.values()]) for column in COLUMNS]
+        lines.append(f"{name:24}{len(found):>5}" + "".join(f"{cell:>27}" for cell in cells))
+        pairs = [(row, first[at]) for at, row in found.items() if at in first]
+        if name != recipes[0] and pairs:
+            known = {
+                column: [(row[column], base[column]) for row, base in pairs if None not in (row[column], base[column])]
+                for column in COLUMNS
+            }
+            cells = [_difference_text([value - base for value, base in both]) for both in known.values()]
+            lines.append(f"{'  less ' + recipes[0]:24}{len(pairs):>5}" + "".join(f"{cell:>27}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _mean_text(values: Sequence[float | None]) -> str:
+    values = [value for value in values if value is not None]
+    if not values:
+        return "-"
+    spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def _difference_text(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    error = f" (se {np.std(values, ddof=1) / len(values) ** 0.5:.3f})" if len(values) > 1 else ""
+    return f"{np.mean(values):+.3f}{error}"
+
+
+def seeds_fused(jobs: Sequence[Job]) -> dict[str, Any] | None:
+    """Scores of all seeds' boxes fused, each of an exam that its network did not see; ``jobs`` of one recipe.
+
+    None where a seed lacks a fold. This is what an average of so many networks reaches, without an exam set apart.
+    """
+    seeds = {seed: [job for job in jobs if job.seed == seed] for seed in dict.fromkeys(job.seed for job in jobs)}
+    if len(seeds) < 2 or any(len(some) < jobs[0].folds for some in seeds.values()):
+        return None
+    wholes = [joined(some) for some in seeds.values()]
+    order = [{name: row for row, name in enumerate(whole.exam_ids)} for whole in wholes]
+    aligned = [
+        whole.at([places[name] for name in wholes[0].exam_ids]) for whole, places in zip(wholes, order, strict=True)
+    ]
+    fused = [
+        fuse(
+            [
+                {
+                    "boxes": torch.from_numpy(whole.found.boxes[row]),
+                    "scores": torch.from_numpy(whole.found.scores[row]),
+                    "labels": torch.ones(len(whole.found.scores[row]), dtype=torch.int64),
+                    "image_probability": torch.tensor(whole.found.probability[row]),
+                }
+                for whole in aligned
+            ]
+        )
+        for row in range(len(aligned[0].truths))
+    ]
+    return scores_of(Found.of(fused), aligned[0].truths, aligned[0].findings)
+
+
+def joined(jobs: Sequence[Job]) -> OutOfFold:
+    """What the trainings of all folds found, each in its own."""
+    first, *others = [OutOfFold.read(job.found) for job in jobs]
+    for other in others:
+        first = first + other
+    return first
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """What a box rule gives on exams that it was not fitted on: RSNA score, and Not Normal exams with a box."""
+
+    rsna: float
+    not_normal: float | None
+
+
+def outcome(rule: Rule, exams: OutOfFold) -> RuleOutcome:
+    """Of ``rule`` on ``exams``."""
+    boxes, scores = rule.apply(exams.found)
+    matches = box_metrics.match(boxes, scores, exams.truths)
+    called = np.array([bool((some >= rule.threshold).any()) for some in scores])
+    among = np.array(exams.findings) == rsna_dataset.CLASSES[1]
+    share = float(called[among].mean()) if among.any() else None
+    return RuleOutcome(float(box_metrics.rsna_score(matches, np.array([rule.threshold]))[0]), share)
+
+
+def rule_report(jobs: Sequence[Job]) -> str:
+    """How the box rule does that is fitted on few exams of a fold, against all exams of the other folds.
+
+    Both are judged on the rest of the fold. The few, drawn anew several times by patient, are exams of the network that
+    is judged, as validation exams are; those of the other folds are of other networks, trained alike.
+
+    Args:
+        jobs: all folds of one recipe and seed.
+    """
+    folds = [OutOfFold.read(job.found) for job in jobs]
+    outcomes: dict[str, list[RuleOutcome]] = {}
+    few = 0
+    for fold, exams in enumerate(folds):
+        others = joined([job for number, job in enumerate(jobs) if number != fold])
+        everywhere, _ = choose_rule(others.found, others.truths)
+        patients = np.array(exams.patients)
+        for draw in range(_DRAWS):
+            order = np.random.default_rng([fold, draw]).permutation(np.unique(patients))
+            size = np.cumsum([(patients == patient).sum() for patient in order])
+            few = min(_FEW, len(patients) // 2)
+            chosen = np.isin(patients, order[size <= few])
+            sample, rest = exams.at(np.flatnonzero(chosen)), exams.at(np.flatnonzero(~chosen))
+            if not any(len(some) for some in sample.truths) or not any(len(some) for some in rest.truths):
+                continue
+            here, _ = choose_rule(sample.found, sample.truths)
+            best, _ = choose_rule(rest.found, rest.truths)
+            rules = {"few": here, "others": everywhere, "itself": best}
+            for name, rule in rules.items():
+                outcomes.setdefault(name, []).append(outcome(rule, rest))
+    titles = {
+        "few": f"{few} exams of the same network",
+        "others": "all exams of the other folds, other networks",
+        "itself": "the exams it is judged on (no honest choice)",
+    }
+    lines = [f"{'box rule fitted on':48}{'RSNA score':>18}{COLUMNS['not_normal']:>27}"]
+    for name, found in outcomes.items():
+        cells = [_mean_text([getattr(one, part) for one in found]) for part in ("rsna", "not_normal")]
+        lines.append(f"{titles[name]:48}{cells[0]:>18}{cells[1]:>27}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing, then report."""
+    config = cli.parse(FoldsConfig)
+    deadline = time.monotonic() + 60 * config.minutes if config.minutes else math.inf
+    unknown = [name for name in config.recipes if name not in RECIPES]
+    if unknown:
+        raise ValueError(f"--recipes {' '.join(unknown)}: expected some of {', '.join(RECIPES)}")
+    jobs = jobs_of(config)
+    log = config.out_dir / "runs.jsonl"
+    with runtime.start(config.device, config.precision, 0) as run, only_run_in(config.out_dir, run):
+        data = development(config, run)
+        rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        missing = [job for job in jobs if not _row_of(job, rows)]
+        print(f"{rsna_dataset.describe(data.of(data.train))}; {len(missing)} of {len(jobs)} trainings are to do")
+        for row in perform(missing, config, data, deadline):
+            rows.append(row)
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+    report(config, jobs, rows)
+
+
+def _row_of(job: Job, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((row for row in rows if job.key.items() <= row.items()), None)
+
+
+def report(config: FoldsConfig, jobs: Sequence[Job], rows: Sequence[dict[str, Any]]) -> None:
+    """Print what is known of ``jobs``."""
+    done = [job for job in jobs if _row_of(job, rows)]
+    own = [row for job in done if (row := _row_of(job, rows))]
+    if not own:
+        print("no training has ended yet")
+        return
+    print(f"\n{table(own, config.recipes)}")
+    for name in config.recipes:
+        fused = seeds_fused([job for job in done if job.recipe == name])
+        if fused:
+            print(
+                f"{name}, {_SEEDS_FUSED}: "
+                + ", ".join(f"{title} {_mean_text([fused[key]])}" for key, title in COLUMNS.items())
+            )
+    for seed in config.seeds:
+        folds = [job for job in done if job.seed == seed and job.recipe == config.recipes[0]]
+        if len(folds) == config.folds:
+            print(f"\n{config.recipes[0]}, seed {seed}\n{rule_report(folds)}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
