@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, curves, known_images, likeness, metrics, origin, runtime
+from cxr import cli, curves, known_images, likeness, metrics, origin, runlog, runtime
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, evaluation, image_metrics, style
@@ -21,7 +22,7 @@ from pytorch_classification.model import (
     to_probability,
     with_half_kernels,
 )
-from pytorch_classification.settings import PREVALENCE, TrainConfig
+from pytorch_classification.settings import MAY_DIFFER, PREVALENCE, TrainConfig
 from pytorch_classification.shift import even_odds
 from pytorch_classification.training_data import Data
 
@@ -71,15 +72,18 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
             name: quality(to_probability(logits, temperature), labels, threshold)
             for name, (logits, labels) in scored.items()
         }
-        classifier.save(
-            config.model_file,
-            config=cli.plain(config),
-            classes=list(CLASSES),
-            epoch=state["epoch"],
-            validation=validation,
-            trained_on=origin.trained_on(config.root, len(data.train), data.patients(data.train)),
-            provenance=provenance(run),
-        )
+        about = {
+            "config": without_places(config),
+            "classes": list(CLASSES),
+            "epoch": state["epoch"],
+            "seconds": [record.get("seconds") for record in runlog.read(folder.log)],  # none in logs of older versions
+            "flow": data.flow(),
+            "validation": validation,
+            "validation_report": own,
+            "trained_on": origin.trained_on(config.root, len(data.train), data.patients(data.train)),
+            "provenance": provenance(run),
+        }
+        classifier.save(config.model_file, **about)
         print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
         for name, found in zip(("validation", data.shifted.name), validation.values(), strict=True):
             print(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
@@ -89,7 +93,9 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     runtime.wait(run)  # the other processes read the model file too: what is written is what is judged
     missing = data_load.missing_test(config.data_dir, config.table)
     if not missing:
-        test_report(config, data, Classifier.load(config.model_file, run), own, run)
+        tested = test_report(config, data, Classifier.load(config.model_file, run), own, run)
+        if run.is_main:  # once more, so that the file alone tells how it did
+            classifier.save(config.model_file, **about, test_report=tested)
     elif run.is_main:
         print(f"{missing}, so there is no test report")
 
@@ -131,10 +137,13 @@ def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> C
 
 def test_report(
     config: TrainConfig, data: Data, classifier: Classifier, own: dict[str, Any], run: runtime.Runtime
-) -> None:
+) -> dict[str, Any]:
     """Score the finished model on the test images and draw it; files that also stand in training are left out.
 
     ``own`` is the report on the validation images, which temperature and threshold were fitted on; it is written too.
+
+    Returns:
+        The report for the model file; empty in all processes but the first.
     """
     names = (config.normal, config.pneumonia)
     if config.table is not None:
@@ -145,7 +154,7 @@ def test_report(
         listing, source.name, classifier, config.out_dir / "decoded", run, skip_bad=config.skip_bad
     )
     if not run.is_main:
-        return
+        return {}
     report = evaluation.evaluated(judged, classifier, PREVALENCE, run)
     by_style = style_scores(data, judged.listing, judged.images, judged.probabilities >= classifier.threshold)
     result = {"set": str(source), **report, "validation": own, "style": by_style, "provenance": provenance(run)}
@@ -154,6 +163,16 @@ def test_report(
     print(f"\n{format_style(by_style)}\n\nreport: {path}")
     evaluation.write(result, path, config.images_dir, judged, classifier, run)
     print(f"pictures: {config.images_dir}")
+    return {**report, "set": source.name, "style": by_style, "provenance": result["provenance"]}
+
+
+def without_places(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide the weights; a file is told by its name, since folders are this machine's affair."""
+    return {
+        name: Path(value).name if isinstance(getattr(config, name), Path) or name == "weights" else value
+        for name, value in cli.plain(config).items()
+        if name not in MAY_DIFFER
+    }
 
 
 def style_scores(

@@ -9,6 +9,7 @@ stopped. Under torchrun the batch is divided among the processes.
 """
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +181,14 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         if start:
             report.show_progress(config, runlog.read(folder.log))
     for epoch in range(start, config.epochs):
+        began = time.perf_counter()
         lr = learner.scheduler.get_last_lr()[0]
         train_loss = train_one_epoch(learner, data, config, epoch, run)
         scores = validate(learner, data, config, run)
         improved = scores["selection_loss"] < best
         best = min(best, scores["selection_loss"])
         record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores, "improved": improved}
+        record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
             folder.save_epoch(learner, about, record, best=best)
             print(line_of(record, config.epochs))

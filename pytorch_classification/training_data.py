@@ -8,7 +8,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,6 +55,26 @@ class Data:
         """How many patients the images at ``indices`` are of."""
         return len({self.listing.patients[index] for index in indices})
 
+    def flow(self) -> dict[str, Any]:
+        """How many images and patients went where, and how many were left out, as plain values."""
+        learnt = np.concatenate([self.train, self.validation])
+        parts = {"train": self.train, "validation": self.validation}
+        return {
+            "listed": len(self.listing),
+            "unreadable": len(self.listing) - len(learnt),
+            "repeated": len(learnt) - len({self.hashes[index] for index in learnt}),
+            "parts": {
+                name: {"images": _by_class(self.labels[part]), "patients": self.patients(part)}
+                for name, part in parts.items()
+            },
+            "shifted": {
+                "name": Path(self.shifted.name).name,
+                "external": self.shifted.external,
+                "images": _by_class(self.shifted.labels),
+            },
+            "named_as_kaggle": all(data_load.patient_of(path) is not None for path in self.listing.paths),
+        }
+
     def facts(self, root: Path) -> dict[str, str]:
         """Content, class and patient of each image, by its name below ``root``."""
         names = [data_load.place(path, root) for path in self.listing.paths]
@@ -62,6 +82,10 @@ class Data:
         return dict(zip(names, facts, strict=True)) | (
             {self.shifted.name: self.shifted.digest()} if self.shifted.external else {}
         )
+
+
+def _by_class(labels: NDArray[np.int64]) -> dict[str, int]:
+    return dict(zip(data_load.CLASSES, np.bincount(labels, minlength=2).tolist(), strict=True))
 
 
 def store_size(size: int) -> int:

@@ -9,6 +9,7 @@ stopped. Under torchrun the batch is divided among the processes.
 """
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -200,6 +201,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         if start:
             report.show_progress(config, runlog.read(folder.log))
     for epoch in range(start, config.epochs):
+        began = time.perf_counter()
         lr = learner.scheduler.get_last_lr()[0]
         means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
         scores = validate(learner, data, config, run)
@@ -207,6 +209,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         improved = scores["val_ap"] >= best
         best = max(best, scores["val_ap"])
         record = {"epoch": epoch + 1, "lr": lr, **means, **scores, "improved": improved}
+        record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
             folder.save_epoch(learner, about, record, best=best)
             print(line_of(record, config.epochs))

@@ -23,6 +23,8 @@ import pytest
 import tiny_classification
 import tiny_detection
 
+from cxr import runlog
+
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = -9
 TERMINATED = 143
@@ -226,7 +228,7 @@ def assert_same_run(script: Script, one: Any, other: Any, pictures: bool = True)
     places = [config.out_dir.parent for config in (one, other)]
     for name in script.checkpoints:
         assert_same_state(*(script.load(place / name) for place in places), where=name)
-    assert (one.out_dir / "metrics.jsonl").read_bytes() == (other.out_dir / "metrics.jsonl").read_bytes()
+    assert_same_state(*(runlog.read(config.out_dir / "metrics.jsonl") for config in (one, other)), where="the log")
     assert_same_state(*(json.loads((place / script.report).read_text()) for place in places), where=script.report)
     if pictures:
         drawn = [{path.name: path.read_bytes() for path in config.images_dir.iterdir()} for config in (one, other)]
@@ -242,7 +244,7 @@ def assert_same_state(one: Any, other: Any, where: str) -> None:
         assert torch.equal(one, other), where
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), where
-        for name in one.keys() - {"config", "provenance"}:  # the folders, and what was committed meanwhile
+        for name in one.keys() - {"config", "provenance", "seconds"}:  # folders, what was committed meanwhile, time
             assert_same_state(one[name], other[name], f"{where}[{name!r}]")
     elif isinstance(one, list | tuple):
         assert len(one) == len(other), where

@@ -1,9 +1,9 @@
 """What the classifier in the repository answers for a few synthetic chests, to be recorded when it is replaced.
 
-    python tests/shipped_model.py
+    python tests/shipped_model.py && python model_card.py --report REPORT...
 
-writes shipped_model.json beside this file, from ``pneumonia_resnet18.pth`` at the root of the repository. It is
-committed with the model and with MODEL_CARD.md; the tests hold all three to each other.
+writes shipped_model.json beside this file, from ``pneumonia_resnet18.pth`` at the root of the repository, and
+MODEL_CARD.md beside the model. Both are committed with it; the tests hold the three to each other.
 """
 
 import json

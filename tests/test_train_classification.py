@@ -272,6 +272,23 @@ def test_checkpoints_hold_all_that_a_later_reader_needs(trained):
     assert finished["prediction"]["size"] == 32 and finished["prediction"]["store_size"] == 36
 
 
+def test_the_finished_model_tells_where_its_images_went_how_long_it_took_and_how_it_did(trained):
+    config = trained.config
+    finished = checkpoints.load(config.model_file, task=TASK)
+    flow = finished["flow"]
+    assert (flow["listed"], flow["unreadable"], flow["repeated"], flow["named_as_kaggle"]) == (68, 0, 0, True)
+    assert flow["parts"]["train"] == {"images": {"NORMAL": 26, "PNEUMONIA": 26}, "patients": 26}
+    assert flow["parts"]["validation"] == {"images": {"NORMAL": 8, "PNEUMONIA": 8}, "patients": 8}
+    assert flow["shifted"]["external"] is False and flow["shifted"]["images"] == {"NORMAL": 8, "PNEUMONIA": 8}
+    assert len(finished["seconds"]) == 6 and all(seconds > 0 for seconds in finished["seconds"])
+    tested, written = finished["test_report"], report_of(config)
+    assert tested["set"] == "test" and tested["scores"] == written["scores"]
+    assert finished["validation_report"] == written["validation"]
+    assert finished["config"].keys().isdisjoint({"data_dir", "out_dir", "model_file"})
+    kept = {name: value for name, value in finished.items() if name not in ("model", "likeness", "provenance")}
+    assert str(config.out_dir.parent) not in str(kept) and str(config.data_dir) not in str(kept)
+
+
 def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
     config = trained.config
     for line in (

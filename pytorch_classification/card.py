@@ -1,0 +1,373 @@
+"""What a model card says of a finished classifier: from its file and its reports, and nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr.files import sha256_of
+from cxr.metrics import interval_text
+from cxr.origin import RESEARCH_ONLY
+from cxr.text import one_line, shortened
+from pytorch_classification.claim import CLAIM, NO_ENSEMBLE
+from pytorch_classification.data_load import CLASSES
+
+NOT_STATED = "not stated"
+_LONGEST = 300  # characters of a text from a file, which may come from anywhere
+_KAGGLE = (
+    "[Chest X-Ray Images (Pneumonia)](https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia), Kermany "
+    "et al., Cell 2018, [doi:10.1016/j.cell.2018.02.010](https://doi.org/10.1016/j.cell.2018.02.010): children of one "
+    "to five years, one hospital (told by the form of all file names)"
+)
+_SCORES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier score",
+    "ece": "ECE, 15 bins",
+}
+
+Section = tuple[str, list[str]]  # heading and lines; no lines where nothing is known
+
+
+def said(value: Any) -> str:
+    """What a file says, for a cell of a Markdown table; "not stated" for None."""
+    if value is None:
+        return NOT_STATED
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = shortened(one_line(f"{value:.6g}" if isinstance(value, float) else value), _LONGEST)
+    return "".join(f"&#{ord(letter)};" if letter in "|<>&[]`*" else letter for letter in text)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table; the cells are as they are to be shown."""
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+# ----------------------------------------------------------------------------------------------------- the sections
+
+
+def summary(state: Mapping[str, Any], path: Path) -> Section:
+    """What kind of thing this is, and which file."""
+    trained = state.get("trained_on") or {}
+    parameters = sum(tensor.numel() for name, tensor in state["model"].items() if "running" not in name)
+    rows = [
+        ("file", f"{said(path.name)}, {path.stat().st_size / 1e6:.1f} MB"),
+        ("SHA-256", sha256_of(path)),
+        ("network", f"ResNet-18 (deep learning), one grey channel, one output; {parameters / 1e6:.1f} million weights"),
+        ("answers", f"calibrated probability of {CLASSES[1]} against {CLASSES[0]}, and Grad-CAM"),
+        ("finished", f"{said(trained.get('date'))}, commit {said(trained.get('commit'))}"),
+        ("use", RESEARCH_ONLY),
+    ]
+    if adapted := state.get("adapted"):
+        rows.append(("since then", said(adapted["text"])))
+    return "Summary", table(("", ""), rows)
+
+
+def use(state: Mapping[str, Any]) -> Section:
+    """What it is for and what it is not for."""
+    lines = [
+        "- Intended: research and teaching: how a small network reads frontal chest radiographs like those it was "
+        "trained on, how calibration, operating point and shortcuts behave; and a start for further training.",
+        "- Not intended: any decision about a patient; screening, triage or reporting; other views and body parts; "
+        "ages, machines and diseases that it was not evaluated on. It is not a medical device.",
+        f"- An image unlike those of training is flagged: {said(state.get('likeness') is not None)}. A flag tells of "
+        "pictures, not of diseases that training did not show.",
+    ]
+    return "Use", lines
+
+
+def training_data(state: Mapping[str, Any]) -> Section:
+    """What was learnt from, and under which licence."""
+    trained, flow = state.get("trained_on") or {}, state.get("flow") or {}
+    synthetic = trained.get("synthetic") is True
+    kaggle = flow.get("named_as_kaggle") is True and not synthetic
+    source = "drawn by make_sample_data.py: no person is shown" if synthetic else _KAGGLE if kaggle else NOT_STATED
+    licence = "CC BY 4.0" if kaggle else "does not apply" if synthetic else NOT_STATED
+    rows = [
+        ("folder", said(trained.get("folder"))),
+        ("source", source),
+        ("licence", licence),
+        ("learnt from", f"{said(trained.get('images'))} images of {said(trained.get('patients'))} patients"),
+    ]
+    return "Training data", table(("", ""), rows)
+
+
+def flow_of_images(state: Mapping[str, Any]) -> Section:
+    """Where images and patients went, and what was left out and why."""
+    flow, tested = state.get("flow"), state.get("test_report")
+    if flow is None:
+        return "Images and patients", []
+    lines = table(
+        ("", *CLASSES, "patients"),
+        [
+            (
+                words,
+                *(said(flow["parts"][part]["images"][name]) for name in CLASSES),
+                said(flow["parts"][part]["patients"]),
+            )
+            for part, words in (("train", "learnt from"), ("validation", "validation, to choose by"))
+        ],
+    )
+    lines += [
+        "",
+        f"- Found for training and validation: {said(flow['listed'])} images, all that were in the folders. Left out: "
+        f"{said(flow['unreadable'])} that cannot be read.",
+        f"- Files with the content of another one: {said(flow['repeated'])}. They stay, and their patients are on one "
+        "side.",
+        "- Training and validation have no patient and no file content in common; a hash of the patient's name and the "
+        "seed decides.",
+    ]
+    shifted = flow["shifted"]
+    kind = "films of another source, never learnt from" if shifted["external"] else "made from validation"
+    counts = ", ".join(f"{said(shifted['images'][name])} {name}" for name in CLASSES)
+    lines.append(f"- Also to choose by: {said(shifted['name'])} ({kind}): {counts}.")
+    if tested:
+        left_out = tested["left_out"]
+        lines.append(
+            f"- Test: {said(tested['scores']['images'])} images of {said(tested['scores']['patients'])} patients, read "
+            f"once after the last choice. Left out: {said(left_out['unreadable'])} that cannot be read, "
+            f"{said(left_out['in_training'])} with the content of a training or validation file."
+        )
+    return "Images and patients", lines
+
+
+def recipe(state: Mapping[str, Any]) -> Section:
+    """How it was trained, on what, for how long, and which epoch was kept."""
+    config, made = state.get("config"), state.get("provenance") or {}
+    if config is None:
+        return "Recipe", []
+    seconds = state.get("seconds") or [None]
+    told = (
+        None if None in seconds else f"{sum(seconds) / 60:.1f} minutes for {len(seconds)} epochs, validation included"
+    )
+    lines = [
+        "Each image is squashed to a square, standardised by itself (mean 0, standard deviation 1) and, while training "
+        "goes on, varied in tone, sharpness, frame and geometry. AdamW, one-cycle schedule, class-weighted cross-"
+        "entropy, running average of the weights. Kept is the epoch with the lowest mean loss over validation and the "
+        "shifted set, each at its best temperature.",
+        "",
+        *table(
+            ("setting", "value"),
+            [
+                (f"`--{said(name).replace('_', '-')}`", "none" if value is None else said(value))
+                for name, value in config.items()
+            ],
+        ),
+        "",
+        *table(
+            ("", ""),
+            [
+                ("epoch kept", f"{said(state.get('epoch'))} of {said(config.get('epochs'))}"),
+                ("first weights", "random" if config.get("weights") == "none" else said(config.get("weights"))),
+                ("software", ", ".join(f"{name} {said(made.get(name))}" for name in ("python", "torch"))),
+                (
+                    "machine",
+                    f"{said(made.get('platform'))}; {said(made.get('device'))}, {said(made.get('threads'))} threads",
+                ),
+                ("precision", {True: "bfloat16", False: "float32"}.get(made.get("bf16"), NOT_STATED)),
+                ("time", said(told)),
+                ("energy and carbon", NOT_STATED),
+            ],
+        ),
+    ]
+    return "Recipe", lines
+
+
+def operating_point(state: Mapping[str, Any]) -> Section:
+    """Calibration and threshold, and what they did where they were chosen."""
+    chosen, found = state["prediction"], state.get("validation") or {}
+    lines = [
+        f"- Temperature {said(chosen['temperature'])}: the log-odds are divided by it. Without a bias, which would "
+        "carry the prevalence of the data set into every probability.",
+        f"- Operating point {said(chosen['threshold'])}: at or above it an image is called {CLASSES[1]}.",
+        f"- Mirror image averaged: {said(chosen['flip_average'])}.",
+    ]
+    if adapted := state.get("adapted"):
+        lines.append(f"- {said(adapted['text'])}.")
+    else:
+        lines.append(
+            "- Both were fitted on validation and the shifted set together; the operating point is where even odds lie."
+        )
+    if found:
+        names = list(dict.fromkeys(name for scores in found.values() for name in scores))
+        rows = [[said(part), *(said(scores.get(name)) for name in names)] for part, scores in found.items()]
+        lines += ["", *table(("measured where it was fitted", *(said(name).replace("_", " ") for name in names)), rows)]
+    return "Calibration and operating point", lines
+
+
+def results(title: str, report: Mapping[str, Any]) -> list[str]:
+    """Scores of ``image_metrics.evaluate_classifier`` with intervals, and the confusion matrix."""
+    (tn, fp), (fn, tp) = report["confusion_matrix"]
+    there = report["at_prevalence"]
+    rows = [(name, interval_text(report["scores"][key])) for key, name in _SCORES.items() if key in report["scores"]]
+    rows += [
+        (f"{key.upper()} at {there['prevalence']:.0%} {CLASSES[1]}", interval_text(there[key]))
+        for key in ("ppv", "npv")
+    ]
+    threshold = report["threshold"]
+    at = " to ".join(said(value) for value in threshold) if isinstance(threshold, list) else said(threshold)
+    return [
+        f"### {title}",
+        "",
+        f"{report['images']} images of {report['patients']} patients, operating point {at}. {report['confidence']:.0%} "
+        f"intervals by patient ({report['resamples']} bootstrap resamples).",
+        "",
+        *table(("score", "value (interval)"), rows),
+        "",
+        *table(("truth / predicted", *CLASSES), [(CLASSES[0], str(tn), str(fp)), (CLASSES[1], str(fn), str(tp))]),
+        "",
+    ]
+
+
+def evaluation(title: str, report: Mapping[str, Any]) -> list[str]:
+    """A whole report on labelled images: scores, who was left out, subgroups, style, Grad-CAM."""
+    lines = results(title, report["scores"])
+    facts = {
+        "Images left out because they cannot be read": report["left_out"]["unreadable"],
+        "Images left out because the model was trained on them or chosen by them": report["left_out"]["in_training"],
+        "Images flagged as unlike training": report["unlike_training"],
+        "Patients with images of both classes": report["patients_of_both_classes"],
+    }
+    lines += [*(f"- {words}: {said(count)}." for words, count in facts.items()), ""]
+    if groups := report.get("subgroups"):
+        names = ("sensitivity", "specificity", "roc_auc")
+        rows = [
+            (said(name), said(group["images"]), said(group["patients"]), *(interval_text(group[key]) for key in names))
+            for name, group in groups.items()
+        ]
+        lines += [*table(("subgroup", "images", "patients", "sensitivity", "specificity", "ROC AUC"), rows), ""]
+    if "groups" in (style := report.get("style") or {}):
+        lines += [
+            f"Style alone (frame, corners, grey levels, sharpness) tells the class with ROC AUC "
+            f"{interval_text(style['roc_auc'])}; the model by style:",
+            "",
+            *by_style(style["groups"]),
+        ]
+    return lines
+
+
+def audit(report: Mapping[str, Any]) -> list[str]:
+    """What shortcut_audit.py found."""
+    counts = ", ".join(f"{said(count)} {said(name)}" for name, count in report["images"].items())
+    lines = [
+        f"### Shortcut audit on {said(Path(report['data_dir']).name)}",
+        "",
+        f"{counts}, of {said(report['patients'])} patients. How well the class is told without lungs:",
+        "",
+        *table(
+            ("told by", "ROC AUC (interval)"),
+            [(said(name), interval_text(score)) for name, score in report["roc_auc"].items()],
+        ),
+        "",
+    ]
+    return lines + by_style(report["model"]["groups"])
+
+
+def by_style(groups: Mapping[str, Any]) -> list[str]:
+    """Sensitivity and specificity where the style of an image agrees with its class and where it contradicts it."""
+    styles = {"all": "all", "agrees": "style agrees with the class", "contradicts": "style contradicts the class"}
+    rows = [
+        (name, *(f"{interval_text(found[style])}, {said(found[style]['images'])} images" for style in styles))
+        for name, found in groups.items()
+    ]
+    return [*table(("", *styles.values()), rows), ""]
+
+
+def all_results(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> Section:
+    """Everything that was measured."""
+    lines: list[str] = []
+    if own := state.get("validation_report"):
+        lines += results("Validation, which temperature, operating point and epoch were chosen on", own)
+    if tested := state.get("test_report"):
+        lines += evaluation(f"Test images of training's own source ({said(tested['set'])})", tested)
+    for report in reports:
+        lines += audit(report) if "contradicting" in report else evaluation(f"{said(Path(report['set']).name)}", report)
+    if lines:
+        lines.append(f"Corrupted images (noise, blur, compression): {NOT_STATED}.")
+    return "Results", lines
+
+
+def failures(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> Section:
+    """Where it is wrong."""
+    lines: list[str] = []
+    judged = (
+        [(f"the test images ({said(state['test_report']['set'])})", state["test_report"])]
+        if "test_report" in state
+        else []
+    )
+    judged += [(said(Path(report["set"]).name), report) for report in reports if "set" in report]
+    for name, report in judged:
+        (tn, fp), (fn, tp) = report["scores"]["confusion_matrix"]
+        lines.append(
+            f"- On {name}: {fp} of {tn + fp} {CLASSES[0]} called {CLASSES[1]}, {fn} of {fn + tp} {CLASSES[1]} missed."
+        )
+        groups = (report.get("style") or {}).get("groups", {})
+        for measure, found in groups.items():
+            if found["contradicts"]["value"] is not None:
+                lines.append(
+                    f"- Of images whose style contradicts their class, {measure} is "
+                    f"{interval_text(found['contradicts'])}, of all {interval_text(found['all'])}."
+                )
+    if lines:
+        lines.append("- Each error, the most confident first, stands in errors.csv and errors.png beside its report.")
+    return "Failures", lines
+
+
+def claim(sections: Sequence[Section], state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> Section:
+    """Each item of CLAIM 2024: where this card answers it, or that it does not."""
+    there = {heading for heading, lines in sections if lines}
+    judged = [state["test_report"]] if state.get("test_report") else []
+    judged += reports
+    where = {heading: heading for heading in there}
+    if any("contradicting" in report or "groups" in (report.get("style") or {}) for report in judged):
+        where["style"] = "Results, by style"
+    if "test_report" in state:
+        where["test"] = "Results"
+    if any(name.startswith(("sex ", "age ")) for report in judged for name in report.get("subgroups") or {}):
+        where["subgroups"] = "Results, subgroups of the images judged"
+    rows = [
+        (
+            str(number),
+            words,
+            "does not apply" if place == NO_ENSEMBLE else f"yes: {where[place]}" if place in where else NOT_STATED,
+        )
+        for number, words, place in CLAIM
+    ]
+    return "CLAIM 2024", [
+        "Checklist for Artificial Intelligence in Medical Imaging, 2024 update "
+        "([doi:10.1148/ryai.240300](https://doi.org/10.1148/ryai.240300)), in short words. What a person must write is "
+        f'"{NOT_STATED}".',
+        "",
+        *table(("item", "", "answered"), rows),
+    ]
+
+
+def card(state: Mapping[str, Any], path: Path, reports: Sequence[Mapping[str, Any]]) -> str:
+    """The whole card of the model file ``state`` read from ``path``."""
+    sections = [
+        summary(state, path),
+        use(state),
+        training_data(state),
+        flow_of_images(state),
+        recipe(state),
+        operating_point(state),
+        all_results(state, reports),
+        failures(state, reports),
+    ]
+    sections.append(claim(sections, state, reports))
+    lines = [
+        f"# Model card: {said(path.stem)}",
+        "",
+        "Written by `model_card.py` from the model file and its reports, not by hand.",
+    ]
+    for heading, found in sections:
+        while found and not found[-1]:
+            found.pop()
+        lines += ["", f"## {heading}", "", *(found or [f"{NOT_STATED}."])]
+    return "\n".join(lines) + "\n"

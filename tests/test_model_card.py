@@ -1,0 +1,152 @@
+"""The card of a finished classifier: every figure from its file or a report, the rest "not stated"."""
+
+import json
+import re
+
+import pytest
+
+import model_card
+from cxr import checkpoints
+from cxr.files import sha256_of
+from cxr.metrics import interval_text
+from pytorch_classification.card import CLAIM, card
+from pytorch_classification.model import TASK, Classifier
+
+
+@pytest.fixture
+def state(trained):
+    return checkpoints.load(trained.config.model_file, task=TASK)
+
+
+@pytest.fixture
+def written(trained, tmp_path, command):
+    """The card that the script writes of the trained model, from what is named."""
+
+    def write(*reports):
+        output = tmp_path / "card.md"
+        given = ("--report", *reports) if reports else ()
+        ended = command(model_card.main, "--model", trained.config.model_file, "--output", output, *given)
+        assert (ended.code, ended.err) == (0, "")
+        return output.read_text(encoding="utf-8")
+
+    return write
+
+
+def section(text, heading):
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_card_states_what_the_model_file_holds(trained, written, state):
+    text = written()
+    assert sha256_of(trained.config.model_file) in section(text, "Summary")
+    flow = section(text, "Images and patients")
+    assert "| learnt from | 26 | 26 | 26 |" in flow and "Found for training and validation: 68 images" in flow
+    assert "Test: 24 images of " in flow
+    recipe = section(text, "Recipe")
+    assert "| `--size` | 32 |" in recipe and f"| epoch kept | {state['epoch']} of 6 |" in recipe
+    assert re.search(r"\| time \| \d+\.\d minutes for 6 epochs", recipe)
+    point = section(text, "Calibration and operating point")
+    assert f"Operating point {state['prediction']['threshold']:.6g}" in point
+    tested = state["test_report"]["scores"]
+    results = section(text, "Results")
+    assert f"| ROC AUC | {interval_text(tested['scores']['roc_auc'])} |" in results
+    (tn, fp), (fn, tp) = tested["confusion_matrix"]
+    assert f"| NORMAL | {tn} | {fp} |" in results and f"| PNEUMONIA | {fn} | {tp} |" in results
+    assert f"{fp} of 12 NORMAL called PNEUMONIA, {fn} of 12 PNEUMONIA missed" in section(text, "Failures")
+
+
+def test_each_item_of_claim_is_answered_where_the_card_has_something(written):
+    text = written()
+    answers = re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", section(text, "CLAIM 2024"), re.MULTILINE)
+    assert [int(number) for number, _ in answers] == [number for number, *_ in CLAIM] == list(range(1, 45))
+    for number, answer in answers:
+        assert answer in ("not stated", "does not apply") or f"## {answer.removeprefix('yes: ')}" in text, number
+    assert dict(answers)["20"] == "yes: Images and patients" and dict(answers)["44"] == "not stated"
+    assert dict(answers)["36"] == "not stated"
+
+
+def test_a_file_that_tells_nothing_gives_a_card_without_figures(trained, tmp_path, processor):
+    path = tmp_path / "bare.pth"
+    Classifier(Classifier.load(trained.config.model_file, processor).model, 32, 36, True, 1.5, 0.25).save(path)
+    text = card(checkpoints.load(path, task=TASK), path, [])
+    for heading in ("Images and patients", "Recipe", "Results", "Failures"):
+        assert section(text, heading).strip() == "not stated."
+    assert "Operating point 0.25" in text and "| source | not stated |" in text
+    claimed = re.findall(r"\| yes: (.+) \|", section(text, "CLAIM 2024"))
+    assert {*claimed} == {"Summary"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "licence"),
+    [({}, "CC BY 4.0"), ({"synthetic": True}, "does not apply"), ({"named": False}, "not stated")],
+)
+def test_a_licence_is_stated_only_for_data_that_is_known_by_its_names(trained, state, changes, licence):
+    state["trained_on"]["synthetic"] = changes.get("synthetic", False)
+    state["flow"]["named_as_kaggle"] = changes.get("named", True)
+    data = section(card(state, trained.config.model_file, []), "Training data")
+    assert f"| licence | {licence} |" in data and ("Kermany" in data) == (licence == "CC BY 4.0")
+
+
+def test_reports_add_their_results_and_subgroups(trained, written, tmp_path, state):
+    report = json.loads((trained.config.out_dir / "test_report.json").read_text())
+    score = report["scores"]["scores"]["sensitivity"]
+    group = {"images": 7, "patients": 5, "pneumonia": 3, "sensitivity": score, "specificity": score, "roc_auc": score}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**report, "set": "/data/other_hospital", "subgroups": {"sex F": group}}))
+    audit = {
+        "data_dir": "/data/films",
+        "images": {"NORMAL": 40, "PNEUMONIA": 41},
+        "patients": 33,
+        "roc_auc": {"corners": {"value": 0.75, "low": 0.7, "high": 0.8}},
+        "contradicting": {"NORMAL": 1, "PNEUMONIA": 2},
+        "model": {
+            "threshold": state["prediction"]["threshold"],
+            "groups": {"sensitivity": {style: {**score, "images": 9} for style in ("all", "agrees", "contradicts")}},
+        },
+    }
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    text = written(path, tmp_path / "audit.json")
+    assert "### other_hospital" in text and f"| sex F | 7 | 5 | {interval_text(score)} |" in text
+    assert "### Shortcut audit on films" in text and "| corners | 0.750 (0.700-0.800) |" in text
+    assert "| 36 | Demographic and clinical characteristics | yes: Results, subgroups of the images judged |" in text
+    assert "/data/" not in text
+
+
+def wrong_threshold(report):
+    report["scores"]["threshold"] = 0.123456
+    return report
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (wrong_threshold, "of another model or operating point, 0.123456; this one has "),
+        (lambda report: [1, 2], "not a report on a model by evaluate_classification.py or shortcut_audit.py"),
+        (lambda report: {**report, "scores": {"threshold": 0.5}}, "not a report on a model"),
+    ],
+)
+def test_a_report_that_is_not_of_this_model_is_refused(trained, tmp_path, command, spoil, message):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(spoil(json.loads((trained.config.out_dir / "test_report.json").read_text()))))
+    output = tmp_path / "card.md"
+    ended = command(model_card.main, "--model", trained.config.model_file, "--report", path, "--output", output)
+    assert ended.code == 2 and ended.err.startswith(f"error: {path}: ") and message in ended.err
+    assert ended.err.count("\n") == 1 and not output.exists()
+
+
+def test_a_checkpoint_of_training_gets_no_card(trained, tmp_path, command):
+    ended = command(model_card.main, "--model", trained.config.out_dir / "best.pth", "--output", tmp_path / "card.md")
+    assert ended.code == 2 and "a checkpoint of training; the card is of the finished model" in ended.err
+
+
+def test_texts_from_a_file_stay_texts(trained, state):
+    state["trained_on"]["folder"] = "a|b <script>alert(1)</script> [x](y)\n## Results"
+    data = section(card(state, trained.config.model_file, []), "Training data")
+    assert "a&#124;b &#60;script&#62;alert(1)&#60;/script&#62; &#91;x&#93;(y) ## Results |" in data
+
+
+def test_the_card_lies_beside_its_model_unless_told_otherwise(trained, tmp_path, command):
+    (tmp_path / "my.pth").symlink_to(trained.config.model_file)
+    ended = command(model_card.main, "--model", tmp_path / "my.pth")
+    assert (ended.code, ended.err) == (0, "")
+    assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8").startswith("# Model card: my\n")
