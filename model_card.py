@@ -1,7 +1,7 @@
 """Write MODEL_CARD.md, all that is known of a finished classifier, from its file and its reports.
 
     python model_card.py --model pneumonia_resnet18.pth
-    python model_card.py --model pneumonia_resnet18.pth --report evaluation/report.json audit/shortcut_audit.json
+    python model_card.py --report evaluation/classification/report.json audit/shortcut_audit.json
 
 The card lies beside the model, unless --output names another file. Training leaves in the model file what it knows:
 images and patients, settings, software, validation and test scores. --report adds what evaluate_classification.py and

@@ -142,7 +142,7 @@ def recipe(state: Mapping[str, Any]) -> Section:
     config, made = state.get("config"), state.get("provenance") or {}
     if config is None:
         return "Recipe", []
-    seconds = state.get("seconds") or [None]
+    seconds: list[Any] = state.get("seconds") or [None]
     told = (
         None if None in seconds else f"{sum(seconds) / 60:.1f} minutes for {len(seconds)} epochs, validation included"
     )
@@ -170,7 +170,7 @@ def recipe(state: Mapping[str, Any]) -> Section:
                     "machine",
                     f"{said(made.get('platform'))}; {said(made.get('device'))}, {said(made.get('threads'))} threads",
                 ),
-                ("precision", {True: "bfloat16", False: "float32"}.get(made.get("bf16"), NOT_STATED)),
+                ("precision", {"True": "bfloat16", "False": "float32"}.get(str(made.get("bf16")), NOT_STATED)),
                 ("time", said(told)),
                 ("energy and carbon", NOT_STATED),
             ],

@@ -67,22 +67,22 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     logits, labels = scored["val"]
     patients = [data.listing.patients[index] for index in data.validation]
     own = image_metrics.evaluate_classifier(to_probability(logits, temperature), labels, patients, threshold)
+    validation = {
+        name: quality(to_probability(logits, temperature), labels, threshold)
+        for name, (logits, labels) in scored.items()
+    }
+    about = {
+        "config": without_places(config),
+        "classes": list(CLASSES),
+        "epoch": state["epoch"],
+        "seconds": [record.get("seconds") for record in runlog.read(folder.log)],  # none in logs of older versions
+        "flow": data.flow(),
+        "validation": validation,
+        "validation_report": own,
+        "trained_on": origin.trained_on(config.root, len(data.train), data.patients(data.train)),
+        "provenance": provenance(run),
+    }
     if run.is_main:
-        validation = {
-            name: quality(to_probability(logits, temperature), labels, threshold)
-            for name, (logits, labels) in scored.items()
-        }
-        about = {
-            "config": without_places(config),
-            "classes": list(CLASSES),
-            "epoch": state["epoch"],
-            "seconds": [record.get("seconds") for record in runlog.read(folder.log)],  # none in logs of older versions
-            "flow": data.flow(),
-            "validation": validation,
-            "validation_report": own,
-            "trained_on": origin.trained_on(config.root, len(data.train), data.patients(data.train)),
-            "provenance": provenance(run),
-        }
         classifier.save(config.model_file, **about)
         print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
         for name, found in zip(("validation", data.shifted.name), validation.values(), strict=True):

@@ -14,7 +14,9 @@ from cxr import cli
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.ko.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in READMES}
-TARGETS = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.findall(r"^([a-z][\w-]*):", MAKEFILE, re.MULTILINE)
+VARIABLES = re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE)  # that a user may set
 
 
 def commands(text: str) -> list[list[str]]:
@@ -72,11 +74,14 @@ def test_a_command_names_files_and_flags_that_exist(words, monkeypatch, tmp_path
         (tmp_path / "file").touch()
         understood([words[script], *map(str, rest)], monkeypatch)
     elif words[0] == "make":
-        assert {*words[1:]} <= {*TARGETS}
+        assert {word.partition("=")[0] for word in words[1:]} <= {*TARGETS, *VARIABLES}
     elif words[0] == "pip" and "-r" in words:
         assert Path(words[words.index("-r") + 1]).is_file()
     else:
-        assert words[0] in ("source", "pip", "git", "cd") or words[:3] == ("python", "-m", "venv")
+        assert words[0] in ("source", "pip", "git", "cd") or words[:3] in (
+            ("python", "-m", "venv"),
+            ("python", "-m", "pytest"),
+        )
 
 
 @pytest.mark.parametrize("name", READMES)
