@@ -11,8 +11,9 @@ VENV := .venv/bin
 	$(VENV)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
+# In two processes; each makes the trained models that it needs, once.
 test: .venv/installed
-	$(VENV)/python -m pytest -q
+	$(VENV)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: .venv/installed
 	$(VENV)/python -m pytest -q -m "slow"

@@ -35,10 +35,11 @@ def trained(chest_xray, tmp_path_factory):
     from io import StringIO
 
     from tiny_classification import settings, train
+    from tiny_curves import only_after
 
     place = tmp_path_factory.mktemp("trained")
     config = settings(chest_xray, place, epochs=6, batch_size=16)
-    with redirect_stdout(StringIO()) as printed:
+    with redirect_stdout(StringIO()) as printed, only_after(config.epochs):
         train(config)
     yield SimpleNamespace(config=config, printed=printed.getvalue())
     shutil.rmtree(place, ignore_errors=True)

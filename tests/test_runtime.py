@@ -1,10 +1,9 @@
-import os
 import random
-import socket
 
 import numpy as np
 import pytest
 import torch
+from pair import run_in_two
 
 from cxr import runtime
 from cxr.run_folder import only_run_in
@@ -224,11 +223,8 @@ def test_gather_puts_the_rows_back_where_shard_took_them_from(monkeypatch, count
         assert np.array_equal(found, rows)
 
 
-def work_in_one_of_two(rank, port, folder):
+def work_in_one_of_two(rank, folder):
     """What each process of a real pair does; an assertion that fails here fails the test."""
-    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
     with runtime.start("cpu", "fp32", seed=0) as run:
         assert (run.rank, run.world_size) == (rank, 2)
         for count in (0, 1, 5, 6):
@@ -261,10 +257,7 @@ def work_in_one_of_two(rank, port, folder):
 
 
 def test_two_processes_divide_and_put_together(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work_in_one_of_two, (port, tmp_path), nprocs=2)
+    run_in_two(work_in_one_of_two, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "was here 0", "was here 1"]
 
 

@@ -1,18 +1,19 @@
 import json
 import math
 import re
-import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny_detection
 import torch
-from killing import ROOT, flags
+from killing import flags
+from pair import run_in_two
 from tiny_detection import exam_id, few_samples, settings, write_rsna
 
-from cxr import checkpoints, runlog, runtime
+from cxr import checkpoints, cli, runlog, runtime
 from pytorch_detection import train_detection, training_data
 from pytorch_detection.detector import Detector, find_boxes
 from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
@@ -264,18 +265,18 @@ def test_instructive_cases_show_found_missed_and_false_boxes():
 # ----------------------------------------------------------------------------------------------- the command line
 
 
+def train_in_one_of_two(rank, arguments, folder):
+    sys.argv = ["train_detection.py", *arguments]
+    with (folder / f"printed {rank}").open("w") as file, redirect_stdout(file):
+        assert cli.run(train_detection.main) == 0
+
+
 def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, folder):
+    """Under torchrun itself the other training is tried."""
     config = settings(finished.data, folder, epochs=1, negatives_per_positive=0.5)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    ended = subprocess.run(
-        [*command, ROOT / "pytorch_detection" / "train_detection.py", *flags(config)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("epoch   1/1") == 1 and "2 processes" in ended.stdout
+    run_in_two(train_in_one_of_two, flags(config), folder)
+    printed, nothing = ((folder / f"printed {rank}").read_text() for rank in range(2))
+    assert printed.count("epoch   1/1") == 1 and "2 processes" in printed and not nothing
     result = json.loads((config.out_dir / "held_out_report.json").read_text())
     assert (
         result["all"]["images"]

@@ -314,6 +314,15 @@ def watch(tmp_path, models):
         found.stop(signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def watching(tmp_path_factory, models):
+    """A watch that goes on, of which each test has exams of its own."""
+    found = Watch(tmp_path_factory.mktemp("watching"), models)
+    found.start()
+    yield found
+    assert found.stop() == TERMINATED
+
+
 @needs_signals
 def test_watch_answers_what_arrives_and_goes_on_after_an_interruption(watch, tmp_path):
     write_exam(watch.inbox / "0.dcm", 0)
@@ -340,22 +349,20 @@ def test_watch_answers_what_arrives_and_goes_on_after_an_interruption(watch, tmp
 
 
 @needs_signals
-def test_watch_keeps_what_has_left_the_inbox(watch):
-    path = write_exam(watch.inbox / "0.dcm", 0)
-    watch.start()
-    watch.wait(lambda: watch.answered() == ["0.dcm"])
+def test_watch_keeps_what_has_left_the_inbox(watching):
+    path = write_exam(watching.inbox / "0.dcm", 0)
+    watching.wait(lambda: watching.answered() == ["0.dcm"])
     path.unlink()
-    write_exam(watch.inbox / "1.dcm", 1)
-    watch.wait(lambda: len(watch.answered()) == 2)
-    assert watch.stop() == TERMINATED
-    assert len(Page(watch.out / "worklist.html").rows) == 2
+    write_exam(watching.inbox / "1.dcm", 1)
+    watching.wait(lambda: len(watching.answered()) == 2)
+    assert len(Page(watching.out / "worklist.html").rows) == 2
+    assert {row["file"] for row in table_of(watching.out)} == {"0.dcm", "1.dcm"}
 
 
 @needs_signals
-def test_only_one_watches_a_folder(watch, command):
-    watch.start()
-    watch.wait(lambda: (watch.out / "worklist.html").exists())
-    ran = command(worklist.main, *watch.arguments)
+def test_only_one_watches_a_folder(watching, command):
+    watching.wait(lambda: (watching.out / "worklist.html").exists())
+    ran = command(worklist.main, *watching.arguments)
     assert ran.code == 2 and "another run is writing to" in ran.err
 
 
