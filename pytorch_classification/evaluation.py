@@ -157,7 +157,7 @@ def _columns(judged: Judged) -> dict[str, Sequence[str]]:
         name: values for name, values in judged.listing.columns.items() if name not in _NO_GROUPS
     }
     if judged.unlike is not None:
-        columns["unlike training"] = [cautions.in_words(bool(unlike)) for unlike in judged.unlike]
+        columns["unlike training:"] = [cautions.in_words(bool(unlike)) for unlike in judged.unlike]
     return columns
 
 
