@@ -53,16 +53,20 @@ def read_report(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
         raise FileNotFoundError(f"no report at {path.resolve()}")
     try:
         report = json.loads(path.read_bytes())
-        threshold = report["model"]["threshold"] if "contradicting" in report else report["scores"]["threshold"]
+        points = [
+            report["model"] if "contradicting" in report else report["scores"],
+            report.get("operating_point") or {},
+        ]
+        thresholds = [point["threshold"] for point in points if "threshold" in point]
         audit(report) if "contradicting" in report else evaluation("", report)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a report on a model by evaluate_classification.py or shortcut_audit.py "
             f"({type(error).__name__}: {one_line(error)})"
         ) from error
-    if threshold != state["prediction"]["threshold"]:
+    if state["prediction"]["threshold"] not in thresholds:  # the last is one that the report came to itself
         raise ValueError(
-            f"{path}: of another model or operating point, {said(threshold)}; this one has "
+            f"{path}: of another model or operating point, {said(thresholds[-1])}; this one has "
             f"{said(state['prediction']['threshold'])}"
         )
     return report

@@ -249,6 +249,9 @@ def evaluation(title: str, report: Mapping[str, Any]) -> list[str]:
             "",
             *by_style(style["groups"]),
         ]
+    if point := report.get("operating_point"):
+        words = f"{title}: operating point set here for {said(point['measure'])} {said(point['target'])}, cross-fitted"
+        lines += results(words, point["cross_fitted"])
     return lines
 
 
@@ -305,7 +308,8 @@ def failures(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> 
     for name, report in judged:
         (tn, fp), (fn, tp) = report["scores"]["confusion_matrix"]
         lines.append(
-            f"- On {name}: {fp} of {tn + fp} {CLASSES[0]} called {CLASSES[1]}, {fn} of {fn + tp} {CLASSES[1]} missed."
+            f"- On {name}, at {said(report['scores']['threshold'])}: "
+            f"{fp} of {tn + fp} {CLASSES[0]} called {CLASSES[1]}, {fn} of {fn + tp} {CLASSES[1]} missed."
         )
         groups = (report.get("style") or {}).get("groups", {})
         for measure, found in groups.items():

@@ -52,7 +52,7 @@ def test_the_card_states_what_the_model_file_holds(trained, written, state):
     assert f"| ROC AUC | {interval_text(tested['scores']['roc_auc'])} |" in results
     (tn, fp), (fn, tp) = tested["confusion_matrix"]
     assert f"| NORMAL | {tn} | {fp} |" in results and f"| PNEUMONIA | {fn} | {tp} |" in results
-    assert f"{fp} of 12 NORMAL called PNEUMONIA, {fn} of 12 PNEUMONIA missed" in section(text, "Failures")
+    assert f": {fp} of 12 NORMAL called PNEUMONIA, {fn} of 12 PNEUMONIA missed" in section(text, "Failures")
 
 
 def test_each_item_of_claim_is_answered_where_the_card_has_something(written):
@@ -112,6 +112,24 @@ def test_reports_add_their_results_and_subgroups(trained, written, tmp_path, sta
     assert "/data/" not in text
 
 
+def test_an_operating_point_that_was_set_later_is_told_with_what_was_measured_at_it(trained, state):
+    report = json.loads((trained.config.out_dir / "test_report.json").read_text())
+    cross_fitted = {**report["scores"], "threshold": [0.2, 0.3]}
+    report["operating_point"] = {
+        "measure": "sensitivity",
+        "target": 0.95,
+        "threshold": 0.25,
+        "cross_fitted": cross_fitted,
+    }
+    state["prediction"]["threshold"], state["adapted"] = 0.25, {"text": "operating point set for sensitivity 0.95"}
+    path = trained.config.model_file
+    text = card(state, path, [report])
+    assert "| since then | operating point set for sensitivity 0.95 |" in section(text, "Summary")
+    assert "Both were fitted on validation" not in text
+    results = section(text, "Results")
+    assert "set here for sensitivity 0.95, cross-fitted" in results and "operating point 0.2 to 0.3. 95%" in results
+
+
 def wrong_threshold(report):
     report["scores"]["threshold"] = 0.123456
     return report
@@ -123,6 +141,7 @@ def wrong_threshold(report):
         (wrong_threshold, "of another model or operating point, 0.123456; this one has "),
         (lambda report: [1, 2], "not a report on a model by evaluate_classification.py or shortcut_audit.py"),
         (lambda report: {**report, "scores": {"threshold": 0.5}}, "not a report on a model"),
+        (lambda report: {**report, "scores": {}}, "not a report on a model"),
     ],
 )
 def test_a_report_that_is_not_of_this_model_is_refused(trained, tmp_path, command, spoil, message):
