@@ -38,6 +38,6 @@ def unpacked(found: Any, path: Path) -> frozenset[str] | None:
     """
     if found is None:
         return None
-    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != (len(found), _KEY_BYTES):
+    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape[1:] != (_KEY_BYTES,):
         raise ValueError(f"{path}: what it says of the files it was trained on is damaged; train anew")
     return frozenset(bytes(row).hex() for row in found.tolist())

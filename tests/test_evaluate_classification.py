@@ -129,6 +129,19 @@ def test_images_that_the_model_was_trained_on_are_left_out(trained, others, tmp_
     assert found["left_out"] == {"unreadable": 0, "in_training": 2} and found["scores"]["images"] == 88
 
 
+def test_images_that_cannot_be_read_stop_the_evaluation_or_are_left_out_and_counted(
+    trained, others, tmp_path, command, without_pictures
+):
+    data = shutil.copytree(others, tmp_path / "mine")
+    (data / "NORMAL" / "IM-0900-0001.jpeg").write_bytes(b"text")
+    words = ("--data-dir", data, "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
+    ended = command(main, *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert without_progress(ended.err).startswith(f"error: 1 of 89 images cannot be read: {data}/NORMAL/IM-0900-0001")
+    ended = command(main, *words, "--skip-bad")
+    assert ended.code == 0 and "left out, cannot be read: 1" in ended.out and "88 images, 44 patients;" in ended.out
+
+
 def test_without_grad_cam_the_rest_of_the_report_is_the_same(trained, tmp_path, command):
     (tmp_path / "grad_cam.png").write_bytes(b"of an older report")
     words = ("--data-dir", trained.config.data_dir / "test", "--model", trained.config.model_file)
