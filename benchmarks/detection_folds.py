@@ -13,34 +13,31 @@ validation exams and goes to a machine that has neither the DICOM files nor pydi
 which a GPU is too large for otherwise; --minutes begins none that would not end in time.
 """
 
-import io
 import json
 import math
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
+from benchmarks.detection_growth import growth_curve
+from benchmarks.out_of_fold import COLUMNS, OutOfFold, fused, joined, mean_text, rule_report
+from benchmarks.packed_exams import pack, unpacked
 from cxr import cli, patient_split, runtime
-from cxr.files import write_atomically
 from cxr.run_folder import only_run_in
-from cxr.squares import Squares
-from pytorch_detection import box_metrics, rsna_dataset
+from pytorch_detection import rsna_dataset
 from pytorch_detection import train_detection as training
-from pytorch_detection.detector import Found, Rule, choose_gate, choose_rule, find_boxes, fuse
+from pytorch_detection.detector import find_boxes
 from pytorch_detection.model import GreyFasterRCNN
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import Data, epoch_order, load_data
@@ -81,9 +78,6 @@ RECIPES = {
 GROWTH = ("quarter-exams", "half-exams", "base")
 _LIGHT = TrainConfig.light_augmentation_epochs / TrainConfig.epochs  # share of the epochs with light augmentation
 _SPLIT_SEED = TrainConfig.seed  # the documented one: another would draw other held-out exams
-_SEEDS_FUSED = "mean of seeds"
-_FEW = 113  # exams that training chooses its rule by, of RSNA's 1,129 here
-_DRAWS = 10  # of so few
 
 
 @dataclass(frozen=True)
@@ -171,57 +165,6 @@ def development(config: FoldsConfig, run: runtime.Runtime) -> Data:
     return data
 
 
-def pack(data: Data, path: Path) -> None:
-    """Write the exams of ``data.train`` to one file: squares as lossless WebP, boxes, classes and patients."""
-    squares: list[NDArray[np.uint8]] = []
-    for index in data.train:
-        stream = io.BytesIO()
-        Image.fromarray(np.array(data.images.images[index])).save(stream, "WEBP", lossless=True)
-        squares.append(np.frombuffer(stream.getvalue(), np.uint8))
-    exams = data.of(data.train)
-    columns: dict[str, Any] = {
-        "squares": np.concatenate(squares),
-        "ends": np.cumsum([len(square) for square in squares]),
-        "size": np.array(data.images.images.shape[1]),
-        "boxes": np.concatenate(data.truths(data.train)),
-        "box_ends": np.cumsum([len(exam.boxes_xyxy) for exam in exams]),
-        "exam_ids": np.array([exam.exam_id for exam in exams]),
-        "findings": np.array([exam.finding for exam in exams]),
-        "patients": np.array([exam.patient for exam in exams]),
-        "hashes": np.array([data.hashes[index] for index in data.train]),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: np.savez(file, **columns))
-
-
-def unpacked(path: Path, size: int, device: torch.device) -> Data:
-    """The exams that ``pack`` wrote; their boxes are in pixels of the square.
-
-    Raises:
-        ValueError: another file, or squares of another size.
-    """
-    try:
-        with np.load(path) as file:
-            columns: dict[str, NDArray[Any]] = dict(file)
-        found = int(columns["size"])
-        squares = np.split(columns["squares"], columns["ends"][:-1])
-        boxes = np.split(columns["boxes"].astype(np.float64), columns["box_ends"][:-1])
-        rows = [columns[name].tolist() for name in ("exam_ids", "findings", "patients", "hashes")]
-    except (KeyError, BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: expected a file that --packed wrote ({error}); give another name") from error
-    if found != size:
-        raise ValueError(f"{path}: squares of {found} pixels, not of --size {size}; give another name")
-    images = np.stack([np.asarray(Image.open(io.BytesIO(square.tobytes())).convert("L")) for square in squares])
-    exams = [
-        rsna_dataset.Exam(name, Path(name), tuple(map(tuple, own.tolist())), finding, patient, None, None, None)
-        for own, name, finding, patient in zip(boxes, *rows[:3], strict=True)
-    ]
-    sizes = np.full((len(exams), 2), size, np.int32)
-    dataset = rsna_dataset.RsnaDetectionDataset(images, sizes, exams)
-    none = np.zeros(0, np.int64)
-    return Data(exams, dataset, Squares(images, device), rows[3], np.arange(len(exams)), none, none)
-
-
 def fold_of(data: Data, job: Job) -> Data:
     """``data`` with the fold of ``job`` to be scored on, and of the others the share that its recipe learns from."""
     from sklearn.model_selection import StratifiedGroupKFold
@@ -257,124 +200,17 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         network = learner.average.module
         assert isinstance(network, GreyFasterRCNN)
         found = find_boxes(network, data.images.images, data.validation, settings.flip_average, run)
-    truths, exams = data.truths(data.validation), data.of(data.validation)
-    job.found.parent.mkdir(parents=True, exist_ok=True)
-    write_found(job.found, found, truths, exams)
+    fold = OutOfFold.of(found, data.truths(data.validation), data.of(data.validation))
+    fold.write(job.found)
     return {
         **job.key,
-        **scores_of(found, truths, [exam.finding for exam in exams]),
+        **fold.scores(),
         "train_loss": losses["loss"],
         "exams": len(data.train),
         "seconds": round(seconds, 1),
         "seconds_per_step": round(seconds / (steps * settings.epochs), 4),
         "on": str(run),
     }
-
-
-def scores_of(found: Found, truths: Sequence[Any], findings: Sequence[str]) -> dict[str, float | None]:
-    """What recipes are compared by; None where undefined.
-
-    The gate and the threshold are those that are best on these very exams.
-    """
-    gated = found.gated(choose_gate(found, truths))
-    matches = box_metrics.match(found.boxes, gated, truths)
-    threshold, rsna = best_threshold(matches)
-    scores = box_metrics.score_detections(found.boxes, gated, truths, threshold)
-    highest = np.array([max(some, default=0.0) for some in gated])
-    not_normal = np.array(findings) == rsna_dataset.CLASSES[1]
-    return {
-        "ap50": scores["ap50"],
-        "rsna": None if math.isnan(rsna) else rsna,
-        "sensitivity": scores["sensitivity_at_1_fp"],
-        "image_auc": scores["image_auc"],
-        "not_normal": float((highest >= threshold)[not_normal].mean()) if not_normal.any() else None,
-    }
-
-
-COLUMNS = {
-    "ap50": "AP50",
-    "rsna": "RSNA score",
-    "sensitivity": "sensitivity at 1 FP/image",
-    "image_auc": "image AUC",
-    "not_normal": "Not Normal with a box",
-}
-
-
-def best_threshold(matches: box_metrics.Matches) -> tuple[float, float]:
-    """The threshold with the highest RSNA score on these exams, and that score: what no choice beforehand can beat."""
-    if not matches.score.size:
-        return 1.0, 0.0
-    thresholds = np.unique(matches.score)
-    scores = box_metrics.rsna_score(matches, thresholds)
-    best = int(scores.argmax())
-    return float(thresholds[best]), float(scores[best])
-
-
-def write_found(path: Path, found: Found, truths: Sequence[Any], exams: Sequence[rsna_dataset.Exam]) -> None:
-    """Keep what a training found in the fold it did not see, and what is true, in pixels of the square."""
-    columns: dict[str, Any] = {
-        "boxes": np.concatenate(found.boxes),
-        "scores": np.concatenate(found.scores),
-        "counts": np.array([len(some) for some in found.boxes]),
-        "probability": found.probability,
-        "truths": np.concatenate([np.asarray(some).reshape(-1, 4) for some in truths]),
-        "true_counts": np.array([len(some) for some in truths]),
-        "exam_ids": np.array([exam.exam_id for exam in exams]),
-        "findings": np.array([exam.finding for exam in exams]),
-        "patients": np.array([exam.patient for exam in exams]),
-    }
-    write_atomically(path, lambda file: np.savez_compressed(file, **columns))
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Boxes found in exams that the network did not learn from, with the truth."""
-
-    found: Found
-    truths: list[NDArray[np.float64]]
-    exam_ids: list[str]
-    findings: list[str]
-    patients: list[str]
-
-    @classmethod
-    def read(cls, path: Path) -> "OutOfFold":
-        """What ``write_found`` wrote."""
-        with np.load(path) as file:
-            columns: dict[str, NDArray[Any]] = dict(file)
-        ends, true_ends = columns["counts"].cumsum()[:-1], columns["true_counts"].cumsum()[:-1]
-        found = Found(np.split(columns["boxes"], ends), np.split(columns["scores"], ends), columns["probability"])
-        names = (columns[name].tolist() for name in ("exam_ids", "findings", "patients"))
-        return cls(found, np.split(columns["truths"], true_ends), *names)
-
-    def at(self, rows: Iterable[int]) -> "OutOfFold":
-        """Those at ``rows``."""
-        rows = list(rows)
-        found = Found(
-            [self.found.boxes[row] for row in rows],
-            [self.found.scores[row] for row in rows],
-            self.found.probability[rows],
-        )
-        return OutOfFold(
-            found,
-            [self.truths[row] for row in rows],
-            [self.exam_ids[row] for row in rows],
-            [self.findings[row] for row in rows],
-            [self.patients[row] for row in rows],
-        )
-
-    def __add__(self, other: "OutOfFold") -> "OutOfFold":
-        found = Found(
-            self.found.boxes + other.found.boxes,
-            self.found.scores + other.found.scores,
-            np.concatenate([self.found.probability, other.found.probability]),
-        )
-        return OutOfFold(
-            found,
-            self.truths + other.truths,
-            self.exam_ids + other.exam_ids,
-            self.findings + other.findings,
-            self.patients + other.patients,
-        )
 
 
 _data: Data | None = None  # of a worker process
@@ -439,7 +275,7 @@ def table(rows: Sequence[dict[str, Any]], recipes: Sequence[str]) -> str:
     lines = [f"{'recipe':24}{'runs':>5}" + "".join(f"{title:>27}" for title in COLUMNS.values())]
     first = by_recipe.get(recipes[0], {})
     for name, found in by_recipe.items():
-        cells = [_mean_text([row[column] for row in found.values()]) for column in COLUMNS]
+        cells = [mean_text([row[column] for row in found.values()]) for column in COLUMNS]
         lines.append(f"{name:24}{len(found):>5}" + "".join(f"{cell:>27}" for cell in cells))
         pairs = [(row, first[at]) for at, row in found.items() if at in first]
         if name != recipes[0] and pairs:
@@ -452,116 +288,11 @@ def table(rows: Sequence[dict[str, Any]], recipes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _mean_text(values: Sequence[float | None]) -> str:
-    values = [value for value in values if value is not None]
-    if not values:
-        return "-"
-    spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-
 def _difference_text(values: Sequence[float]) -> str:
     if not values:
         return "-"
     error = f" (se {np.std(values, ddof=1) / len(values) ** 0.5:.3f})" if len(values) > 1 else ""
     return f"{np.mean(values):+.3f}{error}"
-
-
-def seeds_fused(jobs: Sequence[Job]) -> dict[str, Any] | None:
-    """Scores of all seeds' boxes fused, each of an exam that its network did not see; ``jobs`` of one recipe.
-
-    None where a seed lacks a fold. This is what an average of so many networks reaches, without an exam set apart.
-    """
-    seeds = {seed: [job for job in jobs if job.seed == seed] for seed in dict.fromkeys(job.seed for job in jobs)}
-    if len(seeds) < 2 or any(len(some) < jobs[0].folds for some in seeds.values()):
-        return None
-    wholes = [joined(some) for some in seeds.values()]
-    order = [{name: row for row, name in enumerate(whole.exam_ids)} for whole in wholes]
-    aligned = [
-        whole.at([places[name] for name in wholes[0].exam_ids]) for whole, places in zip(wholes, order, strict=True)
-    ]
-    fused = [
-        fuse(
-            [
-                {
-                    "boxes": torch.from_numpy(whole.found.boxes[row]),
-                    "scores": torch.from_numpy(whole.found.scores[row]),
-                    "labels": torch.ones(len(whole.found.scores[row]), dtype=torch.int64),
-                    "image_probability": torch.tensor(whole.found.probability[row]),
-                }
-                for whole in aligned
-            ]
-        )
-        for row in range(len(aligned[0].truths))
-    ]
-    return scores_of(Found.of(fused), aligned[0].truths, aligned[0].findings)
-
-
-def joined(jobs: Sequence[Job]) -> OutOfFold:
-    """What the trainings of all folds found, each in its own."""
-    first, *others = [OutOfFold.read(job.found) for job in jobs]
-    for other in others:
-        first = first + other
-    return first
-
-
-@dataclass(frozen=True)
-class RuleOutcome:
-    """What a box rule gives on exams that it was not fitted on: RSNA score, and Not Normal exams with a box."""
-
-    rsna: float
-    not_normal: float | None
-
-
-def outcome(rule: Rule, exams: OutOfFold) -> RuleOutcome:
-    """Of ``rule`` on ``exams``."""
-    boxes, scores = rule.apply(exams.found)
-    matches = box_metrics.match(boxes, scores, exams.truths)
-    called = np.array([bool((some >= rule.threshold).any()) for some in scores])
-    among = np.array(exams.findings) == rsna_dataset.CLASSES[1]
-    share = float(called[among].mean()) if among.any() else None
-    return RuleOutcome(float(box_metrics.rsna_score(matches, np.array([rule.threshold]))[0]), share)
-
-
-def rule_report(jobs: Sequence[Job]) -> str:
-    """How the box rule does that is fitted on few exams of a fold, against all exams of the other folds.
-
-    Both are judged on the rest of the fold. The few, drawn anew several times by patient, are exams of the network that
-    is judged, as validation exams are; those of the other folds are of other networks, trained alike.
-
-    Args:
-        jobs: all folds of one recipe and seed.
-    """
-    folds = [OutOfFold.read(job.found) for job in jobs]
-    outcomes: dict[str, list[RuleOutcome]] = {}
-    few = 0
-    for fold, exams in enumerate(folds):
-        others = joined([job for number, job in enumerate(jobs) if number != fold])
-        everywhere, _ = choose_rule(others.found, others.truths)
-        patients = np.array(exams.patients)
-        for draw in range(_DRAWS):
-            order = np.random.default_rng([fold, draw]).permutation(np.unique(patients))
-            size = np.cumsum([(patients == patient).sum() for patient in order])
-            few = min(_FEW, len(patients) // 2)
-            chosen = np.isin(patients, order[size <= few])
-            sample, rest = exams.at(np.flatnonzero(chosen)), exams.at(np.flatnonzero(~chosen))
-            if not any(len(some) for some in sample.truths) or not any(len(some) for some in rest.truths):
-                continue
-            here, _ = choose_rule(sample.found, sample.truths)
-            best, _ = choose_rule(rest.found, rest.truths)
-            rules = {"few": here, "others": everywhere, "itself": best}
-            for name, rule in rules.items():
-                outcomes.setdefault(name, []).append(outcome(rule, rest))
-    titles = {
-        "few": f"{few} exams of the same network",
-        "others": "all exams of the other folds, other networks",
-        "itself": "the exams it is judged on (no honest choice)",
-    }
-    lines = [f"{'box rule fitted on':48}{'RSNA score':>18}{COLUMNS['not_normal']:>27}"]
-    for name, found in outcomes.items():
-        cells = [_mean_text([getattr(one, part) for one in found]) for part in ("rsna", "not_normal")]
-        lines.append(f"{titles[name]:48}{cells[0]:>18}{cells[1]:>27}")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -599,16 +330,39 @@ def report(config: FoldsConfig, jobs: Sequence[Job], rows: Sequence[dict[str, An
         return
     print(f"\n{table(own, config.recipes)}")
     for name in config.recipes:
-        fused = seeds_fused([job for job in done if job.recipe == name])
-        if fused:
-            print(
-                f"{name}, {_SEEDS_FUSED}: "
-                + ", ".join(f"{title} {_mean_text([fused[key]])}" for key, title in COLUMNS.items())
-            )
+        wholes = [whole for seed in config.seeds if (whole := whole_of(config, done, name, seed))]
+        if len(wholes) > 1:
+            scores = fused(wholes).scores()
+            text = ", ".join(f"{title} {mean_text([scores[key]])}" for key, title in COLUMNS.items())
+            print(f"{name}, boxes of {len(wholes)} seeds fused: {text}")
+    first = config.recipes[0]
     for seed in config.seeds:
-        folds = [job for job in done if job.seed == seed and job.recipe == config.recipes[0]]
+        folds = folds_of(done, first, seed)
         if len(folds) == config.folds:
-            print(f"\n{config.recipes[0]}, seed {seed}\n{rule_report(folds)}")
+            print(f"\n{first}, seed {seed}\n{rule_report(folds)}")
+    growth = {
+        COLUMNS[column]: {
+            round(float(np.mean([row["exams"] for row in some]))): [row[column] for row in some]
+            for name in GROWTH
+            if (some := [row for row in own if row["recipe"] == name and row[column] is not None])
+        }
+        for column in ("ap50", "rsna")
+    }
+    if all(len(by_number) > 1 for by_number in growth.values()):
+        path = config.out_dir / "growth.png"
+        growth_curve(growth, path, title=f"{config.folds}-fold cross-validation at {config.size} pixels")
+        print(f"\nscores against the number of training exams: {path}")
+
+
+def folds_of(done: Sequence[Job], recipe: str, seed: int) -> list[OutOfFold]:
+    """What was found in each fold that is ``done``."""
+    return [OutOfFold.read(job.found) for job in done if (job.recipe, job.seed) == (recipe, seed)]
+
+
+def whole_of(config: FoldsConfig, done: Sequence[Job], recipe: str, seed: int) -> OutOfFold | None:
+    """What was found in all exams; None before every fold is ``done``."""
+    folds = folds_of(done, recipe, seed)
+    return joined(folds) if len(folds) == config.folds else None
 
 
 if __name__ == "__main__":

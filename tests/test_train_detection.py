@@ -27,7 +27,16 @@ from pytorch_detection.train_detection import (
     train_one_epoch,
     validate,
 )
-from pytorch_detection.training_data import augmented, batch_of, epoch_order, labelled, load_data, of_joined
+from pytorch_detection.training_data import (
+    Extra,
+    augmented,
+    batch_of,
+    epoch_order,
+    labelled,
+    load_data,
+    of_cropped,
+    of_joined,
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +142,32 @@ def test_what_is_known_of_a_chest_joined_from_two():
     found = of_joined(abnormal, source, [none, none, one, none, none, none])
     expected = torch.tensor([normal, unknown, ill, ill, unknown, unknown])
     assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
+
+
+def test_what_is_known_of_a_chest_of_which_a_part_is_shown():
+    normal, ill = 0.0, 1.0
+    none, one = torch.zeros(0, 4), torch.ones(1, 4)
+    abnormal, cropped = torch.tensor([normal, ill, ill, ill]), torch.tensor([True, True, True, False])
+    found = of_cropped(abnormal, cropped, [none, none, one, none])
+    assert torch.equal(found.nan_to_num(-1), torch.tensor([normal, -1, ill, ill]))
+
+
+@pytest.mark.parametrize("name", ["crop_share", "tone_share", "paste_share"])
+def test_each_further_variation_has_a_share_of_its_own(name):
+    random = torch.Generator().manual_seed(0)
+    stored = (
+        torch.randint(0, 256, (8, 64, 64), dtype=torch.uint8, generator=random) // torch.arange(1, 9)[:, None, None]
+    )
+    targets = labelled([torch.tensor([[8.0, 20, 24, 44]]), torch.zeros(0, 4)] * 4, torch.tensor([1.0, 0] * 4))
+    plain, varied, last = (
+        augmented(stored, targets, torch.Generator().manual_seed(3), light, Extra(**{name: share}))
+        for light, share in ((False, 0.0), (False, 1.0), (True, 1.0))
+    )
+    assert not torch.equal(plain[0], varied[0])
+    assert torch.equal(last[0], augmented(stored, targets, torch.Generator().manual_seed(3), True)[0])
+    assert Extra.of(TrainConfig(**{name: 0.25})) == Extra(**{name: 0.25})
+    for target in varied[1]:
+        assert len(target["boxes"]) == 0 or target["abnormal"] == 1
 
 
 def test_augmentation_hangs_on_its_generator_alone():
