@@ -308,7 +308,7 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
     assert drawn == PICTURES
     for path in config.images_dir.iterdir():
         with Image.open(path) as picture:
-            assert min(picture.size) > 300 and len(picture.convert("L").getcolors()) > 10, path.name
+            assert min(picture.size) > 200 and len(picture.convert("L").getcolors()) > 10, path.name
 
 
 def test_threshold_and_temperature_are_fitted_on_plain_and_shifted_validation(trained, processor):
