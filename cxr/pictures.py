@@ -112,7 +112,7 @@ def drawable(text: str) -> str:
     """
     drawn: list[str] = []
     for sign in unicodedata.normalize("NFC", text):
-        if sign == "\n" or (sign.isprintable() and ord(sign) in _characters()):
+        if sign == "\n" or (sign.isprintable() and (sign.isascii() or ord(sign) in _characters())):
             drawn.append(sign)
         else:
             drawn.append(" " if sign.isspace() else _MISSING)
