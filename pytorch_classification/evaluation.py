@@ -19,7 +19,7 @@ from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
-from pytorch_classification import data_load, image_metrics, plots
+from pytorch_classification import data_load, heat_plots, image_metrics, plots
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
 from pytorch_classification.model import Classifier, to_probability
 
@@ -316,7 +316,7 @@ def draw_grad_cam(path: Path, classifier: Classifier, judged: Judged, run: runti
     alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
     heat = classifier.judge(judged.images[shown], alone, explain=True).heat
     assert heat is not None
-    plots.grad_cam_grid(
+    heat_plots.grad_cam_grid(
         [reading.read_grey(judged.listing.paths[i]) for i in shown],
         list(heat),
         titles,

@@ -149,7 +149,7 @@ def draw_answer(
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """
-    from pytorch_classification import plots
+    from pytorch_classification import heat_plots
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:
@@ -162,7 +162,7 @@ def draw_answer(
         f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}, "
         f"operating point {answer.threshold:.3f}"
     )
-    plots.grad_cam_overlay(
+    heat_plots.grad_cam_overlay(
         radiograph,
         heat[0],
         "\n".join([title, *answer.warnings]),

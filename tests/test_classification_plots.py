@@ -11,8 +11,6 @@ RANDOM = np.random.default_rng(0)
 LABELS = (RANDOM.random(120) < 0.6).astype(int)
 PROBABILITIES = 1 / (1 + np.exp(-RANDOM.normal(np.where(LABELS == 1, 1.5, -1.5), 1.5)))
 PATIENTS = RANDOM.integers(0, 60, 120)
-IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
-HEAT = np.outer(np.hanning(7), np.hanning(7))
 CLASSES = ["NORMAL", "PNEUMONIA"]
 
 
@@ -25,8 +23,6 @@ CLASSES = ["NORMAL", "PNEUMONIA"]
         (lambda path: plots.reliability([1], [1.0], path), (6.4, 6.8)),
         (lambda path: plots.threshold_sweep([0, 1], [0.0, 1.0], 0.5, path, groups=[0, 1], prevalence=0.1), (9, 4.6)),
         (lambda path: plots.threshold_sweep([1, 1], [0.1, 0.2], 0.5, path, groups=[0, 0], prevalence=0.1), (9, 4.6)),
-        (lambda path: plots.grad_cam_grid([IMAGE] * 3, [HEAT] * 3, ["a\nb"] * 3, path, correct=[True] * 3), None),
-        (lambda path: plots.grad_cam_overlay(np.zeros((3000, 2), np.uint8), HEAT, "a.png", path), None),
     ],
 )
 def test_a_picture_is_one_whole_png_of_the_stated_size(draw, inches, tmp_path):
@@ -123,57 +119,6 @@ def test_the_legend_of_the_reliability_diagram_fits_the_picture(figures, tmp_pat
     figures[0].draw_without_rendering()
     box = figures[0].legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figures[0].bbox.x1
-
-
-def test_heat_lies_where_the_map_has_it_and_leaves_the_anatomy(figures, tmp_path):
-    heat = np.zeros((4, 4))
-    heat[3, 0] = 1  # lower left
-    plots.grad_cam_overlay(IMAGE, heat, "a", tmp_path / "a.png")
-    shown = figures[0].axes[0].images[0].get_array().astype(int)
-    plain, heated = shown[:, :80], shown[:, -80:]
-    assert (plain == IMAGE[..., None]).all()
-    changed = np.abs(heated - plain).sum(axis=2)
-    assert changed[75:, :20].mean() > 50 and changed[:40, 50:].max() == 0
-    plots.grad_cam_overlay(IMAGE, np.ones((7, 7)), "a", tmp_path / "a.png")
-    hottest = figures[1].axes[0].images[0].get_array().astype(int)[:, -80:]
-    assert (np.ptp(hottest, axis=1)[0] >= 0.39 * 255).all()  # of the contrast below, 40 % stays in sight
-
-
-def test_a_heat_map_out_of_range_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"a heat map \[h, w\] in 0..1, found shape \(7, 7\), 0.0 to 2.0"):
-        plots.grad_cam_overlay(IMAGE, HEAT / HEAT.max() * 2, "a", tmp_path / "a.png")
-
-
-def test_wrong_answers_are_crossed_and_framed_right_ones_ticked(figures, tmp_path):
-    plots.grad_cam_grid([IMAGE] * 2, [HEAT] * 2, ["a\nb"] * 2, tmp_path / "a.png", correct=[True, False])
-    right, wrong, _ = figures[0].axes
-    assert [axes.get_title() for axes in (right, wrong)] == ["✓ a\nb", "✗ a\nb"]
-    assert [axes.spines["left"].get_visible() for axes in (right, wrong)] == [False, True]
-
-
-def test_a_grid_of_unequal_lists_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'images': 2, 'heatmaps': 1, 'titles': 2, 'correct': 2"):
-        plots.grad_cam_grid([IMAGE] * 2, [HEAT], ["a"] * 2, tmp_path / "a.png", correct=[True] * 2)
-
-
-def test_an_overlay_keeps_the_proportions_of_the_original(figures, tmp_path):
-    plots.grad_cam_overlay(np.zeros((300, 900), np.uint8), HEAT, "a", tmp_path / "a.png")
-    height, width, _ = figures[0].axes[0].images[0].get_array().shape
-    assert (height, width) == (300, 900 + 15 + 900)
-    assert figures[0].axes[0].get_aspect() == 1
-
-
-@pytest.mark.parametrize("common_scale", [True, False])
-def test_the_colour_bar_says_which_scale_it_shows_and_fits_the_picture(figures, tmp_path, common_scale):
-    image, heat = np.zeros((40, 40), np.uint8), np.full((4, 4), 0.5, np.float32)
-    plots.grad_cam_overlay(image, heat, "a title", tmp_path / "a.png", caption="m.pth", common_scale=common_scale)
-    figure = figures[-1]
-    figure.draw_without_rendering()
-    label = figure.axes[-1].xaxis.label
-    assert ("validation's clearest" in label.get_text()) is common_scale
-    assert ("in this image" in label.get_text()) is not common_scale
-    assert label.get_window_extent().x0 >= 0 and label.get_window_extent().x1 <= figure.bbox.x1
-    assert figure.get_supxlabel() == "m.pth"
 
 
 def test_a_threshold_sweep_holds_sensitivity_specificity_and_predictive_values(figures, tmp_path):
