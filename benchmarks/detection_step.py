@@ -85,9 +85,9 @@ def bare_step(
 ) -> None:
     """Forward, backward and optimizer step on tensors that are already where they are needed."""
     with run.autocast():
-        losses = learner.model(images, targets)
+        losses = training.weighted(learner.model(images, targets), settings)
     learner.optimizer.zero_grad(set_to_none=True)
-    training.total_loss(losses, settings).backward()
+    training.total_loss(losses).backward()
     learner.optimizer.step()
 
 

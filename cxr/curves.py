@@ -44,7 +44,8 @@ def loss_curves(
     ]
     if parts:
         for prefix, name in (("train_", "training"), ("val_", "validation")):
-            panels.append((f"Parts of the {name} loss", "loss", {prefix + key: text for key, text in parts.items()}))
+            series = {prefix + key: text for key, text in parts.items()}
+            panels.append((f"Parts that add up to the {name} loss", "loss", series))
     with picture(path, (WIDTH, 2.2 * len(panels))) as figure:
         for axes, (title, unit, series) in zip(figure.subplots(len(panels) // 2, 2).flat, panels, strict=True):
             _by_epoch(axes, records, series, best_epoch)

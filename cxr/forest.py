@@ -25,6 +25,7 @@ def forest_plot(
     first = next(iter(rows.values()))
     with picture(path, (WIDTH, _MARGIN + _ROW * len(rows))) as figure:
         figure.suptitle(fit(title, WIDTH))
+        figure.supxlabel("95% interval by patient", fontsize=11)
         panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
         for axes, (key, name) in zip(panels, scores.items(), strict=True):
             if first[key]["value"] is not None:
@@ -40,6 +41,6 @@ def forest_plot(
                 if score["low"] is not None:
                     axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=1.5)
                 axes.plot(score["value"], place, color=colour, marker=mark, markersize=6)
-            axes.set(title=fit(name, WIDTH / len(scores) - 0.8), xlabel="95% interval by patient")
+            axes.set_title(fit(name, WIDTH / len(scores) - 0.8))
         panels[0].set_yticks(range(len(rows)), [fit(name, _LABEL) for name in rows])
         panels[0].set_ylim(len(rows) - 0.5, -0.5)

@@ -19,7 +19,7 @@ def content_key(sha256: str) -> str:
 
 def known(hashes: Sequence[str], *parts: NDArray[np.int64]) -> frozenset[str]:
     """The keys of the images at the indices of all ``parts``."""
-    return frozenset(content_key(hashes[index]) for part in parts for index in part)
+    return frozenset(content_key(hashes[int(index)]) for index in np.concatenate(parts))
 
 
 def packed(keys: frozenset[str] | None) -> Tensor | None:

@@ -108,6 +108,25 @@ def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Seque
     return Matches(image, score, hit, true_boxes)
 
 
+def matched(
+    boxes: ArrayLike, scores: ArrayLike, truths: ArrayLike, iou: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of one image, which true boxes [m] are found and which predictions [n] hit one, by the rule of ``match``."""
+    overlap = overlaps(truths, boxes)
+    found, hits = (np.zeros(number, np.bool_) for number in overlap.shape)
+    for index in np.argsort(-np.asarray(scores, np.float64), kind="stable"):
+        free = np.where(found, 0.0, overlap[:, index])
+        if free.max(initial=0.0) > iou:
+            found[free.argmax()] = hits[index] = True
+    return found, hits
+
+
+def overlaps(boxes: ArrayLike, others: ArrayLike) -> Array:
+    """Intersection over union [n, m] of each of ``boxes`` [n, 4] with each of ``others`` [m, 4], xyxy."""
+    one, other = (np.asarray(some, np.float64).reshape(-1, 4) for some in (boxes, others))
+    return _iou(one[:, None], other)
+
+
 def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
     """The challenge's score of each image: TP / (TP + FP + FN), averaged over the IoU thresholds .40 to .75.
 
@@ -243,8 +262,10 @@ def precision_recall_curve(matches: Matches) -> tuple[Array, Array, Array]:
     return found / reported, metrics.ratio(found, matches.true_boxes.sum()), thresholds
 
 
-def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
-    """The share of true boxes found at no more than 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image.
+def froc_sensitivities(
+    matches: Matches, weights: Array, budgets: Sequence[float] = FALSE_POSITIVES_PER_IMAGE
+) -> dict[str, Array]:
+    """The share of true boxes found at no more than so many false positives per image.
 
     The sensitivity of the lowest threshold that stays within the budget: a point of ``froc_curve``, not interpolated,
     so that each number is one that a user can have.
@@ -252,6 +273,7 @@ def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
     Args:
         matches: of ``match``.
         weights: [R, N], how often each image counts.
+        budgets: false positives per image.
 
     Returns:
         ``sensitivity_at_<budget>_fp`` -> [R]; NaN where no true box has weight.
@@ -263,7 +285,7 @@ def froc_sensitivities(matches: Matches, weights: Array) -> dict[str, Array]:
     since = np.searchsorted(-hit_score, -matches.score[~hit])
     false_positives = _running_totals(weights, matches.image[~hit], since, hit_score.size)
     found, images = weights[:, hit_image], weights.sum(-1, keepdims=True)
-    within = {budget: found * (false_positives <= budget * images) for budget in FALSE_POSITIVES_PER_IMAGE}
+    within = {budget: found * (false_positives <= budget * images) for budget in budgets}
     true_boxes = weights @ matches.true_boxes
     return {f"sensitivity_at_{budget:g}_fp": metrics.ratio(hits.sum(-1), true_boxes) for budget, hits in within.items()}
 

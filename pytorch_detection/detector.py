@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from cxr import checkpoints, runtime
+from cxr import cautions, checkpoints, known_images, runtime
 from cxr.grey_resnet import tensors
 from cxr.likeness import Likeness, features
 from cxr.origin import UNSAVED, Origin
@@ -149,6 +149,13 @@ def as_input(stored: Tensor) -> Tensor:
     return stored.unsqueeze(1).float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
+def in_original(boxes: Array, side: int, size: tuple[int, int]) -> Array:
+    """Boxes [n, 4] xyxy in pixels of a square of ``side`` in those of the original of ``size`` (height, width)."""
+    height, width = size
+    whole = np.array([width, height, width, height], np.float64)
+    return np.clip(boxes * whole / side, 0, whole)
+
+
 def _mirrored(found: Detection, size: int) -> Detection:
     left, top, right, bottom = found["boxes"].unbind(1)
     return {**found, "boxes": torch.stack([size - right, top, size - left, bottom], dim=1)}
@@ -193,6 +200,7 @@ class Detector:
         flip_average: whether the mirror image is evaluated too.
         rule: how boxes are scored, scaled and selected.
         likeness: what training's images look like to the network; None in files from before it was kept.
+        known: the keys of ``known_images`` of what was learnt from or chosen by; None as above.
         origin: what the file says of itself.
     """
 
@@ -200,6 +208,7 @@ class Detector:
     flip_average: bool
     rule: Rule
     likeness: Likeness | None = None
+    known: frozenset[str] | None = None
     origin: Origin = UNSAVED
 
     @property
@@ -218,6 +227,7 @@ class Detector:
             architecture=architecture,
             prediction=settings,
             likeness=None if self.likeness is None else self.likeness.plain(),
+            known_images=known_images.packed(self.known),
             **record,
         )
 
@@ -237,7 +247,25 @@ class Detector:
         settings = _settings(state["prediction"], path)
         model = load_model(state, path, run)
         likeness = Likeness.of(state.get("likeness"), model.backbone.body, path)
-        return cls(model, **settings, likeness=likeness, origin=Origin.of(state, path))
+        known = known_images.unpacked(state.get("known_images"), path)
+        return cls(model, **settings, likeness=likeness, known=known, origin=Origin.of(state, path))
+
+    @classmethod
+    def of_user(cls, path: Path, run: runtime.Runtime, threshold: float | None) -> "Detector":
+        """The model that a user names, with another ``threshold`` than its own if there is one.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``load``; says how to get a model where there is none.
+        """
+        if not path.exists():
+            raise FileNotFoundError(
+                f"no model at {path.resolve()}; train one with `python pytorch_detection/train_detection.py` or name "
+                "one with --model"
+            )
+        detector = cls.load(path, run)
+        if detector.likeness is None:
+            cautions.warn_without_likeness(path)
+        return detector if threshold is None else replace(detector, rule=replace(detector.rule, threshold=threshold))
 
     def find(self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None) -> Found:
         """Boxes in squares uint8 [N, size, size], in those at ``indices`` or in all.

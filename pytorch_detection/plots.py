@@ -11,7 +11,6 @@ from cxr.pictures import (
     BLUE,
     CAPTION_LINE,
     CAPTION_SIZE,
-    LINES,
     ORANGE,
     PURPLE,
     SKY,
@@ -30,6 +29,7 @@ from cxr.pictures import (
     unit_square,
     wrapped,
 )
+from pytorch_detection.box_metrics import matched
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ def detection_grid(
     titles: Sequence[str],
     path: Path,
     *,
-    hit_iou: float = 0.4,
+    hit_iou: float = 0.5,
+    caption: str = "",
 ) -> None:
     """Radiographs with true boxes (dashed: found or missed) and predicted ones (solid, with score: a hit or false).
 
@@ -56,7 +57,8 @@ def detection_grid(
         scores: N of [P] in 0..1. Boxes are matched from the highest score down, each true box at most once.
         titles: N, a line or two each.
         path: PNG to write.
-        hit_iou: intersection over union from which a prediction hits; the RSNA score counts from .4.
+        hit_iou: intersection over union above which a prediction hits.
+        caption: small, below: which images, and how they were chosen.
 
     Raises:
         ValueError: nothing to draw, lengths differ, or an array is not as described.
@@ -66,21 +68,24 @@ def detection_grid(
     rows = -(-len(images) // columns)
     across = WIDTH / columns
     tall = max(tallness(image) for image in images)
-    with picture(path, (WIDTH, rows * (across * tall + 0.25) + 0.4), layout="compressed") as figure:
+    below, lines = small(caption, WIDTH), 1 + max(title.count("\n") for title in titles)
+    height = rows * (across * tall + 0.05 + 0.2 * lines) + 0.4 + CAPTION_LINE * len(below.splitlines())
+    with picture(path, (WIDTH, height), layout="compressed") as figure:
         panels = gallery(figure, rows, columns, len(images))
         for axes, image, truth, predicted, sureness, title in zip(
             panels, images, truths, predictions, scores, titles, strict=True
         ):
             true_boxes, (boxes, values) = _boxes(truth), _scored_boxes(predicted, sureness)
             shown, scale = _shown(axes, image, 560)
-            found, hits = _matches(true_boxes, boxes, values, hit_iou)
+            found, hits = matched(boxes, values, true_boxes, hit_iou)
             for box, was_found in zip(true_boxes * scale, found, strict=True):
                 _draw_box(axes, box, "found" if was_found else "missed", "" if was_found else "missed", shown)
             for box, value, hit in sorted(zip(boxes * scale, values, hits, strict=True), key=lambda item: item[1]):
                 mark = "\N{CHECK MARK}" if hit else "\N{BALLOT X}"
                 _draw_box(axes, box, "hit" if hit else "false", f"{mark} {value:.2f}", shown)
             axes.set_title(fit(title, across - 0.2))
-        figure.legend(handles=_box_legend(hit_iou), loc="outside lower center", ncols=4)
+        figure.legend(handles=_box_legend(hit_iou), loc="outside upper center", ncols=4)
+        figure.supxlabel(below, fontsize=CAPTION_SIZE)
 
 
 def detection_overlay(
@@ -169,7 +174,7 @@ def _box_legend(hit_iou: float) -> list[Any]:
     names = {
         "found": "true box, found",
         "missed": "true box, missed",
-        "hit": f"\N{CHECK MARK} prediction, hit (IoU {hit_iou:g} or more)",
+        "hit": f"\N{CHECK MARK} prediction, hit (IoU above {hit_iou:g})",
         "false": "\N{BALLOT X} prediction, false",
     }
     handles: list[Any] = []
@@ -177,22 +182,6 @@ def _box_legend(hit_iou: float) -> list[Any]:
         colour, style, width = _BOX_STYLES[kind]
         handles.append(Patch(fill=False, edgecolor=colour, linestyle=style, linewidth=width, label=name))
     return handles
-
-
-def _matches(
-    truths: NDArray[np.float64], boxes: NDArray[np.float64], scores: NDArray[np.float64], hit_iou: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which true boxes [T] were found and which predictions [P] hit, the surest prediction choosing first."""
-    found, hits = np.zeros(len(truths), np.bool_), np.zeros(len(boxes), np.bool_)
-    corners = np.minimum(truths[:, None, 2:], boxes[:, 2:]) - np.maximum(truths[:, None, :2], boxes[:, :2])
-    shared = corners.clip(0).prod(-1)
-    areas = [(group[:, 2:] - group[:, :2]).prod(-1) for group in (truths, boxes)]
-    overlap = shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-9)
-    for index in np.argsort(-scores, kind="stable"):
-        free = np.where(found, -1.0, overlap[:, index])
-        if free.size and free.max() >= hit_iou:
-            found[free.argmax()] = hits[index] = True
-    return found, hits
 
 
 def _shown(axes: "Axes", image: NDArray[np.uint8], longest: int) -> tuple[tuple[int, int], float]:
@@ -218,12 +207,20 @@ def _scored_boxes(boxes: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float
     return found, values
 
 
+def number_of_boxes(count: int, threshold: float) -> str:
+    """For a title."""
+    return f"{count or 'no'} {'box' if count < 2 else 'boxes'} at or above {threshold:.3f}"
+
+
 def froc(
     false_positives_per_image: ArrayLike,
     sensitivity: ArrayLike,
     path: Path,
     *,
     points: Mapping[float, float] | None = None,
+    band: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    threshold: float = 0.0,
+    at_threshold: tuple[float, float] | None = None,
     title: str = "",
 ) -> None:
     """Sensitivity for boxes against false positives per image, from 1/8 to 8 on a log scale.
@@ -233,49 +230,74 @@ def froc(
         sensitivity: [K], in 0..1.
         path: PNG to write.
         points: false positives per image -> sensitivity, marked and written out.
-        title: which images, how many.
+        band: false positives per image [B], and the lower and the upper end of the interval of sensitivity there.
+        threshold: named beside ``at_threshold``.
+        at_threshold: false positives per image and sensitivity there.
+        title: which images, how many, from which IoU on a box is found.
     """
     rates, found = np.asarray(false_positives_per_image, np.float64), np.asarray(sensitivity, np.float64)
     order = np.lexsort((found, rates))
     ticks = [2.0**power for power in range(-3, 4)]
     with picture(path, (6.4, 4.6)) as figure:
         axes = figure.subplots()
+        if band is not None:
+            axes.fill_between(*band, color=BLUE, alpha=0.15, linewidth=0, label="95% interval by patient")
         # A log scale has no 0: what is found there holds from the left edge on. What is found last holds to the right.
         x = np.append(np.maximum(rates[order], ticks[0] / 2), 2 * ticks[-1])
         y = found[order]
         axes.plot(x, np.append(y, y[-1:] if y.size else np.nan), color=BLUE, drawstyle="steps-post")
-        marker: dict[str, Any] = {
-            "color": VERMILLION,
-            "markeredgecolor": "white",
-            "markersize": 8,
-            "clip_on": False,
-            "zorder": 3,
-        }
+        marker: dict[str, Any] = {"markeredgecolor": "white", "markersize": 8, "clip_on": False, "zorder": 3}
         for rate, value in (points or {}).items():
-            axes.plot(rate, value, "o", **marker)
-            axes.annotate(f"{value:.2f}", (rate, value), (6, -15), textcoords="offset points")
+            axes.plot(rate, value, "o", color=BLUE, **marker)
+            axes.annotate(f"{value:.2f}", (rate, value), (6, -15 if value > 0.1 else 8), textcoords="offset points")
+        left, right = ticks[0] / 1.15, ticks[-1] * 1.4
+        if at_threshold is not None:
+            rate, value = at_threshold
+            label = f"threshold {threshold:.3f}: sensitivity {value:.2f} at {rate:.2f} false positives per image"
+            axes.plot(np.clip(rate, left, right), value, "D", color=VERMILLION, label=label, **marker)
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
-        axes.set(xlim=(ticks[0] / 1.15, ticks[-1] * 1.4), ylim=(0, 1.02), title=fit(title, 5.6))
+        axes.set(xlim=(left, right), ylim=(-0.01, 1.02), title=wrapped(title, 5.6))
         axes.set(xlabel="false positives per image", ylabel="sensitivity (share of true boxes found)")
+        _legend_below(axes)
 
 
-def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: Path, *, title: str = "") -> None:
+def precision_recall(
+    recall: ArrayLike,
+    precision: ArrayLike,
+    path: Path,
+    *,
+    label: str = "",
+    point: tuple[float, float] | None = None,
+    point_label: str = "",
+    title: str = "",
+) -> None:
     """Precision against recall of boxes.
 
     Args:
-        curves: name in the legend -> recall [K] and precision [K], both in 0..1.
+        recall: [K], in 0..1; nothing is drawn where there is no true box.
+        precision: [K], likewise.
         path: PNG to write.
-        title: which images, how many.
+        label: of the curve.
+        point: recall and precision that are marked.
+        point_label: what is there.
+        title: which images, how many, from which IoU on a box is found.
     """
-    with picture(path, (6.0, 6.0)) as figure:
+    with picture(path, (6.0, 6.6)) as figure:
         axes = figure.subplots()
-        for index, (label, (recall, precision)) in enumerate(curves.items()):
-            colour, style = LINES[index % len(LINES)]
-            axes.plot(recall, precision, color=colour, linestyle=style, label=drawable(label))
         unit_square(axes)
-        axes.set(xlabel="recall", ylabel="precision", title=fit(title, 5.4))
-        if curves:
-            axes.legend()
-        else:
-            say(axes, "no curve")
+        axes.set(xlabel="recall (share of true boxes found)", ylabel="precision", title=wrapped(title, 5.0))
+        if not np.isfinite(np.asarray(recall, np.float64)).any():
+            say(axes, "no true box, or none predicted")
+            return
+        axes.plot(recall, precision, color=BLUE, label=drawable(label))
+        if point is not None:
+            name = wrapped(point_label, 5.0)
+            axes.plot(*point, "D", color=VERMILLION, markeredgecolor="white", markersize=8, zorder=3, label=name)
+        _legend_below(axes)
+
+
+def _legend_below(axes: "Axes") -> None:
+    """Curves fill the panel, and a legend inside would hide one."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))

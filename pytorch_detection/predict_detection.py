@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from cxr import cautions, names, reading, runtime, tables
 from cxr.text import first_lines
-from pytorch_detection.detector import Detector
+from pytorch_detection.detector import Detector, in_original
 
 _BATCH = 16
 _SIDES = ("x", "y", "width", "height", "score")
@@ -104,12 +104,12 @@ class Answer:
             f"opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, y {box.y:.0f}; "
             f"score {box.score:.3f} (threshold {self.threshold:.3f})"
             for box in self.boxes
-        ] or [f"no opacity (highest score {self.highest:.3f}, threshold {self.threshold:.3f})"]
+        ] or [f"no box at or above {self.threshold:.3f} (highest score {self.highest:.3f})"]
         return "\n".join(f"{path}: {'; '.join([said, *self.warnings])}" for said in found)
 
     def line(self) -> str:
         """For one line among others."""
-        found = f"{len(self.boxes) or 'no'} {'opacity' if len(self.boxes) < 2 else 'opacities'}"
+        found = f"{len(self.boxes) or 'no'} {'box' if len(self.boxes) < 2 else 'boxes'}"
         said = f"{names.shown_path(self.path)}: {found}, highest score {self.highest:.3f}"
         return "; ".join([said, *self.warnings])
 
@@ -170,8 +170,7 @@ def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Run
     unlike = [None] * len(reads) if detector.likeness is None else detector.likeness.unlike(features).tolist()
     answers: list[Seen] = []
     for read, is_unlike, boxes, scores in zip(reads, unlike, *rule.apply(found), strict=True):
-        whole = np.array([read.width, read.height, read.width, read.height], np.float64)
-        left, top, right, bottom = np.clip(boxes * whole / detector.size, 0, whole).T
+        left, top, right, bottom = in_original(boxes, detector.size, (read.height, read.width)).T
         sides = np.stack([left, top, right - left, bottom - top, scores], axis=1)
         order = [int(index) for index in np.argsort(-scores, kind="stable") if scores[index] >= rule.threshold]
         given_out = [Box(*sides[index].tolist()) for index in order]
@@ -190,8 +189,7 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
     if radiograph is None:
         return replace(answer, boxes=[], highest=None, unlike=None, error=error)
     picture = names.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
-    count = len(answer.boxes)
-    title = f"{answer.path.name}: {count or 'no'} {'box' if count == 1 else 'boxes'} at or above {answer.threshold:.3f}"
+    title = f"{answer.path.name}: {plots.number_of_boxes(len(answer.boxes), answer.threshold)}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
     scores = [box.score for box in answer.boxes]
     plots.detection_overlay(
@@ -262,7 +260,7 @@ def summary(answers: list[Answer]) -> str:
     lines = first_lines([answer.line() for answer in answered])
     lines += [f"not readable: {error}" for error in first_lines(failed)]
     lines.append(
-        f"{len(answers)} files: {boxed} with opacity ({boxes} boxes), {len(answered) - boxed} without, {unlike} unlike "
+        f"{len(answers)} files: {boxed} with a box ({boxes} boxes), {len(answered) - boxed} without, {unlike} unlike "
         f"training's images{f' ({refused} refused)' if refused else ''}, {len(failed)} not readable"
     )
     return "\n".join(lines)
@@ -279,7 +277,7 @@ def main() -> int:
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
-        detector = load(config, run)
+        detector = Detector.of_user(config.model, run, config.threshold)
         try:
             predict(detector, paths, config, run, answers)
         except (KeyboardInterrupt, cli.Terminated) as stop:
@@ -320,21 +318,6 @@ def stopped(answers: list[Answer], wanted: int, table: Path, detector: Detector)
         return "no image was answered, and no table written"
     write_table(table, answers, detector)
     return f"{len(answers)} of {wanted} files were answered; {table} holds them"
-
-
-def load(config: PredictConfig, run: runtime.Runtime) -> Detector:
-    """The model, or an error that says how to get one."""
-    if not config.model.exists():
-        raise FileNotFoundError(
-            f"no model at {config.model.resolve()}; train one with "
-            "`python pytorch_detection/train_detection.py` or name one with --model"
-        )
-    detector = Detector.load(config.model, run)
-    if detector.likeness is None:
-        cautions.warn_without_likeness(config.model)
-    if config.threshold is None:
-        return detector
-    return replace(detector, rule=replace(detector.rule, threshold=config.threshold))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cxr.reading import Decoded
-from cxr.subgroups import AGE_BANDS
 from cxr.tables import Table, as_numbers, read_table, refuse
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -70,12 +69,13 @@ class Listing:
     """What the tables of a folder say of its complete exams, checked; no picture was read for it.
 
     Attributes:
+        source: the folder.
         exam_ids: sorted; ``paths`` of the DICOM files are in the same order.
         labels: rows of ``LABELS`` of these exams; the index is the line in the file.
         findings, patients: of each exam that a table knows.
     """
 
-    data_dir: Path
+    source: Path
     exam_ids: list[str]
     paths: list[Path]
     labels: Table
@@ -115,20 +115,44 @@ def read_exams(listing: Listing, store: Decoded) -> list[Exam]:
         ValueError: the images differ in size, or a box reaches outside of its image.
     """
     sizes = dict(zip(listing.exam_ids, map(tuple, store.sizes.tolist()), strict=True))
-    _require_one_size(listing.data_dir / IMAGES, sizes)
-    boxes = _boxes(listing.data_dir / LABELS, listing.labels, sizes)
+    _require_one_size(listing.source / IMAGES, sizes)
+    boxes = _boxes(listing.source / LABELS, listing.labels, sizes)
+    patients = _patients(listing, [header.patient for header in store.headers])
     return [
         Exam(
             exam_id,
             path,
             tuple(boxes.get(exam_id, ())),
             listing.findings[exam_id],
-            listing.patients.get(exam_id, exam_id),
+            patient,
             header.age_years,
             header.sex,
             header.view,
         )
-        for exam_id, path, header in zip(listing.exam_ids, listing.paths, store.headers, strict=True)
+        for exam_id, path, patient, header in zip(listing.exam_ids, listing.paths, patients, store.headers, strict=True)
+    ]
+
+
+def _patients(listing: Listing, in_header: list[str]) -> list[str]:
+    """The patient of each exam: by the mapping, else by the Patient ID, else each is one.
+
+    The challenge's own files have the exam's id for a Patient ID: what is another one in each file says nothing.
+    """
+    unmapped = [
+        found
+        for exam_id, found in zip(listing.exam_ids, in_header, strict=True)
+        if found and exam_id not in listing.patients
+    ]
+    tells = 1 < len({*unmapped}) < len(unmapped)
+    if not listing.patients and not tells:
+        warnings.warn(
+            f"no {listing.source / MAPPING}: exams are split one by one, so that patients may be in two parts and "
+            f"scores are too optimistic. Get the mapping from {MAPPING_URL}",
+            stacklevel=4,
+        )
+    return [
+        listing.patients.get(exam_id) or (found if tells else "") or exam_id
+        for exam_id, found in zip(listing.exam_ids, in_header, strict=True)
     ]
 
 
@@ -141,20 +165,6 @@ def describe(exams: Sequence[Exam]) -> str:
         f"({sum(len(exam.boxes_xyxy) for exam in exams):,} boxes)"
     )
     return line + (f"; {unknown:,} exams of unknown patients count as patients of their own" if unknown else "")
-
-
-def subgroups(exams: Sequence[Exam]) -> dict[str, NDArray[np.int64]]:
-    """Positions of the exams of each view, sex and age band, such as ``view AP``; unknown ones are a group too."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for position, exam in enumerate(exams):
-        band = "unknown"
-        if exam.age_years is not None:
-            band = next(name for limit, name in AGE_BANDS if exam.age_years < limit)
-        for name in (f"view {exam.view or 'unknown'}", f"sex {exam.sex or 'unknown'}", f"age {band}"):
-            members[name].append(position)
-    order = ("view AP", "view PA", "sex F", "sex M", *(f"age {name}" for _, name in AGE_BANDS))
-    names = [*(name for name in order if name in members), *sorted(set(members) - set(order))]
-    return {name: np.array(members[name], dtype=np.int64) for name in names}
 
 
 def epoch_indices(
@@ -249,15 +259,26 @@ def _read_labels(path: Path) -> Table:
 def _boxes(path: Path, labels: Table, sizes: dict[str, tuple[int, int]]) -> dict[str, list[Box]]:
     """The xyxy boxes of each exam that has any, in the order of the table."""
     rows = labels[labels["Target"] == 1]
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    of_rows = np.array([sizes[exam_id] for exam_id in rows["patientId"]], np.int32).reshape(-1, 2)
+    for exam_id, box in zip(rows["patientId"], inside(path, rows, of_rows), strict=True):
+        boxes[exam_id].append(box)
+    return boxes
+
+
+def inside(path: Path, rows: Table, sizes: NDArray[np.int32]) -> list[Box]:
+    """The xyxy box of each of ``rows``, whose images have ``sizes`` [rows, 2], height and width; 0 if not readable.
+
+    Raises:
+        ValueError: a box reaches outside of its image.
+    """
     x1, y1 = rows["x"], rows["y"]
     x2, y2 = x1 + rows["width"], y1 + rows["height"]
-    height, width = np.array([sizes[exam_id] for exam_id in rows["patientId"]], np.float64).reshape(-1, 2).T
+    height, width = sizes.T
     outside = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height)
     refuse(path, (height > 0) & outside, "the box reaches outside the image")
-    boxes: dict[str, list[Box]] = defaultdict(list)
-    for exam_id, *box in zip(rows["patientId"], *(side.tolist() for side in (x1, y1, x2, y2)), strict=True):
-        boxes[exam_id].append(cast(Box, tuple(box)))
-    return boxes
+    sides = zip(*(side.tolist() for side in (x1, y1, x2, y2)), strict=True)
+    return [cast(Box, box) for box in sides]
 
 
 def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> dict[str, str]:
@@ -277,11 +298,6 @@ def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> d
 def _read_patients(path: Path, exam_ids: Sequence[str]) -> dict[str, str]:
     """The NIH patient of each exam that the mapping knows."""
     if not path.is_file():
-        warnings.warn(
-            f"no {path}: exams are split one by one, so that patients may be in two parts and scores are too "
-            f"optimistic. Get the mapping from {MAPPING_URL}",
-            stacklevel=3,
-        )
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

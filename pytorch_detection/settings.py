@@ -7,10 +7,12 @@ from typing import Literal
 from cxr import cli
 from cxr.cli import ROOT
 
+MODEL_FILE = ROOT / "pneumonia_fasterrcnn.pth"
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 # Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
 MAY_DIFFER = {
     "data_dir",
+    "table",
     "out_dir",
     "images_dir",
     "model_file",
@@ -29,9 +31,12 @@ class TrainConfig:
     """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
 
     data_dir: Path = cli.flag(ROOT / "dataset_det", help="holds the DICOM folder and the tables of the RSNA challenge")
+    table: Path | None = cli.flag(
+        None, help="CSV with path, x, y, width, height, and patient if you like, in place of --data-dir"
+    )
     out_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
     images_dir: Path = cli.flag(ROOT / "images" / "detection", help="where the pictures go")
-    model_file: Path = cli.flag(ROOT / "pneumonia_fasterrcnn.pth", help="the finished model, all that prediction needs")
+    model_file: Path = cli.flag(MODEL_FILE, help="the finished model, all that prediction needs")
     backbone: Backbone = cli.flag("resnet18", help="resnet18 for training from scratch, resnet50_v2 for COCO's weights")
     weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
     epochs: int = cli.flag(24, at_least=1, help="passes over the training images")
@@ -74,13 +79,18 @@ class TrainConfig:
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
     allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")
 
+    @property
+    def root(self) -> Path:
+        """The folder that holds the exams, or the table of them."""
+        return self.data_dir if self.table is None else self.table.parent
+
 
 @dataclass(frozen=True)
 class PredictConfig:
     """What to read, with which model, and where the answers go."""
 
     image: tuple[str, ...] = cli.flag(positional=True, help="one or more files, folders or globs")
-    model: Path = cli.flag(ROOT / "pneumonia_fasterrcnn.pth", help="the finished model that training wrote")
+    model: Path = cli.flag(MODEL_FILE, help="the finished model that training wrote")
     threshold: float | None = cli.flag(
         None, at_least=0, at_most=1, help="report boxes from this score on; by default from the one that training chose"
     )
@@ -96,3 +106,31 @@ class PredictConfig:
     )
     dicom_3d: bool = cli.flag(False, help="make the reports Comprehensive 3D SR, which some viewers ask for")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which exams with true boxes judge which model, or whose boxes."""
+
+    data_dir: Path | None = cli.flag(None, help="the exams: a folder as the RSNA challenge's")
+    table: Path | None = cli.flag(
+        None,
+        help="the exams: CSV with path, x, y, width, height, and patient and further columns if you like; results are "
+        "given for each value of those",
+    )
+    model: Path | None = cli.flag(None, help="the finished model; by default pneumonia_fasterrcnn.pth at the root")
+    predictions: Path | None = cli.flag(
+        None, help="judge these boxes in place of a model's: a submission to the challenge, or a CSV as predictions.csv"
+    )
+    threshold: float | None = cli.flag(
+        None, at_least=0, at_most=1, help="judge the boxes from this score on; by default the model's, or all predicted"
+    )
+    output_dir: Path = cli.flag(
+        Path("evaluation") / "detection",
+        help="where report, errors.csv and pictures go; by default in the current directory",
+    )
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
+    allow_missing: bool = cli.flag(
+        False, help="leave out exams without a DICOM file, a label or a row of --predictions, and files without a label"
+    )

@@ -66,16 +66,22 @@ def make_learner(
     )
 
 
-def total_loss(losses: Losses, config: TrainConfig) -> Tensor:
-    """The loss that is minimised: torchvision's four parts, and the image's with its weight."""
-    weighted = [part * (config.image_loss_weight if name == "loss_image" else 1) for name, part in losses.items()]
-    return torch.stack(weighted).sum()
+def weighted(losses: Losses, config: TrainConfig) -> Losses:
+    """The parts of the loss as they enter it: torchvision's four, and the image's times its weight."""
+    return {name: part * config.image_loss_weight if name == "loss_image" else part for name, part in losses.items()}
 
 
-def batch_losses(network: nn.Module, images: Tensor, targets: Sequence[Target], run: runtime.Runtime) -> Losses:
-    """The parts of the loss of ``images`` float32 [B, 1, S, S], in the precision of ``run``."""
+def total_loss(losses: Losses) -> Tensor:
+    """The loss that is minimised, the sum of its ``weighted`` parts."""
+    return torch.stack([*losses.values()]).sum()
+
+
+def batch_losses(
+    network: nn.Module, images: Tensor, targets: Sequence[Target], config: TrainConfig, run: runtime.Runtime
+) -> Losses:
+    """The weighted parts of the loss of ``images`` float32 [B, 1, S, S], in the precision of ``run``."""
     with run.autocast():
-        return network(images.contiguous(memory_format=torch.channels_last), targets)
+        return weighted(network(images.contiguous(memory_format=torch.channels_last), targets), config)
 
 
 def with_faster_precision(
@@ -88,7 +94,7 @@ def with_faster_precision(
         run,
         config.precision,
         model,
-        lambda network, trial: total_loss(batch_losses(network, images, targets, trial), config),
+        lambda network, trial: total_loss(batch_losses(network, images, targets, config, trial)),
     )
 
 
@@ -110,8 +116,8 @@ def train_one_epoch(
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
         images, targets = augmented(stored, targets, generator, light, Extra.of(config))
-        losses = batch_losses(learner.stepper, images, targets, run)
-        loss = total_loss(losses, config)
+        losses = batch_losses(learner.stepper, images, targets, config, run)
+        loss = total_loss(losses)
         # One transfer for all of them: on a GPU each waits until the step so far is computed.
         values = dict(zip(("loss", *losses), torch.stack([loss, *losses.values()]).tolist(), strict=True))
         if not np.isfinite(values["loss"]):
@@ -155,7 +161,8 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
         stored, targets = batch_of(data, chosen, run)
         with run.autocast():
             losses, found = model.losses_and_detections(as_input(stored), targets)
-        values = {"loss": total_loss(losses, config).item(), **{name: part.item() for name, part in losses.items()}}
+        losses = weighted(losses, config)
+        values = {"loss": total_loss(losses).item(), **{name: part.item() for name, part in losses.items()}}
         sums = {name: sums.get(name, 0.0) + value * len(chosen) for name, value in values.items()}
         detections += found
     found, truths = Found.of(detections).gathered(run), data.truths(data.validation)

@@ -1,6 +1,5 @@
 """What a training run learns from and chooses by: exams divided by patient, their squares, batches of them."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,45 +8,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr import augment, patient_split, reading, runtime
+from cxr import augment, patient_split, runtime
 from cxr.squares import Squares
-from pytorch_detection import rsna_dataset
+from pytorch_detection import rsna_dataset, sources
 from pytorch_detection.augment_boxes import crop_parts, join_halves, move_boxes, paste_opacities
 from pytorch_detection.model import Target
 from pytorch_detection.settings import TrainConfig
+from pytorch_detection.sources import Collection
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Collection):
     """What a run learns from, chooses by, and is judged by in the end.
 
-    ``images``, their ``squares`` alone and ``hashes`` (of the content of each file) are in the order of ``exams``;
-    ``train``, ``validation`` and ``held_out`` are indices into them, of other patients each.
+    Attributes:
+        squares: those of ``images`` alone.
+        train, validation, held_out: indices into ``exams``, of other patients each.
     """
 
-    exams: list[rsna_dataset.Exam]
-    images: rsna_dataset.RsnaDetectionDataset
     squares: Squares
-    hashes: list[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     held_out: NDArray[np.int64]
-
-    def of(self, indices: NDArray[np.int64]) -> list[rsna_dataset.Exam]:
-        """The exams at ``indices``."""
-        return [self.exams[index] for index in indices]
 
     def truths(self, indices: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """True boxes [m, 4] xyxy in pixels of the stored square."""
         return [self.images.target(int(index))["boxes"].numpy() for index in indices]
 
     def facts(self) -> dict[str, str]:
-        """Content, boxes and part of each image, by the name of its file."""
+        """Content, boxes and part of each image, by its exam."""
         parts = np.full(len(self.exams), "unreadable")
         for name in ("train", "validation", "held_out"):
             parts[getattr(self, name)] = name
         rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
-        return {exam.path.name: f"{content} {exam.boxes_xyxy} {part}" for content, exam, part in rows}
+        return {exam.exam_id: f"{content} {exam.boxes_xyxy} {part}" for content, exam, part in rows}
 
 
 def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
@@ -55,23 +49,20 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
 
     The held-out ones are decoded with the rest, so that one that cannot be read does not end a run in its last minute.
     """
-    listing = rsna_dataset.list_exams(config.data_dir, allow_missing=config.allow_missing)
-    store = reading.decode_once(
-        listing.paths,
+    collection = sources.load(
+        config.data_dir,
+        config.table,
         config.size,
         config.out_dir / "decoded",
-        name="exams",
         skip_bad=config.skip_bad,
+        allow_missing=config.allow_missing,
         progress=run.is_main,
     )
-    exams = rsna_dataset.read_exams(listing, store)
-    if not store.readable.all():
-        warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
-    readable = np.flatnonzero(store.readable)
-    parts = divided([exams[index] for index in readable], [store.hashes[index] for index in readable], config.seed)
-    images = rsna_dataset.RsnaDetectionDataset(store.images, store.sizes, exams)
-    squares = Squares(store.images, run.device)
-    return Data(exams, images, squares, store.hashes, **{name: readable[part] for name, part in parts.items()})
+    readable = collection.readable
+    parts = divided(collection.of(readable), [collection.hashes[index] for index in readable], config.seed)
+    squares = Squares(collection.images.images, run.device)
+    train, validation, held_out = (readable[parts[name]] for name in ("train", "validation", "held_out"))
+    return Data(**vars(collection), squares=squares, train=train, validation=validation, held_out=held_out)
 
 
 def divided(exams: Sequence[rsna_dataset.Exam], hashes: Sequence[str], seed: int) -> dict[str, NDArray[np.int64]]:

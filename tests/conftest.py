@@ -64,7 +64,7 @@ def without_pictures(monkeypatch):
     """Drawing is the slowest part of a tiny run."""
     from cxr import curves
     from pytorch_classification import evaluation
-    from pytorch_detection import report as detection
+    from pytorch_detection import evaluation as detection
 
     for report in (evaluation, detection):
         monkeypatch.setattr(report, "draw", lambda *_args: None)

@@ -18,7 +18,7 @@ TRUE, FOUND, FALSE = [10, 20, 40, 60], [12, 22, 42, 62], [50, 5, 75, 30]
         ),
         (lambda path: plots.detection_overlay(np.zeros((1, 2000), np.uint8), [[0, 0, 9, 1]], [0.5], path), None),
         (lambda path: plots.froc([], [], path), (6.4, 4.6)),
-        (lambda path: plots.precision_recall({}, path), (6, 6)),
+        (lambda path: plots.precision_recall([], [], path), (6, 6.6)),
     ],
 )
 def test_a_picture_is_one_whole_png_of_the_stated_size(draw, inches, tmp_path):
@@ -58,7 +58,7 @@ def test_true_and_predicted_boxes_differ_in_style_and_words_and_lie_where_they_s
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
         "true box, found",
         "true box, missed",
-        "✓ prediction, hit (IoU 0.4 or more)",
+        "✓ prediction, hit (IoU above 0.5)",
         "✗ prediction, false",
     ]
 
@@ -92,14 +92,44 @@ def test_boxes_of_another_form_and_no_image_are_refused(tmp_path):
 
 
 def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):
-    plots.froc([2.0, 0.0, 0.5], [0.8, 0.1, 0.4], tmp_path / "a.png", points={0.5: 0.4})
+    plots.froc(
+        [2.0, 0.0, 0.5],
+        [0.8, 0.1, 0.4],
+        tmp_path / "a.png",
+        points={0.5: 0.4},
+        band=([0.5, 2], [0.3, 0.6], [0.5, 0.9]),
+        threshold=0.25,
+        at_threshold=(0.75, 0.4),
+    )
     (axes,) = figures[0].axes
-    curve, point = axes.lines
+    curve, point, marked = axes.lines
     assert curve.get_xydata().tolist() == [[1 / 16, 0.1], [0.5, 0.4], [2, 0.8], [16, 0.8]]
     assert (curve.get_drawstyle(), axes.get_xscale()) == ("steps-post", "log")
     assert point.get_xydata().tolist() == [[0.5, 0.4]] and axes.texts[0].get_text() == "0.40"
+    assert marked.get_xydata().tolist() == [[0.75, 0.4]]
+    (band,) = axes.collections
+    assert {(0.5, 0.3), (0.5, 0.5), (2, 0.6), (2, 0.9)} <= {tuple(at) for at in band.get_paths()[0].vertices.tolist()}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "95% interval by patient",
+        "threshold 0.250: sensitivity 0.40 at 0.75 false positives per image",
+    ]
 
 
-def test_precision_recall_tells_its_curves_apart_without_colour(figures, tmp_path):
-    plots.precision_recall({f"{n}": ([0, 1], [1, 0]) for n in range(4)}, tmp_path / "a.png")
-    assert len({line.get_linestyle() for line in figures[0].axes[0].lines}) == 4
+def test_precision_recall_marks_the_threshold_and_says_what_is_there(figures, tmp_path):
+    plots.precision_recall([0, 0.5], [1, 0.5], tmp_path / "a.png", label="AP", point=(0.5, 0.5), point_label="there")
+    (axes,) = figures[0].axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 1], [0.5, 0.5]], [[0.5, 0.5]]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["AP", "there"]
+
+
+def test_the_caption_says_how_examples_were_chosen(figures, tmp_path):
+    plots.detection_grid([IMAGE], [[]], [[]], [[]], ["a"], tmp_path / "a.png", caption="Shown: the first.")
+    assert figures[0].get_supxlabel() == "Shown: the first."
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "no box at or above 0.489"), (1, "1 box at or above 0.489"), (2, "2 boxes at or above 0.489")],
+)
+def test_no_box_is_not_called_no_opacity(count, words):
+    assert plots.number_of_boxes(count, 0.489) == words

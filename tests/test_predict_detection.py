@@ -142,7 +142,7 @@ def test_the_sentence_names_place_size_and_score():
         "a.dcm: opacity of 30 x 40 pixels, upper left corner at x 10, y 21; score 0.510 (threshold 0.250)"
     )
     clear = Answer(Path("a.dcm"), [], 0.125, 0.25, "", None)
-    assert clear.sentences() == "a.dcm: no opacity (highest score 0.125, threshold 0.250)"
+    assert clear.sentences() == "a.dcm: no box at or above 0.250 (highest score 0.125)"
 
 
 def test_a_submission_has_score_and_box_of_each_box():
@@ -232,7 +232,7 @@ def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
     monkeypatch.setattr(Detector, "look", then_go)
     words = ("--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
     ended = command(main, "--image", *paths, *words)
-    assert ended.code == 1 and "4 files: 1 with opacity" in ended.out and "3 not readable" in ended.out
+    assert ended.code == 1 and "4 files: 1 with a box" in ended.out and "3 not readable" in ended.out
     first, second, third, *rest = table(tmp_path / "out" / "predictions.csv")
     assert first["error"] == f"{paths[0]}: no such file" and second["error"].startswith(f"{paths[1]}: neither JPEG")
     assert third["error"] == f"{paths[2]}: changed while its answer was worked out"
@@ -375,9 +375,7 @@ def test_an_unlike_image_is_flagged_and_can_be_refused(model, images, tmp_path, 
     assert {row["unlike_training"] for row in rows} == {"yes"} and any(row["score"] for row in rows)
     ended = command(main, *images[:2], *words, "--refuse-unlike")
     rows = table(tmp_path / "out" / "predictions.csv")
-    assert (
-        ended.code == 0 and "0 with opacity (0 boxes), 0 without, 2 unlike training's images (2 refused)" in ended.out
-    )
+    assert ended.code == 0 and "0 with a box (0 boxes), 0 without, 2 unlike training's images (2 refused)" in ended.out
     assert [(row["score"], row["unlike_training"], row["error"]) for row in rows] == [("", "yes", "")] * 2
     assert [row["PredictionString"] for row in table(tmp_path / "s.csv")] == ["", ""]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]

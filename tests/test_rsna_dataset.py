@@ -27,7 +27,6 @@ from pytorch_detection.rsna_dataset import (
     describe,
     epoch_indices,
     list_exams,
-    subgroups,
 )
 from pytorch_detection.training_data import divided
 
@@ -125,6 +124,13 @@ class TestReading:
             exams = read_exams(tmp_path)
         assert len(caught) == 1
         assert [exam.patient for exam in exams] == ["a", "b", "c"]
+
+    def test_without_mapping_a_patient_id_that_ties_exams_together_tells_the_patient(self, tmp_path, recwarn):
+        write_folder(tmp_path, ROWS)
+        for exam_id, patient in {"a": "P1", "b": "P2", "c": "P1"}.items():
+            write_dicom(tmp_path / IMAGES / f"{exam_id}.dcm", PatientID=patient)
+        first, second, third = (exam.patient for exam in read_exams(tmp_path))
+        assert first == third != second and not recwarn.list
 
     def test_spaces_byte_order_mark_and_empty_last_lines(self, tmp_path):
         write_folder(tmp_path, ROWS, mapping=KNOWN)
@@ -399,27 +405,6 @@ class TestDataset:
         return RsnaDetectionDataset(np.zeros((2, 8, 8), np.uint8), np.full((2, 2), 8, np.int32), self.exams())
 
 
-def test_subgroups():
-    exams = [
-        exam("a", "a", view="PA", sex="M", age_years=64),
-        exam("b", "b", view="AP", sex="F", age_years=65),
-        exam("c", "c", view="AP", age_years=17),
-        exam("d", "d", sex="M", age_years=18),
-    ]
-    assert {name: positions.tolist() for name, positions in subgroups(exams).items()} == {
-        "view AP": [1, 2],
-        "view PA": [0],
-        "sex F": [1],
-        "sex M": [0, 3],
-        "age under 18": [2],
-        "age 18 to 39": [3],
-        "age 40 to 64": [0],
-        "age 65 and over": [1],
-        "sex unknown": [2],
-        "view unknown": [3],
-    }
-
-
 def without_files(monkeypatch, exam_ids):
     """A store of ``exam_ids`` of which there is no file."""
     monkeypatch.setattr(rsna_dataset, "_image_paths", lambda _: {name: Path(f"{name}.dcm") for name in exam_ids})
@@ -460,10 +445,7 @@ def test_the_real_images(tmp_path):
     listing = list_exams(DATA / "dataset_det")
     exams = rsna_dataset.read_exams(listing, reading.decode_once(listing.paths, 16, tmp_path, name="x", progress=False))
     assert describe(exams).startswith("1,129 exams of 911 patients, 319 with opacity (512 boxes); 7 exams")
-    assert {name: len(positions) for name, positions in subgroups(exams).items() if name.startswith("view")} == {
-        "view AP": 547,
-        "view PA": 582,
-    }
+    assert Counter(exam.view for exam in exams) == {"AP": 547, "PA": 582}
     first = next(exam for exam in exams if exam.exam_id.startswith("025d196b"))
     assert (first.boxes_xyxy, first.age_years, first.sex, first.view) == (((605, 559, 711, 634),), 57, "F", "AP")
     assert pydicom.dcmread(first.path, stop_before_pixels=True).PatientID == first.exam_id

@@ -1,0 +1,136 @@
+"""Boxes that anyone has predicted: in the challenge's form of submission, or in the form of predictions.csv."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr import tables
+from cxr.text import quoted
+from pytorch_detection.detector import Array
+from pytorch_detection.rsna_dataset import Exam
+
+_SIDES = ("x", "y", "width", "height")
+_SUBMITTED = "PredictionString"
+
+
+def read_predictions(
+    path: Path, exams: Sequence[Exam], sizes: NDArray[np.int32], *, allow_missing: bool = False
+) -> tuple[list[Array], list[Array], NDArray[np.int64]]:
+    """Predicted boxes and scores of ``exams``, and the indices of those that the file speaks of.
+
+    A submission has the columns ``patientId`` and ``PredictionString``: score, x, y, width and height, again and again.
+    The other form has ``path``, ``x``, ``y``, ``width``, ``height`` and ``score``, a row for each box, and one without
+    numbers for an image without a box. A path may be whole, from the current directory or the folder of the file on,
+    or the name of the image alone where no other has it.
+
+    Args:
+        path: the file.
+        exams: N.
+        sizes: [N, 2], height and width of the images in pixels.
+        allow_missing: exams without a row are left out, instead of refused.
+
+    Returns:
+        For each of the indices boxes float64 [n, 4] xyxy in pixels of the original image, and scores float64 [n].
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another form, images that are none of ``exams`` or stand there twice, numbers that cannot be, a box
+            outside its image, or exams without a row.
+    """
+    table = tables.read_table(path, ("path", "patientId"), (), others=True)
+    key = str(table.columns[0])
+    if _SUBMITTED in table:
+        tables.refuse(path, table.duplicated(key), "the image stands in a row before")
+        table = _unpacked(path, table, key)
+    elif missing := [name for name in (*_SIDES, "score") if name not in table]:
+        raise ValueError(
+            f"{path}: no column {', '.join(missing)}; expected patientId and {_SUBMITTED}, or path, "
+            f"{', '.join(_SIDES)} and score"
+        )
+    table = tables.as_numbers(path, table, (*_SIDES, "score"))
+    sides, boxed = table[[*_SIDES, "score"]], table[[*_SIDES, "score"]].notna().all(axis=1)
+    tables.refuse(path, sides.notna().any(axis=1) & ~boxed, "x, y, width, height or score is missing")
+    tables.refuse(path, boxed & ~table["score"].between(0, 1), "score is not from 0 to 1")
+    tables.refuse(path, (sides[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
+    tables.refuse(path, table.duplicated([key, *_SIDES, "score"]), "the row stands there before")
+    known = _names(exams)
+    names = [str(name).strip() for name in table[key]]
+    index = np.array([_index(known, path.parent, name) for name in names], np.int64)
+    if (index < 0).any():
+        unknown = quoted(names[int((index < 0).argmax())])
+        tables.refuse(path, table[key].notna() & (index < 0), f"an image is none of those to judge: {unknown}")
+    boxes = sides.to_numpy(np.float64)[:, [0, 1, 0, 1]]
+    boxes[:, 2:] += sides[["width", "height"]].to_numpy(np.float64)
+    height, width = sizes[index].T
+    beyond = np.stack([-boxes[:, 0], -boxes[:, 1], boxes[:, 2] - width, boxes[:, 3] - height])
+    outside = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0)
+    readable = boxed.to_numpy(np.bool_) & (height > 0)
+    tables.refuse(path, boxed & (readable & outside), "the box lies outside the image")
+    if across := int((readable & (beyond > 1).any(0)).sum()):
+        warnings.warn(f"{path}: {across} boxes reach beyond their image by more than a pixel", stacklevel=2)
+    there = np.unique(index)
+    _require_all(path, exams, there, sizes, allow_missing)
+    rows = {place: np.flatnonzero((index == place) & boxed) for place in there.tolist()}
+    score = sides["score"].to_numpy(np.float64)
+    return [boxes[at] for at in rows.values()], [score[at] for at in rows.values()], there
+
+
+def _require_all(
+    path: Path, exams: Sequence[Exam], there: NDArray[np.int64], sizes: NDArray[np.int32], allow_missing: bool
+) -> None:
+    """Refuse, or say, that exams have no row; those that cannot be read need none."""
+    missing = np.setdiff1d(np.flatnonzero(sizes[:, 0] > 0), there)
+    if not missing.size:
+        return
+    text = (
+        f"{path}: no row for {missing.size} of {len(exams)} exams (first: {exams[int(missing[0])].exam_id}); one "
+        "without a box needs a row without numbers"
+    )
+    if not allow_missing:
+        raise ValueError(f"{text}. Leave such exams out with --allow-missing")
+    warnings.warn(f"{text}; left out", stacklevel=3)
+
+
+def _unpacked(path: Path, table: tables.Table, key: str) -> tables.Table:
+    """A row for each box of a submission, and one without numbers for each image without one; indexed by line."""
+    import pandas as pd
+
+    rows = list(_boxes_of(path, table, key))
+    lines = [line for line, *_ in rows]
+    return pd.DataFrame([row for _, *row in rows], index=lines, columns=[key, "score", *_SIDES], dtype=str)
+
+
+def _boxes_of(path: Path, table: tables.Table, key: str) -> Iterator[tuple[object, ...]]:
+    """Line, image, score and sides as text."""
+    for line, name, text in zip(table.index, table[key], table[_SUBMITTED].fillna(""), strict=True):
+        words = str(text).split()
+        if len(words) % 5:
+            raise ValueError(
+                f"{path}: {_SUBMITTED} has {len(words)} numbers, found {quoted(text)}; expected score, x, y, width and "
+                f"height for each box (line {line})"
+            )
+        for first in range(0, max(1, len(words)), 5):
+            yield (line, name, *(words[first : first + 5] or [None] * 5))
+
+
+def _names(exams: Sequence[Exam]) -> dict[str, int]:
+    """The index of each exam by every name that only it has."""
+    ways = [{exam.exam_id, exam.path.name, exam.path.stem, str(exam.path.resolve())} for exam in exams]
+    counts = Counter(name for names in ways for name in names)
+    return {name: index for index, names in enumerate(ways) for name in names if counts[name] == 1}
+
+
+def _index(known: dict[str, int], folder: Path, name: str) -> int:
+    """The exam that a row names; -1 for none."""
+    slashed = name.replace("\\", "/")
+    ways = (name, *(str(place.resolve()) for place in (Path(slashed), folder / slashed)), Path(slashed).name)
+    return next((known[way] for way in ways if way in known), -1)
+
+
+def lowest(scores: Sequence[Array]) -> float:
+    """The lowest score of all boxes, at which all of them count; 1 without a box."""
+    return min((float(some.min()) for some in scores if some.size), default=1.0)
