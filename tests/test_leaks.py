@@ -13,7 +13,7 @@ from cxr import checkpoints, reading
 from pytorch_classification import train_classification
 from pytorch_classification.image_metrics import evaluate_classifier
 from pytorch_classification.model import Classifier
-from pytorch_detection import report, train_detection
+from pytorch_detection import box_metrics, evaluation, train_detection
 from pytorch_detection.detector import Detector, choose_rule
 from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, list_exams, read_exams
 from pytorch_detection.training_data import divided, load_data
@@ -54,8 +54,8 @@ OTHERS = {"classification": other_test_images, "detection": other_held_out_exams
 
 def test_what_is_held_out_decides_nothing_but_the_report(script, data, folder, without_pictures, monkeypatch):
     """Not weights nor epoch, not threshold, temperature nor box size: all are the same to the last bit."""
-    monkeypatch.setattr(report, "_RESAMPLES", 20)
-    monkeypatch.setattr(report, "_FEW_RESAMPLES", 20)
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 20)
+    monkeypatch.setattr(evaluation, "_FEW_RESAMPLES", 20)
     other = shutil.copytree(data, folder / "data")
     OTHERS[script.name.rpartition("_")[2]](other)
     one, two = (script.settings(*places, epochs=1) for places in ((data, folder / "1"), (other, folder / "2")))
@@ -143,8 +143,11 @@ def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, pr
     found = Detector.load(finished.config.model_file, processor).find(data.images.images, processor, every)
     truths = data.truths(every)
     shuffled = [truths[index] for index in chance.permutation(every)]
+    patients = [exam.patient for exam in data.exams]
     right, wrong = (
-        report.evaluated(found.boxes, found.gated(1.0), some, data.exams, 0.5, 200)["scores"]["image_auc"]
+        box_metrics.evaluate_detections(found.boxes, found.gated(1.0), some, patients, 0.5, resamples=200)["scores"][
+            "image_auc"
+        ]
         for some in (truths, shuffled)
     )
     assert right["value"] > 0.9 and wrong["low"] < 0.5 < wrong["high"] < right["value"]

@@ -18,6 +18,7 @@ SCRIPTS = {
     "pytorch_classification/pointing_game.py": classification.PointingConfig,
     "pytorch_detection/train_detection.py": detection.TrainConfig,
     "pytorch_detection/predict_detection.py": detection.PredictConfig,
+    "pytorch_detection/evaluate_detection.py": detection.EvaluateConfig,
 }
 
 
