@@ -25,7 +25,6 @@ HIT_IOU = box_metrics.IOU_THRESHOLDS[box_metrics.HIT_COLUMN]
 _GRID = 9  # pictures in the grid of examples
 _OF_A_KIND = 6  # exams with each kind of error in the sheet
 _RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
-_ENDS = ("low", "high")  # of an interval
 _LEAST_SCORE = 0.001  # what no prediction overlaps counts as found with so much
 _EXAMPLES = (
     "a third each of exams with all opacities found, with some missed, and without opacity but with a box; of each "
@@ -331,7 +330,8 @@ def draw_froc(path: Path, judged: Judged, matches: box_metrics.Matches, title: s
         ),
         band=(
             budgets,
-            *([score["value"] if score[end] is None else score[end] for score in band.values()] for end in _ENDS),
+            [score["value"] if score["low"] is None else score["low"] for score in band.values()],
+            [score["value"] if score["high"] is None else score["high"] for score in band.values()],
         ),
         threshold=judged.threshold,
         at_threshold=((boxes - hits) / matches.images, hits / true_boxes) if true_boxes else None,
