@@ -28,6 +28,7 @@ from cxr.squares import Squares
 from pytorch_detection import train_detection as training
 from pytorch_detection.model import GreyFasterRCNN, Target, construct
 from pytorch_detection.rsna_dataset import CLASSES, Exam, RsnaDetectionDataset
+from pytorch_detection.sources import Collection
 from pytorch_detection.training_data import Data, augmented, batch_of
 
 
@@ -54,8 +55,10 @@ def generated(count: int, size: int, device: torch.device) -> Data:
         boxes = tuple((left, top, right, bottom) for left, top, right, bottom in rows)
         finding = CLASSES[2 if boxes else 0]
         exams.append(Exam(str(index), Path(f"{index}.dcm"), boxes, finding, str(index), None, None, None))
-    store = RsnaDetectionDataset(images, np.full((count, 2), size, np.int32), exams)
-    return Data(exams, store, Squares(images, device), [""] * count, np.arange(count), np.arange(0), np.arange(0))
+    sizes, every, none = np.full((count, 2), size, np.int32), np.arange(count), np.arange(0)
+    store = RsnaDetectionDataset(images, sizes, exams)
+    collection = Collection(Path("generated"), exams, store, sizes, [""] * count, every, {})
+    return Data(**vars(collection), squares=Squares(images, device), train=every, validation=none, held_out=none)
 
 
 def torchvision_step(size: int, device: torch.device) -> Callable[[Tensor, list[Target]], None]:

@@ -13,6 +13,7 @@ from PIL import Image
 from cxr.files import write_atomically
 from cxr.squares import Squares
 from pytorch_detection.rsna_dataset import Exam, RsnaDetectionDataset
+from pytorch_detection.sources import Collection
 from pytorch_detection.training_data import Data
 
 
@@ -64,4 +65,6 @@ def unpacked(path: Path, size: int, device: torch.device) -> Data:
     sizes = np.full((len(exams), 2), size, np.int32)
     dataset = RsnaDetectionDataset(images, sizes, exams)
     none = np.zeros(0, np.int64)
-    return Data(exams, dataset, Squares(images, device), rows[3], np.arange(len(exams)), none, none)
+    every = np.arange(len(exams))
+    collection = Collection(path, exams, dataset, sizes, rows[3], every, {})
+    return Data(**vars(collection), squares=Squares(images, device), train=every, validation=none, held_out=none)
