@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_detection
 import torch
+import torchvision
 from killing import flags
 from pair import run_in_two
 from tiny_detection import exam_id, few_samples, settings, write_rsna
@@ -298,6 +299,38 @@ def test_instructive_cases_show_found_missed_and_false_boxes():
     assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
     few = instructive_cases(box_metrics.match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
     assert len(few) == 9 == len(set(few.tolist()))
+
+
+@pytest.mark.slow
+def test_a_training_from_weights_of_torchvisions_detector_goes_on_as_if_never_stopped(
+    folder, monkeypatch, without_pictures
+):
+    torch.manual_seed(0)
+    theirs = torchvision.models.detection.fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).state_dict()
+    torch.save(theirs, folder / "coco.pth")
+    data = write_rsna(folder / "dataset_det", 20)
+    changes = {"backbone": "resnet50_v2", "weights": str(folder / "coco.pth"), "batch_size": 4, "lr": 1e-4}
+    whole, stopped = (settings(data, folder / name, **changes) for name in ("whole", "stopped"))
+    tiny_detection.train(whole)
+    epochs = iter((train_one_epoch,))
+    monkeypatch.setattr(train_detection, "train_one_epoch", lambda *words: next(epochs)(*words))
+    with pytest.raises(StopIteration):
+        tiny_detection.train(stopped)
+    monkeypatch.setattr(train_detection, "train_one_epoch", train_one_epoch)
+    tiny_detection.train(replace(stopped, resume=True))
+    one, other = (checkpoints.load(config.out_dir / "last.pth", task=TASK) for config in (whole, stopped))
+    for name in ("model", "average"):
+        assert all(torch.equal(value, other[name][key]) for key, value in one[name].items())
+    losses = [record["train_loss"] for record in runlog.read(whole.out_dir / "metrics.jsonl")]
+    assert np.isfinite(losses).all() and len(losses) == 2
+    # What torchvision freezes is as it was, its first layer folded to grey; what it does not has learnt.
+    learnt = one["model"]
+    assert torch.equal(learnt["backbone.body.conv1.weight"], theirs["backbone.body.conv1.weight"].sum(1, keepdim=True))
+    name = "backbone.body.layer1.0.conv2.weight"
+    assert torch.equal(learnt[name], theirs[name])
+    for name in ("backbone.body.layer2.0.conv2.weight", "rpn.head.bbox_pred.weight", "roi_heads.box_head.5.weight"):
+        assert not torch.equal(learnt[name], theirs[name])
+    Detector.load(whole.model_file, runtime.Runtime(torch.device("cpu"), False))
 
 
 # ----------------------------------------------------------------------------------------------- the command line
