@@ -90,7 +90,9 @@ def test_a_new_run_says_when_it_replaces_one_that_had_no_report(script, data, fo
     assert not any(path.exists() for path in old)
 
 
-def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(script, data, folder, monkeypatch, command):
+def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(
+    script, data, folder, without_pictures, monkeypatch, command
+):
     """Training reads what was decoded once; the folder is named where the end of a run needs it."""
     mine = shutil.copytree(data, folder / "data")
     config = script.settings(mine, folder)

@@ -97,14 +97,14 @@ def test_a_prediction_as_a_module_of_a_bad_file_gives_one_line_and_exit_code_2(t
 
 
 def test_several_processes_train_one_model_and_score_it_as_one_process_does(chest_xray, folder, monkeypatch):
-    config = settings(chest_xray, folder)
+    config = settings(chest_xray, folder, epochs=1)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     ended = call(TRAIN, "from the root", *flags(config), elsewhere=folder, program=torchrun)
     assert ended.returncode == 0, ended.stderr
     assert "on cpu, fp32, 2 processes" in ended.stdout
-    for line in ("epoch   1/2", "epoch   2/2", "training is finished", "test images, evaluated once", "pictures:"):
+    for line in ("epoch   1/1", "training is finished", "test images, evaluated once", "pictures:"):
         assert ended.stdout.count(line) == 1, line  # one of them speaks and writes
-    assert [record["epoch"] for record in runlog.read(config.out_dir / "metrics.jsonl")] == [1, 2]
+    assert [record["epoch"] for record in runlog.read(config.out_dir / "metrics.jsonl")] == [1]
     assert len(list(config.images_dir.iterdir())) >= 7 and not list(folder.rglob("*.partial"))
     several, chosen = results(config)
     assert several["provenance"]["processes"] == 2 and several["scores"]["images"] == 24
