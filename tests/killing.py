@@ -85,7 +85,7 @@ SCRIPTS = {
         tiny_detection.train,
         ("run/last.pth", "run/best.pth", "model.pth"),
         "run/held_out_report.json",
-        4,
+        6,
         tiny_detection.few_samples,
     ),
 }
