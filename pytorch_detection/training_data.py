@@ -36,12 +36,15 @@ class Data(Collection):
         return [self.images.target(int(index))["boxes"].numpy() for index in indices]
 
     def facts(self) -> dict[str, str]:
-        """Content, boxes and part of each image, by its exam."""
+        """Content, boxes and part of each image, by its place below the source."""
         parts = np.full(len(self.exams), "unreadable")
         for name in ("train", "validation", "held_out"):
             parts[getattr(self, name)] = name
-        rows = zip(self.hashes, self.exams, parts.tolist(), strict=True)
-        return {exam.exam_id: f"{content} {exam.boxes_xyxy} {part}" for content, exam, part in rows}
+        root = self.source if self.source.is_dir() else self.source.parent
+        paths = [exam.path for exam in self.exams]
+        places = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]
+        rows = zip(places, self.hashes, self.exams, parts.tolist(), strict=True)
+        return {place.as_posix(): f"{content} {exam.boxes_xyxy} {part}" for place, content, exam, part in rows}
 
 
 def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:

@@ -79,8 +79,8 @@ def test_pictures_boxes_and_parts_decide_what_a_run_learns_from(data):
         replace(data, train=data.validation, validation=data.train),
     )
     changed = [{name for name, fact in other.facts().items() if data.facts()[name] != fact} for other in others]
-    assert changed[:2] == [{first.exam_id}] * 2
-    assert changed[2] == {data.exams[i].exam_id for i in (*data.train, *data.validation)}
+    assert changed[:2] == [{f"{IMAGES}/{first.path.name}"}] * 2
+    assert changed[2] == {f"{IMAGES}/{data.exams[i].path.name}" for i in (*data.train, *data.validation)}
 
 
 def test_an_epoch_has_every_positive_and_as_many_negatives_as_asked(data, finished):
