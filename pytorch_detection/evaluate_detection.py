@@ -86,18 +86,19 @@ def of_file(config: EvaluateConfig, path: Path, run: runtime.Runtime) -> tuple[e
     boxes, scores = ([some for some, keep in zip(all_of, kept, strict=True) if keep] for all_of in (boxes, scores))
     judged_exams = there[kept]
     lowest = predictions.lowest(scores)
+    default = 1.0 if lowest is None else lowest
     judged = evaluation.Judged(
         collection.source,
         collection.of(judged_exams),
         evaluation.columns_of(collection, judged_exams),
         boxes,
         scores,
-        lowest if config.threshold is None else config.threshold,
+        default if config.threshold is None else config.threshold,
         None,
         {"unreadable": len(collection.exams) - len(collection.readable), "in_training": 0},
     )
-    text = f"predictions: {path}; they hold boxes from a score of {lowest:.3f} on, and AP and FROC know of no others"
-    return judged, {"predictions": str(path)}, text
+    held = "no box" if lowest is None else f"boxes from a score of {lowest:.3f} on, and AP and FROC know of no others"
+    return judged, {"predictions": str(path)}, f"predictions: {path}; they hold {held}"
 
 
 def main() -> None:

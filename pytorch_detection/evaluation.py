@@ -25,6 +25,7 @@ HIT_IOU = box_metrics.IOU_THRESHOLDS[box_metrics.HIT_COLUMN]
 _GRID = 9  # pictures in the grid of examples
 _OF_A_KIND = 6  # exams with each kind of error in the sheet
 _RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
+_ENDS = ("low", "high")  # of an interval
 _LEAST_SCORE = 0.001  # what no prediction overlaps counts as found with so much
 _EXAMPLES = (
     "a third each of exams with all opacities found, with some missed, and without opacity but with a box; of each "
@@ -318,6 +319,7 @@ def draw_froc(path: Path, judged: Judged, matches: box_metrics.Matches, title: s
         [exam.patient for exam in judged.exams],
         resamples=_RESAMPLES,
     )
+    ends = [[score["value"] if score[end] is None else score[end] for score in band.values()] for end in _ENDS]
     at_budget = box_metrics.froc_sensitivities(matches, np.ones((1, matches.images)))
     boxes, hits = _counts(matches, judged.threshold)
     true_boxes = int(matches.true_boxes.sum())
@@ -328,11 +330,7 @@ def draw_froc(path: Path, judged: Judged, matches: box_metrics.Matches, title: s
         points=dict(
             zip(box_metrics.FALSE_POSITIVES_PER_IMAGE, (float(value[0]) for value in at_budget.values()), strict=True)
         ),
-        band=(
-            budgets,
-            [score["value"] if score["low"] is None else score["low"] for score in band.values()],
-            [score["value"] if score["high"] is None else score["high"] for score in band.values()],
-        ),
+        band=(budgets, ends[0], ends[1]) if true_boxes else None,
         threshold=judged.threshold,
         at_threshold=((boxes - hits) / matches.images, hits / true_boxes) if true_boxes else None,
         title=title,

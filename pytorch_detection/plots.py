@@ -240,6 +240,8 @@ def froc(
     ticks = [2.0**power for power in range(-3, 4)]
     with picture(path, (6.4, 4.6)) as figure:
         axes = figure.subplots()
+        if not np.isfinite(found).any():
+            say(axes, "no true box, or none predicted")
         if band is not None:
             axes.fill_between(*band, color=BLUE, alpha=0.15, linewidth=0, label="95% interval by patient")
         # A log scale has no 0: what is found there holds from the left edge on. What is found last holds to the right.

@@ -131,6 +131,6 @@ def _index(known: dict[str, int], folder: Path, name: str) -> int:
     return next((known[way] for way in ways if way in known), -1)
 
 
-def lowest(scores: Sequence[Array]) -> float:
-    """The lowest score of all boxes, at which all of them count; 1 without a box."""
-    return min((float(some.min()) for some in scores if some.size), default=1.0)
+def lowest(scores: Sequence[Array]) -> float | None:
+    """The lowest score of all boxes, at which all of them count; None without a box."""
+    return min((float(some.min()) for some in scores if some.size), default=None)

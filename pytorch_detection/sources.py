@@ -155,7 +155,7 @@ def read_table(path: Path) -> TableListing:
     patients = columns.pop(PATIENT, [""] * len(images))
     at = np.flatnonzero(first)
     place = {image: number for number, image in enumerate(images)}
-    boxes = rows[boxed].assign(image=rows["path"].map(place))
+    boxes = rows.assign(image=rows["path"].map(place))[boxed]
     return TableListing(path, [names[row] for row in at], [files[row] for row in at], boxes, patients, columns)
 
 

@@ -32,7 +32,7 @@ def test_boxes_are_corner_plus_size_in_pixels_of_the_original(text, tmp_path):
     assert there.tolist() == [0, 1]
     assert [some.tolist() for some in boxes] == [[[10, 20, 40, 60], [150.5, 0, 200, 100]], []]
     assert [some.tolist() for some in scores] == [[0.9, 0.25], []]
-    assert lowest(scores) == 0.25
+    assert lowest(scores) == 0.25 and lowest(scores[1:]) is None
 
 
 def test_an_image_may_be_named_in_several_ways(tmp_path, monkeypatch):

@@ -56,6 +56,15 @@ def test_boxes_are_in_pixels_of_their_own_image(tmp_path):
     assert squares[1:] == [[], [[0, 0, 64, 64]]]
 
 
+def test_no_image_of_a_table_need_have_a_box(tmp_path):
+    write_images(tmp_path, a=(64, 64), b=(64, 64))
+    table = write_table(
+        tmp_path / "boxes.csv", [("a.png", *[""] * 4, "p"), ("b.png", *[""] * 4, "q")], (*HEADER, "patient")
+    )
+    found = load(table, tmp_path)
+    assert [(exam.boxes_xyxy, exam.finding) for exam in found.exams] == [((), UNCLASSIFIED)] * 2
+
+
 def test_patients_come_from_the_table_then_from_dicom_then_each_image_is_one(tmp_path):
     pixels = np.zeros((64, 64), np.uint8)
     for name, patient in (("a", "P"), ("b", "P"), ("c", "Q")):
