@@ -1,11 +1,12 @@
 """Train Faster R-CNN to box lung opacities on RSNA radiographs, and report on held-out patients once.
 
     python pytorch_detection/train_detection.py --data-dir dataset_det --weights none
+    python pytorch_detection/train_detection.py --table boxes.csv --weights none
 
 Writes checkpoint/detection/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model to
-pneumonia_fasterrcnn.pth, the report on held-out patients to checkpoint/detection/held_out_report.json, and pictures to
-images/detection/. With --resume it goes on from last.pth and ends with the same weights as a run that was never
-stopped. Under torchrun the batch is divided among the processes.
+pneumonia_fasterrcnn.pth, the report on held-out patients and errors.csv to checkpoint/detection/, and pictures to
+images/detection/. The table is one as evaluate_detection.py takes. With --resume it goes on from last.pth and ends with
+the same weights as a run that was never stopped. Under torchrun the batch is divided among the processes.
 """
 
 import sys
