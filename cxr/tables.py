@@ -153,6 +153,7 @@ def _harmless(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     text = cell.replace("\r\n", "\n").replace("\r", "\n")  # a bare \r is not quoted and would end the row
+    text = text.replace("\0", r"\x00")  # Python 3.10 cannot write it
     if not text.startswith(FORMULA):
         return text
     try:
