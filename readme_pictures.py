@@ -85,16 +85,13 @@ def require_sample(folder: Path, part: Part) -> None:
 
 
 def require_made_from(folder: Path, run: Path, part: Part) -> None:
-    """Raise ValueError unless the model and the pictures in ``run`` are those of a training on ``folder``."""
+    """Raise ValueError unless the model in ``run`` learnt from synthetic images in a folder of that name."""
     from cxr import checkpoints
 
     model = run / part.model
-    state = checkpoints.load(model, task=part.task)
-    config: dict[str, Any] = state["config"]
-    if not state.get("trained_on", {}).get("synthetic") or Path(config["data_dir"]).resolve() != folder.resolve():
-        raise ValueError(f"{model} was trained on {config['data_dir']}; expected {folder}")
-    if Path(config["images_dir"]).resolve() != (run / "images").resolve():
-        raise ValueError(f"the pictures of {model} are in {config['images_dir']}; expected {run / 'images'}")
+    learnt: dict[str, Any] = checkpoints.load(model, task=part.task).get("trained_on", {})
+    if not learnt.get("synthetic") or learnt.get("folder") != folder.resolve().name:
+        raise ValueError(f"{model} was trained on {learnt.get('folder', 'no known folder')}; expected {folder}")
 
 
 def require_within(file: Path, folder: Path) -> None:
