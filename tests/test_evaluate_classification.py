@@ -1,12 +1,12 @@
 """Evaluation on labelled images, its operating points and what it refuses."""
 
-import csv
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from evaluation_files import lines_of, without_progress, write_table
 from tiny_classification import write_chest_xray
 
 from cxr import checkpoints
@@ -22,24 +22,6 @@ def others(tmp_path_factory):
     folder = write_chest_xray(tmp_path_factory.mktemp("others"), {"train": 46, "test": 44})
     shutil.rmtree(folder / "train")
     return folder / "test"
-
-
-def lines_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def without_progress(text):
-    """What is left on a terminal once progress bars have wiped themselves away."""
-    return text.split("\r")[-1]
-
-
-def write_table(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def rows_of(folder):

@@ -1,6 +1,5 @@
 """Evaluation of detectors and of boxes, and what it refuses."""
 
-import csv
 import json
 import re
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_detection
+from evaluation_files import lines_of, without_progress, write_table
 from tiny_detection import exam_id
 
 from cxr import checkpoints
@@ -25,23 +25,6 @@ def finished():
 
 def report_of(folder):
     return json.loads((folder / "report.json").read_text())
-
-
-def lines_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def without_progress(text):
-    return text.split("\r")[-1]
-
-
-def write_table(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
