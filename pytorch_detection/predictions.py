@@ -55,7 +55,8 @@ def read_predictions(
     sides, boxed = table[[*_SIDES, "score"]], table[[*_SIDES, "score"]].notna().all(axis=1)
     tables.refuse(path, sides.notna().any(axis=1) & ~boxed, "x, y, width, height or score is missing")
     tables.refuse(path, boxed & ~table["score"].between(0, 1), "score is not from 0 to 1")
-    tables.refuse(path, (sides[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
+    # One narrower than the table's digits is 0 wide, and hits nothing.
+    tables.refuse(path, (sides[["width", "height"]] < 0).any(axis=1), "width or height is below 0")
     tables.refuse(path, table.duplicated([key, *_SIDES, "score"]), "the row stands there before")
     known = _names(exams)
     names = [str(name).strip() for name in table[key]]

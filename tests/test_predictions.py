@@ -35,6 +35,12 @@ def test_boxes_are_corner_plus_size_in_pixels_of_the_original(text, tmp_path):
     assert lowest(scores) == 0.25 and lowest(scores[1:]) is None
 
 
+def test_a_box_that_rounding_left_without_width_is_kept(tmp_path):
+    """The tables have tenths of a pixel; at a threshold of 0 an untrained network has such boxes."""
+    boxes, _, _ = read(tmp_path, TABLE + "x.dcm,10,20,0.0,3.1,0.01,0,m\n")
+    assert boxes[0][2].tolist() == [10, 20, 10, 23.1]
+
+
 def test_an_image_may_be_named_in_several_ways(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("x", "x.dcm", str(tmp_path / "x.dcm"), "./x.dcm", f"../{tmp_path.name}/x.dcm", "elsewhere\\x.dcm"):
@@ -57,7 +63,7 @@ BAD = {
     "a word": ("patientId,PredictionString\ny,\nx,.5 2 3 4 five\n", r"height is not a number \(line 3\)"),
     "a percentage": ("patientId,PredictionString\ny,\nx,50 2 3 4 5\n", r"score is not from 0 to 1 \(line 3\)"),
     "a box twice": (TABLE + "x.dcm,10,20,30,40,0.9,,\n", r"stands there before \(line 5\)"),
-    "no area": (TABLE + "x.dcm,10,20,30,0,0.9,,\n", r"width or height is not above 0 \(line 5\)"),
+    "upside down": (TABLE + "x.dcm,10,20,30,-4,0.9,,\n", r"width or height is below 0 \(line 5\)"),
     "no score": (TABLE + "x.dcm,10,20,30,40,,,\n", r"height or score is missing \(line 5\)"),
     "outside": (TABLE + "y.dcm,100,20,30,40,.5,,\n", r"lies outside the image \(line 5\)"),
     "no form": (
