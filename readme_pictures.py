@@ -22,6 +22,8 @@ _MADE_BY = "make_sample_data.py"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _PAGE_SIZE = (1440, 900)  # pixels
 _LISTED = 16  # exams on the page of the worklist
+_LARGEST = 2**20  # bytes of a picture
+_NARROWER = 1200  # pixels; README shows 800
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,18 @@ def draw(config: PicturesConfig, run: Path, folder: Path) -> None:
     photograph(folder / "worklist" / "worklist.html", folder / "worklist.png")
 
 
+def compact(path: Path) -> None:
+    """Write the PNG at ``path`` anew in fewer bytes: without its alpha channel, and narrower if it is very large."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")  # all of it is opaque
+    picture.save(path, optimize=True)
+    if path.stat().st_size > _LARGEST:
+        picture.thumbnail((_NARROWER, picture.height), Image.Resampling.LANCZOS)
+        picture.save(path, optimize=True)
+
+
 def main() -> None:
     """Check where everything comes from, make all of it, then put it in place."""
     config = cli.parse(PicturesConfig)
@@ -156,6 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as side:
         draw(config, run, Path(side))
         for picture in sorted(Path(side).glob("*.png")):
+            compact(picture)
             shutil.copy(picture, config.images_dir / picture.name)
             print(f"wrote {config.images_dir / picture.name}")
 

@@ -2,7 +2,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import readme_pictures
 from cxr import checkpoints
@@ -21,8 +23,12 @@ def demo(tmp_path):
         (folder / "sample_data.json").write_text(json.dumps({"made_by": "make_sample_data.py", part.counted: 2}))
         write_model(run, part, folder)
         for name in part.pictures:
-            (run / "images" / name).write_bytes(name.encode())
+            save_png(run / "images" / name)
     return tmp_path / "sample"
+
+
+def save_png(path):
+    Image.new("RGBA", (40, 30), "grey").save(path, "PNG")
 
 
 def write_model(run, part, data_dir, *, synthetic=True):
@@ -36,10 +42,10 @@ def draw(demo, command, monkeypatch, film="chest_xray/0.jpeg", out="out"):
         if "--output-dir" in words:
             folder, image = Path(words[words.index("--output-dir") + 1]), Path(words[words.index("--image") + 1])
             folder.mkdir(exist_ok=True)
-            (folder / ("worklist.html" if words[1] == "worklist.py" else f"{image.stem}_drawn.png")).touch()
+            save_png(folder / ("worklist.html" if words[1] == "worklist.py" else f"{image.stem}_drawn.png"))
         for word in words:
             if word.startswith("--screenshot="):
-                Path(word.removeprefix("--screenshot=")).touch()
+                save_png(word.removeprefix("--screenshot="))
         return subprocess.CompletedProcess(words, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", write)
@@ -56,6 +62,15 @@ def test_all_pictures_of_the_readme_are_written(demo, command, monkeypatch):
     images = Path(readme_pictures.__file__).parent / "images"
     readme = images.with_name("README.md").read_text(encoding="utf-8")
     assert written == sorted(path.name for path in images.glob("*.png") if f"images/{path.name}" in readme)
+
+
+def test_a_picture_of_over_a_mebibyte_is_made_narrower(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 1440, 4), np.uint8)
+    noise[..., 3] = 255
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    readme_pictures.compact(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (1200, 333) and picture.mode == "RGB"
 
 
 def folder_of_patients(demo):
