@@ -11,9 +11,14 @@ from cxr.text import one_line, shortened
 
 RESEARCH_ONLY = "research only, not a medical device"
 _SAMPLE_RECORD = "sample_data.json"  # what make_sample_data.py leaves in its folders
-AT_OPERATING_POINT = ("sensitivity", "specificity")  # scores that are no longer true when it moves
+AT_OPERATING_POINT = ("sensitivity", "specificity")  # of a classifier, no longer true when it moves
+_AT_THRESHOLD = (*AT_OPERATING_POINT, "rsna score")
+# What is said of validation in a sentence, of everything in the file; the rest is in JSON and in the model card.
+_MAIN = {"roc auc": "ROC AUC", "rsna score": "RSNA score", "sensitivity": "sensitivity", "specificity": "specificity"}
+_IMAGES, _VALIDATION = "images", "val"  # names that trainings write: of a number, and of a set
 _LONGEST = 120  # characters of a text from a model file, which may come from anywhere
 _LONGEST_ADAPTED = 300
+_MOST = 1e9  # what is beyond it is no score and no number of images
 
 
 def trained_on(data_dir: Path, images: int, patients: int) -> dict[str, Any]:
@@ -57,14 +62,25 @@ class Origin:
 
     def adapted_by_hand(self) -> "Origin":
         """As it is with another operating point than the file's, at which nothing was measured."""
-        measured = {name: value for name, value in self.validation.items() if not name.endswith(AT_OPERATING_POINT)}
+        measured = {name: value for name, value in self.validation.items() if not name.endswith(_AT_THRESHOLD)}
         return replace(self, validation=measured, adapted="operating point set by --threshold")
 
     def sentence(self, operating_point: float) -> str:
         """For a person and a picture."""
-        scores = ", ".join(f"{name} {_shown(value)}" for name, value in self.validation.items())
-        validation = f"; validation: {scores}" if scores else ""
-        return f"{self.short()}{validation}; operating point {operating_point:.3f}; {RESEARCH_ONLY}"
+        said = [self.short(), *self._measured(), f"operating point {operating_point:.3f}", RESEARCH_ONLY]
+        return "; ".join(said)
+
+    def _measured(self) -> Iterator[str]:
+        """The main scores of the first set that the file tells of, and how many images it has."""
+        ends = (_IMAGES, *_MAIN)
+        first = next((name.removesuffix(end) for name in self.validation for end in ends if name.endswith(end)), "")
+        found = {
+            shown: self.validation[first + name] for name, shown in _MAIN.items() if first + name in self.validation
+        }
+        if found:
+            of = first.strip() if first.strip() not in ("", _VALIDATION) else "validation"
+            count = f" ({self.validation[first + _IMAGES]:g} images)" if first + _IMAGES in self.validation else ""
+            yield f"{of}{count}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
 
     def short(self) -> str:
         """For each row of a table."""
@@ -95,9 +111,5 @@ def _numbers(found: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
         words = f"{prefix}{shortened(one_line(name), _LONGEST).replace('_', ' ')}"
         if isinstance(value, dict):
             yield from _numbers(value, f"{words} ")
-        elif type(value) in (int, float):
+        elif type(value) in (int, float) and abs(value) < _MOST:  # NaN is none
             yield words, value
-
-
-def _shown(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3f}"

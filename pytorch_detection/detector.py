@@ -265,7 +265,10 @@ class Detector:
         detector = cls.load(path, run)
         if detector.likeness is None:
             cautions.warn_without_likeness(path)
-        return detector if threshold is None else replace(detector, rule=replace(detector.rule, threshold=threshold))
+        if threshold is None:
+            return detector
+        rule, origin = replace(detector.rule, threshold=threshold), detector.origin.adapted_by_hand()
+        return replace(detector, rule=rule, origin=origin)
 
     def find(self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None) -> Found:
         """Boxes in squares uint8 [N, size, size], in those at ``indices`` or in all.

@@ -228,18 +228,19 @@ def require_for_dicom(config: PredictConfig) -> None:
         raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
 
 
-def write_dicom(answers: list[Answer], threshold: float, folder: Path, config: PredictConfig) -> str:
+def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config: PredictConfig) -> str:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_output
 
     model = dicom_output.Model.of("Faster R-CNN detector", config.model)
+    threshold, adapted = detector.rule.threshold, detector.origin.adapted
     results = [
         (
             answer.path,
             dicom_output.Results(
                 detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest),
                 picture=answer.picture,
-                remarks=(cautions.UNLIKE,) if answer.unlike else (),
+                remarks=tuple(remark for remark in (cautions.UNLIKE if answer.unlike else "", adapted) if remark),
             ),
         )
         for answer in answers
@@ -290,7 +291,7 @@ def main() -> int:
         write_table(table, answers, detector)
     if config.submission is not None:
         submit(config.submission, answers)
-    documents = write_dicom(answers, threshold, config.dicom_output, config) if config.dicom_output else ""
+    documents = write_dicom(answers, detector, config.dicom_output, config) if config.dicom_output else ""
     if config.json:
         shown = {"model": str(config.model), "threshold": threshold, "origin": origin.record()}
         print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))

@@ -11,8 +11,8 @@ TRAINED = {"folder": "xray", "images": 12, "patients": 7, "synthetic": True, "da
 def test_a_model_says_what_it_was_trained_on_how_well_it_did_and_what_it_is_for():
     found = Origin.of({"trained_on": TRAINED, "validation": {"images": 3, "roc_auc": 0.98765}}, Path("a/m.pth"))
     assert found.sentence(0.25) == (
-        "m.pth, trained on 12 synthetic images of 7 patients (xray), 2026-01-02, commit abc; validation: images 3, "
-        "roc auc 0.988; operating point 0.250; research only, not a medical device"
+        "m.pth, trained on 12 synthetic images of 7 patients (xray), 2026-01-02, commit abc; validation (3 images): "
+        "ROC AUC 0.988; operating point 0.250; research only, not a medical device"
     )
     assert found.short() == "m.pth, trained on 12 synthetic images of 7 patients (xray), 2026-01-02, commit abc"
 
@@ -22,21 +22,35 @@ def test_scores_of_several_sets_are_told_apart():
     assert found.validation == {"own auc": 0.5, "other auc": 0.75}
 
 
+def test_a_sentence_holds_the_main_scores_of_one_set_and_the_record_all():
+    scores = {"images": 3, "roc_auc": 0.9, "sensitivity": 0.8, "specificity": 0.7, "brier": 0.1, "ece": 0.05}
+    told = "(3 images): ROC AUC 0.900, sensitivity 0.800, specificity 0.700; operating point 0.500"
+    for name, shown in {"val": "validation", "my set, cross-fitted": "my set, cross-fitted"}.items():
+        found = Origin.of({"validation": {name: scores, "shifted": scores}}, Path("m.pth"))
+        assert f"; {shown} {told}; " in found.sentence(0.5)
+        assert len(found.record()["validation"]) == 12
+    detector = Origin.of({"validation": {"images": 9, "rsna_score": 0.25}}, Path("m.pth"))
+    assert "; validation (9 images): RSNA score 0.250; " in detector.sentence(0.5)
+    assert "RSNA" not in detector.adapted_by_hand().sentence(0.5)
+
+
 def test_a_file_that_says_nothing_or_nonsense_is_no_error():
     for state in ({}, {"trained_on": 3, "validation": "good"}):
         sentence = Origin.of(state, Path("m.pth")).sentence(0.5)
         assert sentence.startswith("m.pth, trained on images that its file does not name; operating point 0.500; ")
+    numbers = {"roc_auc": float("nan"), "sensitivity": 10**5000, "specificity": 0.5}
+    assert Origin.of({"validation": numbers}, Path("m.pth")).validation == {"specificity": 0.5}
     hostile = Origin.of({"trained_on": {"folder": "x" * 10**5 + "\x1b[31m\n", "date": None}}, Path("m.pth")).short()
     assert len(hostile) < 400 and hostile.isprintable() and "not stated" in hostile
 
 
 def test_an_operating_point_that_was_set_after_training_is_part_of_every_answer():
-    state = {"validation": {"val": {"auc": 0.5, "sensitivity": 0.9}}, "adapted": {"text": "set by\nlabels"}}
+    state = {"validation": {"val": {"roc_auc": 0.5, "sensitivity": 0.9}}, "adapted": {"text": "set by\nlabels"}}
     found = Origin.of(state, Path("m.pth"))
-    assert found.short().endswith("; set by labels") and "; set by labels; validation: val auc" in found.sentence(0.5)
+    assert found.short().endswith("; set by labels") and "; set by labels; validation: " in found.sentence(0.5)
     assert found.record()["adapted"] == "set by labels"
     by_hand = found.adapted_by_hand()
-    assert by_hand.validation == {"val auc": 0.5} and by_hand.adapted == "operating point set by --threshold"
+    assert by_hand.validation == {"val roc auc": 0.5} and by_hand.adapted == "operating point set by --threshold"
     for odd in (3, {"text": 3}, {}, {"text": "x" * 10**6}):
         assert len(Origin.of({"adapted": odd}, Path("m.pth")).short()) < 500
 

@@ -56,6 +56,7 @@ def test_the_threshold_of_training_can_be_set_aside(command, images, model, tmp_
     usual, every = boxes(), boxes("--threshold", "0")
     found, more = usual["images"][0]["boxes"], every["images"][0]["boxes"]
     assert every["threshold"] == 0 and found == [box for box in more if box["score"] >= usual["threshold"]]
+    assert (usual["origin"]["adapted"], every["origin"]["adapted"]) == ("", "operating point set by --threshold")
     assert len(more) > 2
     middle = more[len(more) // 2]["score"]
     assert boxes("--threshold", repr(middle))["images"][0]["boxes"] == [b for b in more if b["score"] >= middle]
