@@ -137,13 +137,18 @@ def measure_memory(paths: list[Path], config: BenchConfig, one: Prediction, mode
             source = paths[number % len(paths)]
             (place / str(count) / f"{number}{source.suffix}").symlink_to(source.resolve())
         words = ["--image", str(place / str(count)), "--model", str(model), "--output-dir", str(place / "predictions")]
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            peaks.append(pool.submit(peak_mib, one.script.main, [*words, one.quick, "--device", "cpu"]).result())
+        peaks.append(peak_in_own_process(one.script.main, [*words, one.quick, "--device", "cpu"]))
         print(f"most memory: {count} files {peaks[-1]:.0f} MiB")
     print(spread("memory of ten times as many files / memory", [peaks[1] / peaks[0]]))
 
 
-def peak_mib(main: Callable[[], int], arguments: Sequence[str]) -> float:
+def peak_in_own_process(main: Callable[[], int], arguments: Sequence[str]) -> float:
+    """The most memory in MiB of a new process that runs the script's ``main``."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_mib, main, arguments).result()
+
+
+def _peak_mib(main: Callable[[], int], arguments: Sequence[str]) -> float:
     """The most memory that this process has had after the script's ``main``."""
     sys.argv = ["predict", *arguments]
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):

@@ -30,6 +30,7 @@ SHORT = (
     "prediction.py --task classification --rounds 3 --files 200 --memory-files 200",
     "detection_step.py --rounds 3 --steps 1",
     "prediction.py --task detection --size 384 --rounds 3 --files 16 --memory-files 0",
+    "worklist_page.py --rounds 3 --files 16 --memory-files 0",
 )
 _RATIO = re.compile(r"(.+): median (\S+), range (\S+) to (\S+)")
 

@@ -16,16 +16,17 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from benchmarks.own_process import run_alone
 
 import worklist as script
-from benchmarks import generated, prediction
+from benchmarks import generated
 from benchmarks.alternating import alternate, rates, speedups, spread
+from benchmarks.prediction import peak_in_own_process
 from cxr import cli, reading, runtime
 from pytorch_classification.model import Classifier, build
 from pytorch_detection.detector import Detector, Rule
@@ -59,7 +60,7 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
 
     def decode() -> None:
         with ThreadPoolExecutor(reading.cores()) as pool:
-            for _ in pool.map(lambda path: reading.read_square(path, max(judges.sizes)), paths):
+            for _ in pool.map(reading.read_square, paths, repeat(max(judges.sizes))):
                 pass
 
     def compute() -> None:
@@ -87,7 +88,7 @@ def measure_memory(paths: list[Path], few: int, flags: list[str], place: Path) -
     for count in (few, 10 * few):
         folder, out = different(paths, count, place / str(count)), place / f"{count} listed"
         arguments = ["--image", str(folder), *flags, "--output-dir", str(out), "--device", "cpu"]
-        peaks.append(run_alone(prediction.peak_of, script.main, arguments))
+        peaks.append(peak_in_own_process(script.main, arguments))
         size = (out / page.PAGE).stat().st_size / 1e6
         print(f"{count} exams: at most {peaks[-1]:.0f} MiB of memory, a page of {size:.1f} MB", flush=True)
         shutil.rmtree(folder)

@@ -23,6 +23,7 @@ from benchmarks import (
     lung_finder,
     prediction,
     run_all,
+    worklist_page,
 )
 from cxr import reading
 
@@ -109,8 +110,14 @@ def test_prediction(command, monkeypatch, task):
     assert [Path(words[1]).stem for words in processes[1::2]] == [f"predict_{task}"] * 2
 
 
-def test_the_most_memory_of_a_prediction_is_told():
-    assert 1 < prediction.peak_mib(lambda: 0, []) < 10**6
+def test_worklist_page(command):
+    words = ("--rounds", 1, "--files", 2, "--memory-files", 0, "--classifier-size", 64, "--detector-size", 64)
+    found = ratios(command(worklist_page.main, *words))
+    assert list(found) == ["worklist: speed / speed of decoding once, then computing"]
+
+
+def test_the_most_memory_of_a_script_is_told():
+    assert 1 < prediction.peak_in_own_process(int, []) < 10**6
 
 
 def test_detection_step(command):
