@@ -37,8 +37,8 @@ from torch.nn import functional
 
 from cxr.files import write_atomically
 from cxr.runtime import Runtime
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import Classifier
 
 OPSET = 18
 LARGEST_DIFFERENCE = 1e-4  # of a probability

@@ -32,8 +32,8 @@ from cxr import dicom_output, runtime
 from cxr.files import sha256_of
 from cxr.provenance import commit
 from cxr.run_folder import only_run_in
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import Classifier
 from pytorch_detection.detector import Detector
 from reading_room import page
 from reading_room.answers import Answers

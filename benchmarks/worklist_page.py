@@ -28,7 +28,8 @@ from benchmarks import generated
 from benchmarks.alternating import alternate, rates, speedups, spread
 from benchmarks.prediction import peak_in_own_process
 from cxr import cli, reading, runtime
-from pytorch_classification.model import Classifier, build
+from pytorch_classification.classifier import Classifier
+from pytorch_classification.model import build
 from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
 from reading_room import page

@@ -36,7 +36,7 @@ from cxr import cautions, reading, runtime
 from cxr.provenance import provenance
 from pytorch_classification import adapting, data_load, evaluation, image_metrics
 from pytorch_classification.calibration import Measure
-from pytorch_classification.model import Classifier
+from pytorch_classification.classifier import Classifier
 
 
 def require_sensible(config: EvaluateConfig) -> None:

@@ -20,8 +20,9 @@ from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
 from pytorch_classification import data_load, heat_plots, image_metrics, plots
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
-from pytorch_classification.model import Classifier, to_probability
+from pytorch_classification.model import to_probability
 
 _GRID = 8  # pictures in the Grad-CAM grid
 _INSTRUCTIVE = (

@@ -11,9 +11,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from cxr import metrics, runtime
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.image_metrics import aligned
 from pytorch_classification.lung_finder import find_lungs
-from pytorch_classification.model import Classifier
 
 _BATCH = 32
 

@@ -1,10 +1,6 @@
 """ResNet-18 on one grey channel with one output, the log-odds of PNEUMONIA."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +9,12 @@ from torch import Tensor, nn
 from torchvision.models import ResNet, ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
-from cxr import checkpoints, known_images, runtime
+from cxr import checkpoints, runtime
 from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors, weights_file
-from cxr.likeness import Likeness, features
-from cxr.origin import UNSAVED, Origin
 from cxr.squares import to_device
-from cxr.text import quoted
-from pytorch_classification.settings import LARGEST_SIZE
 
 TASK = "classification"
 _BATCH = 128  # images at once when no gradients are kept
-_EXPLAINED = 32  # images at once when they are
 
 
 class GreyResNet18(ResNet):
@@ -58,8 +49,8 @@ def build(weights: str) -> nn.Module:
         if weights == "imagenet":
             state = downloaded(ResNet18_Weights.IMAGENET1K_V1, "ImageNet")
         else:
-            state = _tensors(checkpoints.read(weights_file(weights, "imagenet or none")), source)
-        _fill(model, _adapted(state, model.state_dict(), source), source)
+            state = weights_in(checkpoints.read(weights_file(weights, "imagenet or none")), source)
+        fill(model, _adapted(state, model.state_dict(), source), source)
     return model
 
 
@@ -75,7 +66,8 @@ def _adapted(state: State, own: State, source: str) -> State:
     return adapted
 
 
-def _fill(model: nn.Module, state: State, source: str) -> None:
+def fill(model: nn.Module, state: State, source: str) -> None:
+    """Give ``model`` the weights ``state``; ValueError names their ``source`` if they are not of a ResNet-18."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -83,39 +75,10 @@ def _fill(model: nn.Module, state: State, source: str) -> None:
         raise ValueError(f"{source}: not the weights of a ResNet-18 ({first})") from error
 
 
-def _tensors(state: Any, source: str) -> State:
+def weights_in(state: Any, source: str) -> State:
     """The weights in what a file holds: in a checkpoint of this task, or all there is."""
     is_ours = isinstance(state, dict) and state.get("task") == TASK
     return tensors(state.get("model") if is_ours else state, source)
-
-
-def with_half_kernels(state: State) -> State:
-    """``state`` of a network as a model file keeps it: kernels in float16, which halves the file.
-
-    Biases, normalisation and its statistics stay as they are: they take a thousandth of the space, and a variance may
-    lie outside of what float16 can hold. A network computes in float32 whatever it is filled from.
-
-    Raises:
-        ValueError: a kernel does not fit into float16.
-    """
-    kept: State = {}
-    for name, value in state.items():
-        kept[name] = value.half() if value.ndim > 1 else value
-        if value.isfinite().all() and not kept[name].isfinite().all():
-            raise ValueError(
-                f"{name} reaches {value.abs().max():.3g}, too much for a model file; no sound training does"
-            )
-    return kept
-
-
-def grad_cam_layers(model: nn.Module) -> list[nn.Module]:
-    """The blocks whose activations Grad-CAM weighs, with cells of 8 and of 16 pixels; their maps are averaged.
-
-    On squares of about 100 pixels the usual choice, layer4, has 4 x 4 cells that each see the whole image, and its
-    peaks lie at the edges: on 432 synthetic images that nothing was learnt from they hit a true opacity in 0 %, those
-    of layer3 in 44 %, of layer2 in 66 %, of these two together in 71 %.
-    """
-    return [cast(nn.Sequential, model.get_submodule(name))[-1] for name in ("layer2", "layer3")]
 
 
 @torch.inference_mode()
@@ -151,213 +114,6 @@ def as_input(images: Tensor, size: int) -> Tensor:
     """Stored uint8 [B, S', S'] as float32 [B, 1, size, size] in 0..1, the network's input outside training."""
     grey = images.unsqueeze(1).float().div_(255)
     return torch.nn.functional.interpolate(grey, size=(size, size), mode="bilinear", antialias=True)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What is said of N images.
-
-    Attributes:
-        log_odds: float64 [N], of PNEUMONIA, before calibration.
-        probability: float64 [N], of PNEUMONIA, calibrated.
-        unlike: bool [N], whether an image is unlike those of training; None where the model file cannot tell.
-        heat: float32 [N, size, size] in 0..1, where PNEUMONIA is seen and how strongly; None if it was not asked for.
-    """
-
-    log_odds: NDArray[np.float64]
-    probability: NDArray[np.float64]
-    unlike: NDArray[np.bool_] | None
-    heat: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A finished model with everything that prediction needs; ``save`` and ``load`` are its file.
-
-    Attributes:
-        size: side in pixels of the square the network sees. store_size: of the square an image is first squashed to.
-        temperature: divides the log-odds before they become a probability. threshold: at or above it is PNEUMONIA.
-        likeness: what training's images look like to the network; None in files from before it was kept.
-        heat_scale: strength of Grad-CAM that is drawn as hot, from true positives of validation; None as above, or
-            without one of them.
-        known: the keys of ``known_images`` of what was learnt from or chosen by; None in files from before it was kept.
-        origin: what the file says of itself.
-    """
-
-    model: nn.Module
-    size: int
-    store_size: int
-    flip_average: bool
-    temperature: float
-    threshold: float
-    likeness: Likeness | None = None
-    heat_scale: float | None = None
-    known: frozenset[str] | None = None
-    origin: Origin = UNSAVED
-
-    @property
-    def views(self) -> int:
-        """How many times the network looks at each image."""
-        return 2 if self.flip_average else 1
-
-    def save(self, path: Path, **record: Any) -> None:
-        """Write the model file, with ``record`` (plain values) for a later reader; kernels as ``with_half_kernels``."""
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        likeness = None if self.likeness is None else self.likeness.plain()
-        checkpoints.save(
-            path,
-            task=TASK,
-            model=with_half_kernels(self.model.state_dict()),
-            prediction=settings,
-            likeness=likeness,
-            heat_scale=self.heat_scale,
-            known_images=known_images.packed(self.known),
-            **record,
-        )
-
-    @classmethod
-    def load(cls, path: Path, run: runtime.Runtime) -> "Classifier":
-        """The model file at ``path``, its network in evaluation mode on the run's device.
-
-        Raises:
-            FileNotFoundError, ValueError: no file, or not a finished classification model.
-        """
-        state = checkpoints.load(path, task=TASK)
-        if "prediction" not in state:
-            raise ValueError(
-                f"{path}: from a training, without the operating point that prediction needs; the finished model is "
-                "pneumonia_resnet18.pth, unless --model-file named another"
-            )
-        settings = _settings(state["prediction"], path)
-        model = build("none")
-        _fill(model, _tensors(state, str(path)), str(path))
-        likeness, heat_scale = Likeness.of(state.get("likeness"), model, path), state.get("heat_scale")
-        if heat_scale is not None and not (type(heat_scale) is float and 0 < heat_scale < float("inf")):
-            raise ValueError(f"{path}: a scale of Grad-CAM that no training writes: {quoted(heat_scale)}")
-        known = known_images.unpacked(state.get("known_images"), path)
-        model = model.to(run.device).to(memory_format=torch.channels_last).eval()
-        origin = Origin.of(state, path)
-        return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, known=known, origin=origin)
-
-    def log_odds(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
-        """Log-odds of PNEUMONIA before calibration, float64 [N], of squares uint8 [N, store_size, store_size].
-
-        Always in float32, so that every machine and batch gives the same answer to five digits.
-
-        Raises:
-            ValueError: an answer is not a finite number, which must not pass for NORMAL.
-        """
-        exact = replace(run, bf16=False)
-        return _finite(predict_logits(self.model, images, np.arange(len(images)), self.size, self.flip_average, exact))
-
-    def probabilities(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
-        """Calibrated probability of PNEUMONIA; as ``log_odds`` otherwise."""
-        return to_probability(self.log_odds(images, run), self.temperature)
-
-    def judge(self, images: NDArray[np.uint8], run: runtime.Runtime, *, explain: bool = False) -> Judgement:
-        """What there is to say of squares uint8 [N, store_size, store_size], from one look of the network.
-
-        With ``explain``, for up to a few dozen images, also Grad-CAM on the scale of ``heat_scale``; without that, each
-        map is as hot as the next.
-        """
-        with features(self.model) as seen:
-            if explain:
-                log_odds, maps, strength = self._grad_cam(images, run)
-            else:
-                log_odds, maps, strength = self.log_odds(images, run), None, None
-        if maps is not None and strength is not None and self.heat_scale is not None:
-            maps = maps * np.minimum(strength / self.heat_scale, 1).astype(np.float32)[:, None, None]
-        unlike = None if self.likeness is None else self.likeness.unlike(seen.rows(self.views, run))
-        return Judgement(log_odds, to_probability(log_odds, self.temperature), unlike, maps)
-
-    def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:
-        """Grad-CAM of each image on its own scale, 0..1: it tells where, not how much; float32 [N, size, size]."""
-        return self._grad_cam(images, run)[1]
-
-    def heat_strength(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
-        """How much there is at the peak of Grad-CAM before it is scaled, float64 [N]."""
-        parts = [images[first : first + _EXPLAINED] for first in range(0, len(images), _EXPLAINED)]
-        return np.concatenate([self._grad_cam(part, run)[2] for part in parts])
-
-    def _grad_cam(
-        self, images: NDArray[np.uint8], run: runtime.Runtime
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
-        """Log-odds, Grad-CAM of the PNEUMONIA output on the scale of each image, and its strength.
-
-        Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74. With ``flip_average`` a map is the mean over the image and its
-        mirror image, as the log-odds are. The strength is the geometric mean of the peaks in all layers and views,
-        whose scales differ.
-        """
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        targets: list[Any] = [ClassifierOutputTarget(0)] * len(images)
-        layers = grad_cam_layers(self.model)
-        inputs = as_input(torch.from_numpy(images).to(run.device), self.size)
-        views = [inputs, inputs.flip(3)] if self.flip_average else [inputs]
-        maps: list[NDArray[np.float32]] = []
-        logits: list[Tensor] = []
-        peaks: list[NDArray[np.float32]] = []
-
-        class Recording(GradCAM):
-            """Keeps the peak of each layer's map, which ``GradCAM`` then scales away."""
-
-            def get_cam_image(self, *arguments: Any, **named: Any) -> Any:
-                layer: Any = super().get_cam_image(*arguments, **named)
-                peaks.append(layer.max(axis=(1, 2)))
-                return layer
-
-        with _gradients_up_to(layers[0], self.model), Recording(model=self.model, target_layers=layers) as grad_cam:
-            for view in views:
-                maps.append(grad_cam(input_tensor=view.contiguous(memory_format=torch.channels_last), targets=targets))
-                logits.append(grad_cam.outputs[:, 0].detach())
-        found = (maps[0] + maps[1][:, :, ::-1]) / 2 if self.flip_average else maps[0]
-        tiny = np.finfo(np.float32).tiny
-        found = found / np.maximum(found.max(axis=(1, 2), keepdims=True), tiny)
-        strength = np.exp(np.log(np.maximum(np.array(peaks, np.float64), tiny)).mean(axis=0))
-        return _finite(torch.stack(logits).mean(0).double().cpu().numpy()), found, strength
-
-
-@contextmanager
-def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
-    """Backward passes end at the output of ``block``, and no gradient is computed for a weight."""
-
-    def begin_here(_block: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        output.requires_grad_(True)
-
-    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    hook = block.register_forward_hook(begin_here)
-    try:
-        model.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
-            yield
-    finally:
-        hook.remove()
-        for parameter, wanted in asked:
-            parameter.requires_grad_(wanted)
-
-
-_SETTINGS = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}
-
-
-def _finite(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not np.isfinite(log_odds).all():
-        raise ValueError("the model's answers are not finite numbers: its weights are damaged, train it anew")
-    return log_odds
-
-
-def _settings(found: Any, path: Path) -> dict[str, Any]:
-    """``found`` if prediction can work with it; a model file may come from anywhere."""
-    if not isinstance(found, dict) or {*found} != {*_SETTINGS}:
-        raise ValueError(f"{path}: expected the prediction settings {', '.join(_SETTINGS)}")
-    sound = all(type(found[name]) is kind for name, kind in _SETTINGS.items()) and (
-        1 <= found["size"] <= found["store_size"] <= 2 * LARGEST_SIZE
-        and 0 < found["temperature"] < float("inf")
-        and 0 <= found["threshold"] <= 1
-    )
-    if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
-    return found
 
 
 def to_probability(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from cxr import reading, runtime, tables
 from cxr.metrics import interval_text, wilson_interval
-from pytorch_classification.model import Classifier
+from pytorch_classification.classifier import Classifier
 
 _BATCH = 32
 

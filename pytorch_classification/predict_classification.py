@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from cxr import cautions, names, reading, runtime, tables
 from cxr.text import first_lines
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import Classifier
 
 _BATCH = 32
 _HEADER = ("path", "probability", "class", "threshold", "borderline", "unlike_training", "note", "error", "model")

@@ -13,15 +13,9 @@ from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, evaluation, image_metrics, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
+from pytorch_classification.classifier import Classifier, with_half_kernels
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import (
-    TASK,
-    Classifier,
-    build,
-    predict_logits,
-    to_probability,
-    with_half_kernels,
-)
+from pytorch_classification.model import TASK, build, predict_logits, to_probability
 from pytorch_classification.settings import MAY_DIFFER, PREVALENCE, TrainConfig
 from pytorch_classification.shift import even_odds
 from pytorch_classification.training_data import Data

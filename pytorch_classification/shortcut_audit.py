@@ -39,8 +39,8 @@ from cxr.provenance import provenance
 from cxr.tables import write_csv
 from cxr.text import printable
 from pytorch_classification import data_load, heat_in_lungs, style, style_plots
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.image_metrics import aligned
-from pytorch_classification.model import Classifier
 
 _SIDE = 128  # pixels of a square where no model says otherwise
 _WHOLE = "all of the picture"  # the style that a network can see

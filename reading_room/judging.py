@@ -11,7 +11,7 @@ import numpy as np
 from cxr import reading, runtime
 from cxr.cautions import is_borderline
 from cxr.text import printable
-from pytorch_classification.model import Classifier
+from pytorch_classification.classifier import Classifier
 from pytorch_detection.detector import Detector
 from pytorch_detection.predict_detection import Seen, boxes_in
 from reading_room import pictures

@@ -23,7 +23,7 @@ from cxr.files import sha256_of
 from cxr.reading import read_square
 from cxr.runtime import Runtime
 from phantom.cohort import Film, take_film
-from pytorch_classification.model import Classifier
+from pytorch_classification.classifier import Classifier
 
 MODEL = ROOT / "pneumonia_resnet18.pth"
 RECORDED = Path(__file__).with_suffix(".json")

@@ -11,9 +11,9 @@ from cxr import checkpoints
 from cxr.learner import no_decay_groups
 from cxr.runtime import Runtime
 from pytorch_classification import model as model_module
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import (
     TASK,
-    Classifier,
     GreyResNet18,
     as_input,
     build,

@@ -13,7 +13,7 @@ from tiny_classification import chest
 import export_onnx
 from cxr.cli import ROOT
 from cxr.reading import read_square
-from pytorch_classification.model import Classifier
+from pytorch_classification.classifier import Classifier
 
 SIZES = ((36, 36), (37, 61), (255, 31), (17, 16), (19, 501), (301, 455))  # width, height
 

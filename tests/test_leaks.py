@@ -11,8 +11,8 @@ from killing import assert_same_state
 
 from cxr import checkpoints, reading, runlog
 from pytorch_classification import train_classification
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.image_metrics import evaluate_classifier
-from pytorch_classification.model import Classifier
 from pytorch_detection import box_metrics, evaluation, train_detection
 from pytorch_detection.detector import Detector, choose_rule
 from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, list_exams, read_exams

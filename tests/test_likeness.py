@@ -9,7 +9,8 @@ from tiny_classification import chest
 
 from cxr import checkpoints, likeness
 from cxr.likeness import Likeness, Stage
-from pytorch_classification.model import TASK, Classifier, build, predict_logits
+from pytorch_classification.classifier import Classifier
+from pytorch_classification.model import TASK, build, predict_logits
 
 
 @pytest.fixture(scope="module")

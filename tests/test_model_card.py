@@ -10,7 +10,8 @@ from cxr import checkpoints
 from cxr.files import sha256_of
 from cxr.metrics import interval_text
 from pytorch_classification.card import CLAIM, card
-from pytorch_classification.model import TASK, Classifier
+from pytorch_classification.classifier import Classifier
+from pytorch_classification.model import TASK
 
 
 @pytest.fixture

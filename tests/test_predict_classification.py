@@ -15,7 +15,8 @@ from PIL import Image
 
 from cxr import checkpoints, cli, metrics, reading
 from pytorch_classification import predict_classification as prediction
-from pytorch_classification.model import TASK, Classifier
+from pytorch_classification.classifier import Classifier
+from pytorch_classification.model import TASK
 from pytorch_classification.predict_classification import Answer
 
 COLUMNS = ["path", "probability", "class", "threshold", "borderline", "unlike_training", "note", "error", "model"]

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_classification import write_chest_xray
 
 from pytorch_classification import shortcut_audit
-from pytorch_classification.model import Classifier
+from pytorch_classification.classifier import Classifier
 
 MARKED = 3  # images of the first class that carry the marker of the second
 

@@ -19,8 +19,9 @@ from cxr.squares import Squares
 from pytorch_classification import evaluation, model, report
 from pytorch_classification import train_classification as training
 from pytorch_classification.calibration import fit_temperature
+from pytorch_classification.classifier import Classifier, with_half_kernels
 from pytorch_classification.data_load import Listing
-from pytorch_classification.model import TASK, Classifier, as_input, predict_logits, to_probability, with_half_kernels
+from pytorch_classification.model import TASK, as_input, predict_logits, to_probability
 from pytorch_classification.shift import Labelled, even_odds
 
 PICTURES = {

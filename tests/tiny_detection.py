@@ -159,7 +159,8 @@ def write_classifier(path: Path) -> None:
     """A finished classifier that has learnt nothing."""
     import torch
 
-    from pytorch_classification.model import Classifier, build
+    from pytorch_classification.classifier import Classifier
+    from pytorch_classification.model import build
 
     torch.manual_seed(0)
     Classifier(build("none"), 32, 36, False, 1.0, 0.5, anything_goes()).save(path)
