@@ -19,7 +19,7 @@ from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
-from pytorch_classification import data_load, heat_plots, image_metrics, plots
+from pytorch_classification import data_load, heat_plots, image_metrics, plots, trade_off
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
 from pytorch_classification.model import to_probability
@@ -122,7 +122,7 @@ def evaluated(
         "conflicting_duplicates": len(data_load.conflicting_duplicates(listing, judged.hashes)),
         "unlike_training": None if judged.unlike is None else int(judged.unlike.sum()),
         "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
-        "trade_off": image_metrics.trade_off(*arguments, prevalence),
+        "trade_off": trade_off.trade_off(*arguments, prevalence),
         "subgroups": {
             name: _of_group(judged, at, threshold) for name, at in subgroups.subgroups(_columns(judged)).items()
         },
@@ -183,7 +183,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     blocks = [
         image_metrics.format_report(report["scores"]),
         "What other thresholds would have made of these images (they were not set apart to choose by):\n"
-        + image_metrics.format_trade_off(report["trade_off"]),
+        + trade_off.format_trade_off(report["trade_off"]),
     ]
     if report["subgroups"]:
         rows = [

@@ -14,11 +14,10 @@ from pytorch_classification.image_metrics import (
     average_precision,
     evaluate_classifier,
     format_report,
-    format_trade_off,
     predictive_values,
     proportions,
-    trade_off,
 )
+from pytorch_classification.trade_off import format_trade_off, trade_off
 
 ranked = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=30).map(
     lambda rows: tuple(np.array(column) for column in zip(*rows, strict=True))
