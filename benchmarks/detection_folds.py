@@ -37,7 +37,7 @@ from cxr import cli, patient_split, runtime
 from cxr.run_folder import only_run_in
 from pytorch_detection import rsna_dataset
 from pytorch_detection import train_detection as training
-from pytorch_detection.detector import find_boxes
+from pytorch_detection.inference import find_boxes
 from pytorch_detection.model import GreyFasterRCNN
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import Data, epoch_order, load_data

@@ -21,10 +21,10 @@ import torch
 from tqdm import tqdm
 
 from cxr import augment, cli, runtime
-from pytorch_detection import box_metrics
+from pytorch_detection import box_matching, box_metrics
 from pytorch_detection import train_detection as training
 from pytorch_detection.augment_boxes import move_boxes
-from pytorch_detection.detector import find_boxes
+from pytorch_detection.inference import find_boxes
 from pytorch_detection.training_data import batch_of, epoch_order, labelled, load_data
 from pytorch_detection.weights import build
 
@@ -85,7 +85,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
         schedule.step()
     found = find_boxes(model, data.images.images, data.validation, False, run)
     truths = data.truths(data.validation)
-    matches = box_metrics.match(found.boxes, found.scores, truths)
+    matches = box_matching.match(found.boxes, found.scores, truths)
     scores = box_metrics.score_detections(found.boxes, found.scores, truths)
     at_half = float(box_metrics.rsna_score(matches, np.array([_THRESHOLD]))[0])
     return {**scores, f"rsna_score_at_{_THRESHOLD}": at_half}

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from cxr.files import write_atomically
-from pytorch_detection import box_metrics, rsna_dataset
-from pytorch_detection.detector import Found, Rule, choose_gate, choose_rule, fuse
+from pytorch_detection import box_matching, box_metrics, rsna_dataset
+from pytorch_detection.box_rule import Rule, choose_gate, choose_rule
+from pytorch_detection.inference import Found, fuse
 
 COLUMNS = {
     "ap50": "AP50",
@@ -102,7 +103,7 @@ class OutOfFold:
         The gate and the threshold are those that are best on these very exams.
         """
         gated = self.found.gated(choose_gate(self.found, self.truths))
-        matches = box_metrics.match(self.found.boxes, gated, self.truths)
+        matches = box_matching.match(self.found.boxes, gated, self.truths)
         threshold, rsna = best_threshold(matches)
         scores = box_metrics.score_detections(self.found.boxes, gated, self.truths, threshold)
         return {
@@ -116,7 +117,7 @@ class OutOfFold:
     def outcome(self, rule: Rule) -> tuple[float, float | None]:
         """RSNA score of ``rule``, and the share of Not Normal exams that it gives a box."""
         boxes, scores = rule.apply(self.found)
-        matches = box_metrics.match(boxes, scores, self.truths)
+        matches = box_matching.match(boxes, scores, self.truths)
         rsna = float(box_metrics.rsna_score(matches, np.array([rule.threshold]))[0])
         return rsna, self._not_normal_with_a_box(scores, rule.threshold)
 
@@ -129,7 +130,7 @@ class OutOfFold:
         return float(np.mean(among)) if among else None
 
 
-def best_threshold(matches: box_metrics.Matches) -> tuple[float, float]:
+def best_threshold(matches: box_matching.Matches) -> tuple[float, float]:
     """The threshold with the highest RSNA score on these exams, and that score: what no choice beforehand can beat."""
     if not matches.score.size:
         return 1.0, 0.0

@@ -30,7 +30,8 @@ from benchmarks.prediction import peak_in_own_process
 from cxr import cli, reading, runtime
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
-from pytorch_detection.detector import Detector, Rule
+from pytorch_detection.box_rule import Rule
+from pytorch_detection.detector import Detector
 from pytorch_detection.model import Architecture, construct
 from reading_room import page
 from reading_room.inbox import state_of

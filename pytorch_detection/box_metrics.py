@@ -1,16 +1,11 @@
 """Scores of boxes on radiographs: the RSNA challenge's own, COCO's average precision, FROC, with intervals by patient.
 
-Boxes come as lists with one entry for each image: ``boxes`` float [n, 4] xyxy (x right, y down, origin top left, pixels
-of the image that the truth speaks of), ``scores`` float [n] in 0..1, ``truths`` float [m, 4] xyxy. Where an image has
-no box, n or m is 0; any array of size 0 says so.
-
-Predictions are matched to true boxes once (``match``). Every score after that is a sum over images of what was matched.
-A bootstrap by patient only counts images another number of times (``weights``), and needs no second matching.
+Every score is a sum over images of what ``box_matching.match`` has matched once. A bootstrap by patient only counts
+images another number of times (``weights``), and needs no second matching.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,113 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr import metrics
 from cxr.metrics import Array
+from pytorch_detection.box_matching import HIT_COLUMN, Matches, match
 
-# .40, .45, ... .95; rounded, so that each is the float that the literal would be.
-IOU_THRESHOLDS = tuple(round(0.40 + 0.05 * step, 2) for step in range(12))
 RSNA_COLUMNS = slice(0, 8)  # .40 to .75, the challenge's thresholds
 COCO_COLUMNS = slice(2, 12)  # .50 to .95
-HIT_COLUMN = 2  # .50: what AP50, FROC, precision and sensitivity call a hit
 FALSE_POSITIVES_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 THRESHOLD_CANDIDATES = 100
 THRESHOLD_RESAMPLES = 200
 _RECALLS = np.linspace(0, 1, 101)  # COCO's 101-point interpolation
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Which predictions found a true box, at every IoU threshold.
-
-    Attributes:
-        image: int64 [P], the image of each prediction, ascending.
-        score: float64 [P], descending within an image.
-        hit: bool [P, 12], whether it found a true box that was still free, at each of ``IOU_THRESHOLDS``.
-        true_boxes: int64 [N], the number of true boxes of each image.
-    """
-
-    image: NDArray[np.int64]
-    score: Array
-    hit: NDArray[np.bool_]
-    true_boxes: NDArray[np.int64]
-
-    @property
-    def images(self) -> int:
-        return self.true_boxes.size
-
-
-@dataclass(frozen=True)
-class BoxRule:
-    """The score threshold, the scale of width and height, and the RSNA score that they had together."""
-
-    threshold: float
-    shrink: float
-    rsna_score: float
-
-
-def shrink(boxes: ArrayLike, factor: float) -> Array:
-    """Boxes [n, 4] xyxy about the same centres, with ``factor`` times their width and height.
-
-    The challenge's winners scaled boxes to 87.5 %: a test box was what several readers agreed on, and so smaller.
-
-    Raises:
-        ValueError: the factor is not above 0.
-    """
-    if not factor > 0:
-        raise ValueError(f"boxes are shrunk by a factor above 0, found {factor}")
-    corners = np.asarray(boxes, np.float64).reshape(-1, 4)
-    centres = np.tile((corners[:, :2] + corners[:, 2:]) / 2, 2)
-    return centres + factor * (corners - centres)
-
-
-def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]) -> Matches:
-    """Match the predictions of each image to its true boxes as the challenge did.
-
-    Predictions are visited in descending score, equal scores in the order given. Each takes the true box that it
-    overlaps most among those still free, if their IoU is *above* the threshold. Later predictions change nothing for
-    earlier ones, so the boxes above a higher score threshold keep their matches.
-
-    The challenge does not say which of several true boxes is taken; the most overlapped is COCO's rule. COCO also takes
-    an IoU that equals the threshold, which the boxes of a network do not have.
-
-    Raises:
-        ValueError: no image, lists of different lengths, an array of another shape, a number that is not finite, a
-            prediction with x2 < x1 or y2 < y1, a true box without area. The image is named by its place in the lists.
-    """
-    predicted, score, image, true, true_boxes = _joined(boxes, scores, truths)
-    order = np.lexsort((-score, image))
-    predicted, score, image = predicted[order], score[order], image[order]
-    thresholds = np.array(IOU_THRESHOLDS)[:, None]
-    free = np.ones((true_boxes.size, len(IOU_THRESHOLDS), true.shape[1]), np.bool_)
-    hit = np.zeros((score.size, len(IOU_THRESHOLDS)), np.bool_)
-    first = np.searchsorted(image, np.arange(true_boxes.size))
-    waiting = np.bincount(image, minlength=true_boxes.size) * (true_boxes > 0)
-    for rank in range(waiting.max()):  # the prediction of this rank in every image at once
-        images = np.flatnonzero(waiting > rank)
-        at = first[images] + rank
-        overlap = _iou(predicted[at][:, None], true[images])[:, None]
-        within_reach = np.where(free[images] & (overlap > thresholds), overlap, 0)  # [images, thresholds, true boxes]
-        hit[at] = within_reach.max(-1) > 0
-        row, column = hit[at].nonzero()
-        free[images[row], column, within_reach.argmax(-1)[row, column]] = False
-    return Matches(image, score, hit, true_boxes)
-
-
-def matched(
-    boxes: ArrayLike, scores: ArrayLike, truths: ArrayLike, iou: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of one image, which true boxes [m] are found and which predictions [n] hit one, by the rule of ``match``."""
-    overlap = overlaps(truths, boxes)
-    found, hits = (np.zeros(number, np.bool_) for number in overlap.shape)
-    for index in np.argsort(-np.asarray(scores, np.float64), kind="stable"):
-        free = np.where(found, 0.0, overlap[:, index])
-        if free.max(initial=0.0) > iou:
-            found[free.argmax()] = hits[index] = True
-    return found, hits
-
-
-def overlaps(boxes: ArrayLike, others: ArrayLike) -> Array:
-    """Intersection over union [n, m] of each of ``boxes`` [n, 4] with each of ``others`` [m, 4], xyxy."""
-    one, other = (np.asarray(some, np.float64).reshape(-1, 4) for some in (boxes, others))
-    return _iou(one[:, None], other)
 
 
 def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
@@ -194,24 +90,6 @@ def choose_threshold(matches: Matches) -> tuple[float, float]:
     middle = ((best @ np.log(reported)) / best.sum(-1)).mean()
     chosen = int(np.abs(np.log(reported) - middle).argmin())
     return float(thresholds[chosen]), float(scores[-1, chosen])
-
-
-def choose_rule(
-    boxes: Sequence[ArrayLike],
-    scores: Sequence[ArrayLike],
-    truths: Sequence[ArrayLike],
-    factors: Sequence[float] = (1.0,),
-) -> BoxRule:
-    """The score threshold and shrink factor with the highest RSNA score on these images; the first of equal factors.
-
-    Raises:
-        ValueError: as ``match`` and ``choose_threshold``.
-    """
-    rules: list[BoxRule] = []
-    for factor in factors:
-        threshold, score = choose_threshold(match([shrink(found, factor) for found in boxes], scores, truths))
-        rules.append(BoxRule(threshold, factor, score))
-    return max(rules, key=lambda rule: rule.rsna_score)
 
 
 def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
@@ -422,44 +300,3 @@ def _running_totals(weights: Array, image: NDArray[np.int64], since: NDArray[np.
     # Sparse: a table of resamples and boxes would be a hundred times larger than one of resamples and hits.
     counts = coo_array((np.ones(image.size), (image, since)), shape=(weights.shape[1], points + 1)).tocsr()
     return (weights @ counts)[:, :points].cumsum(-1)
-
-
-def _iou(boxes: Array, others: Array) -> Array:
-    """Intersection over union of boxes [..., 4] xyxy, broadcast against each other; 0 for two boxes without area."""
-    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
-    intersection = np.maximum(sides, 0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (others[..., 2:] - others[..., :2]).prod(-1)
-    return np.nan_to_num(metrics.ratio(intersection, areas - intersection))
-
-
-def _joined(
-    boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]
-) -> tuple[Array, Array, NDArray[np.int64], Array, NDArray[np.int64]]:
-    """Checked: predictions [P, 4], scores [P], image [P]; true boxes [N, most, 4], zero after the last, numbers [N]."""
-    if not 0 < len(boxes) == len(scores) == len(truths):
-        found = f"{len(boxes)}, {len(scores)} and {len(truths)}"
-        raise ValueError(f"expected boxes, scores and true boxes of the same images, found lists of {found}")
-    predicted = [_boxes(found, f"image {number}: predicted boxes") for number, found in enumerate(boxes)]
-    true = [_boxes(found, f"image {number}: true boxes", true=True) for number, found in enumerate(truths)]
-    score = [np.asarray(found, np.float64).ravel() for found in scores]
-    for number, (some, values) in enumerate(zip(predicted, score, strict=True)):
-        if len(some) != values.size or not np.isfinite(values).all():
-            raise ValueError(f"image {number}: expected a finite score for each of {len(some)} boxes, found {values}")
-    number_predicted, true_boxes = np.array([len(some) for some in predicted]), np.array([len(some) for some in true])
-    padded = np.zeros((len(true), max(1, true_boxes.max()), 4))
-    padded[np.arange(padded.shape[1]) < true_boxes[:, None]] = np.concatenate(true)
-    image = np.repeat(np.arange(len(predicted)), number_predicted)
-    return np.concatenate(predicted), np.concatenate(score), image, padded, true_boxes
-
-
-def _boxes(values: ArrayLike, what: str, *, true: bool = False) -> Array:
-    boxes = np.asarray(values, np.float64)
-    if boxes.size == 0:
-        return np.zeros((0, 4))
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{what}: expected xyxy of shape [n, 4], found {list(boxes.shape)}")
-    sides = boxes[:, 2:] - boxes[:, :2]
-    good = (np.isfinite(boxes).all(1)) & ((sides > 0) if true else (sides >= 0)).all(1)
-    if not good.all():
-        raise ValueError(f"{what}: expected finite numbers with x1 < x2 and y1 < y2, found {boxes[~good][0].tolist()}")
-    return boxes

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from cxr import cautions, forest, metrics, names, reading, runtime, subgroups, tables
 from cxr.files import write_atomically
-from cxr.metrics import interval_text
+from cxr.metrics import Array, interval_text
 from cxr.run_folder import ERRORS
-from pytorch_detection import box_metrics, plots
-from pytorch_detection.detector import Array, Detector, in_original
+from pytorch_detection import box_matching, box_metrics, box_plots, plots
+from pytorch_detection.detector import Detector
+from pytorch_detection.inference import in_original
 from pytorch_detection.rsna_dataset import Exam
 from pytorch_detection.sources import Collection
 
-HIT_IOU = box_metrics.IOU_THRESHOLDS[box_metrics.HIT_COLUMN]
+HIT_IOU = box_matching.IOU_THRESHOLDS[box_matching.HIT_COLUMN]
 _GRID = 9  # pictures in the grid of examples
 _OF_A_KIND = 6  # exams with each kind of error in the sheet
 _RESAMPLES, _FEW_RESAMPLES = 2000, 500  # for all exams, and for each of the subgroups
@@ -232,13 +233,13 @@ def errors(judged: Judged) -> list[Error]:
     found: list[Error] = []
     for index, (boxes, scores, truths) in enumerate(zip(judged.boxes, judged.scores, judged.truths, strict=True)):
         reported = scores >= judged.threshold
-        was_found, hits = box_metrics.matched(boxes[reported], scores[reported], truths, HIT_IOU)
+        was_found, hits = box_matching.matched(boxes[reported], scores[reported], truths, HIT_IOU)
         false = zip(boxes[reported][~hits], scores[reported][~hits], strict=True)
         found += [_error(index, "false", box, float(score), judged.threshold) for box, score in false]
         rest = ~reported
         for box in truths[~was_found]:
             near = rest.copy()
-            near[rest] = box_metrics.overlaps(boxes[rest], box[None])[:, 0] > HIT_IOU
+            near[rest] = box_matching.overlaps(boxes[rest], box[None])[:, 0] > HIT_IOU
             found.append(_error(index, "missed", box, float(scores[near].max(initial=0.0)), judged.threshold))
     return sorted(found, key=lambda error: -error.confidence)
 
@@ -274,7 +275,7 @@ def write_errors(path: Path, judged: Judged, wrong: Sequence[Error]) -> None:
 
 def draw(folder: Path, judged: Judged, report: Mapping[str, Any], wrong: Sequence[Error]) -> None:
     """The pictures of a report."""
-    matches = box_metrics.match(judged.boxes, judged.scores, judged.truths)
+    matches = box_matching.match(judged.boxes, judged.scores, judged.truths)
     title = f"{judged.title}, {matches.true_boxes.sum()} true boxes, found from an IoU above {HIT_IOU:g} on"
     draw_froc(folder / "froc.png", judged, matches, title)
     scores = report["all"]["scores"]
@@ -304,13 +305,13 @@ def draw(folder: Path, judged: Judged, report: Mapping[str, Any], wrong: Sequenc
         )
 
 
-def _counts(matches: box_metrics.Matches, threshold: float) -> tuple[int, int]:
+def _counts(matches: box_matching.Matches, threshold: float) -> tuple[int, int]:
     """How many boxes score at or above the threshold, and how many of them found a true one."""
     reported = matches.score >= threshold
-    return int(reported.sum()), int((reported & matches.hit[:, box_metrics.HIT_COLUMN]).sum())
+    return int(reported.sum()), int((reported & matches.hit[:, box_matching.HIT_COLUMN]).sum())
 
 
-def draw_froc(path: Path, judged: Judged, matches: box_metrics.Matches, title: str) -> None:
+def draw_froc(path: Path, judged: Judged, matches: box_matching.Matches, title: str) -> None:
     """FROC with its interval by patient, and where the threshold lies on it."""
     rates, found, _ = box_metrics.froc_curve(matches)
     budgets = np.geomspace(1 / 8, 8, 61)
@@ -341,13 +342,14 @@ def draw_examples(path: Path, judged: Judged, shown: NDArray[np.int64], caption:
     """The exams at the indices ``shown`` with true and reported boxes; ``named`` if they are to be looked up."""
     some = judged.at(shown)
     reported = [scores >= judged.threshold for scores in some.scores]
-    plots.detection_grid(
+    box_plots.detection_grid(
         [reading.read_grey(exam.path) for exam in some.exams],
         some.truths,
         [boxes[kept] for boxes, kept in zip(some.boxes, reported, strict=True)],
         [scores[kept] for scores, kept in zip(some.scores, reported, strict=True)],
         [
-            f"{exam.exam_id}\n" * named + f"{exam.finding}\n{plots.number_of_boxes(int(kept.sum()), judged.threshold)}"
+            f"{exam.exam_id}\n" * named
+            + f"{exam.finding}\n{box_plots.number_of_boxes(int(kept.sum()), judged.threshold)}"
             for exam, kept in zip(some.exams, reported, strict=True)
         ],
         path,
@@ -372,9 +374,9 @@ def draw_errors(path: Path, judged: Judged, wrong: Sequence[Error]) -> None:
     draw_examples(path, judged, np.array(shown, np.int64), caption, named=True)
 
 
-def instructive_cases(matches: box_metrics.Matches, threshold: float) -> NDArray[np.int64]:
+def instructive_cases(matches: box_matching.Matches, threshold: float) -> NDArray[np.int64]:
     """Indices of instructive pictures, as ``_EXAMPLES`` says; what one kind lacks the next ones fill."""
-    reported, hit = matches.score >= threshold, matches.hit[:, box_metrics.HIT_COLUMN]
+    reported, hit = matches.score >= threshold, matches.hit[:, box_matching.HIT_COLUMN]
     hits = np.bincount(matches.image[reported & hit], minlength=matches.images)
     false = np.bincount(matches.image[reported & ~hit], minlength=matches.images)
     highest = np.zeros(matches.images)

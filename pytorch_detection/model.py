@@ -28,7 +28,6 @@ from cxr.text import quoted
 from pytorch_detection.settings import LARGEST_SIZE, SMALLEST_SIZE, Backbone
 
 TASK = "detection"
-LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_image")
 
 Target = dict[str, Tensor]
 Losses = dict[str, Tensor]
@@ -99,8 +98,9 @@ class GreyFasterRCNN(nn.Module):
                 Needed in training mode.
 
         Returns:
-            A dictionary of ``LOSS_PARTS`` (``loss_image`` where there is an image head); or for each image ``boxes``
-            float32 [n, 4] xyxy, ``scores`` float32 [n] descending, ``labels``, and ``image_probability`` float32 [].
+            ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier``, ``loss_box_reg``, and ``loss_image`` where
+            there is an image head; or for each image ``boxes`` float32 [n, 4] xyxy, ``scores`` float32 [n] descending,
+            ``labels``, and ``image_probability`` float32 [].
         """
         pyramid, log_odds = self._features(images)
         if self.training:

@@ -33,7 +33,8 @@ from tqdm import tqdm
 
 from cxr import cautions, names, reading, runtime, tables
 from cxr.text import first_lines
-from pytorch_detection.detector import Detector, in_original
+from pytorch_detection.detector import Detector
+from pytorch_detection.inference import in_original
 
 _BATCH = 16
 _SIDES = ("x", "y", "width", "height", "score")
@@ -183,16 +184,16 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """
-    from pytorch_detection import plots
+    from pytorch_detection import box_plots
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:
         return replace(answer, boxes=[], highest=None, unlike=None, error=error)
     picture = names.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
-    title = f"{answer.path.name}: {plots.number_of_boxes(len(answer.boxes), answer.threshold)}"
+    title = f"{answer.path.name}: {box_plots.number_of_boxes(len(answer.boxes), answer.threshold)}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
     scores = [box.score for box in answer.boxes]
-    plots.detection_overlay(
+    box_plots.detection_overlay(
         radiograph, corners, scores, picture, title="\n".join([title, *answer.warnings]), caption=caption
     )
     return replace(answer, picture=picture)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import tables
+from cxr.metrics import Array
 from cxr.text import quoted
-from pytorch_detection.detector import Array
 from pytorch_detection.rsna_dataset import Exam
 
 _SIDES = ("x", "y", "width", "height")

@@ -9,7 +9,8 @@ from cxr.likeness import Likeness
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_detection import evaluation
-from pytorch_detection.detector import Detector, Rule, choose_rule, load_model
+from pytorch_detection.box_rule import Rule, choose_rule
+from pytorch_detection.detector import Detector, load_model
 from pytorch_detection.model import TASK
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import Data

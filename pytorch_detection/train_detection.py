@@ -34,7 +34,8 @@ from cxr import curves, metrics, resume, runlog, runtime
 from cxr.learner import Learner, prepare
 from cxr.run_folder import RunFolder, only_run_in
 from pytorch_detection import box_metrics, report, rsna_dataset
-from pytorch_detection.detector import Found, as_input, choose_gate
+from pytorch_detection.box_rule import choose_gate
+from pytorch_detection.inference import Found, as_input
 from pytorch_detection.model import (
     TASK,
     Architecture,

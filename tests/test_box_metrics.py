@@ -8,21 +8,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pytorch_detection import box_metrics
+from pytorch_detection.box_matching import HIT_COLUMN, IOU_THRESHOLDS, match
 from pytorch_detection.box_metrics import (
-    IOU_THRESHOLDS,
     average_precisions,
-    choose_rule,
     choose_threshold,
     evaluate_detections,
     froc_curve,
     froc_sensitivities,
-    match,
     precision_recall_curve,
     rsna_image_scores,
     rsna_score,
     score_detections,
-    shrink,
 )
+from pytorch_detection.box_rule import shrink
 
 NONE = np.zeros((0, 4))
 A, B = [0, 0, 10, 10], [100, 100, 110, 110]
@@ -102,7 +100,7 @@ class TestRsnaScore:
     def test_thresholds_are_the_floats_that_one_would_write(self):
         assert IOU_THRESHOLDS[box_metrics.RSNA_COLUMNS] == (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
         assert IOU_THRESHOLDS[box_metrics.COCO_COLUMNS] == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-        assert IOU_THRESHOLDS[box_metrics.HIT_COLUMN] == 0.5
+        assert IOU_THRESHOLDS[HIT_COLUMN] == 0.5
 
     @pytest.mark.parametrize(
         ("boxes", "scores", "truths", "expected"),
@@ -137,15 +135,6 @@ class TestRsnaScore:
         truths[1] = [3, 0, 11, 10]  # now wide reaches 70 / 110 = .636 of the right one, more than .6 of the left one
         # Wide takes the right box up to .60, narrow the left one up to .65; at .65 wide has nothing left to take.
         assert one([wide, narrow], [0.9, 0.8], truths) == pytest.approx((5 * 1 + 1 / 3) / 8)
-
-    def test_order_decides_who_gets_a_box(self):
-        truths = [[0, 0, 10, 10], [0, 0, 10, 5]]
-        both, low = [0, 0, 10, 7], [0, 0, 10, 4.5]  # IoU .7 and .714; .45 and .9
-        first = match([[both, low]], [[0.9, 0.8]], [truths]).hit[:, 0]  # at .40: both takes the second, low the first
-        second = match([[both, low]], [[0.8, 0.9]], [truths]).hit[:, 1]  # at .45: low takes the second, both the first
-        assert first.tolist() == [True, True]
-        assert second.tolist() == [True, True]
-        assert match([[both, low]], [[0.9, 0.8]], [truths]).hit[:, 1].tolist() == [True, False]
 
     def test_what_counts_in_the_mean(self):
         boxes, truths = [[A], [NOWHERE], NONE, NONE], [[A], NONE, NONE, [B]]
@@ -216,17 +205,6 @@ class TestChoice:
     def test_nothing_to_find(self):
         with pytest.raises(ValueError, match="none of 2 images has a true box"):
             choose_threshold(match([[A], NONE], [[0.5], []], [NONE, NONE]))
-
-    def test_finds_the_factor_by_which_boxes_are_too_large(self):
-        rng = np.random.default_rng(0)
-        corner = rng.uniform(100, 400, (40, 2))
-        truths = np.hstack([corner, corner + rng.uniform(100, 300, corner.shape)])
-        boxes = [shrink(true, 1 / 0.7) for true in truths]
-        rule = choose_rule(boxes, [[0.7]] * 40, list(truths[:, None]), (1.0, 0.85, 0.7, 0.55))
-        assert rule == box_metrics.BoxRule(threshold=0.35, shrink=0.7, rsna_score=1.0)
-
-    def test_the_first_of_equal_factors(self):
-        assert choose_rule([[A]], [[0.6]], [[A]], (1.0, 0.99, 0.98)).shrink == 1.0
 
     def test_other_images_score_higher_than_at_the_best_threshold_of_these(self):
         """The claim of the docstring: what a choice on 113 images (10 % of a small data set) loses on many others."""

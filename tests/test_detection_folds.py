@@ -11,8 +11,9 @@ from benchmarks.detection_folds import FoldsConfig, Job, fold_of, jobs_of, table
 from benchmarks.detection_growth import growth_curve
 from benchmarks.out_of_fold import COLUMNS, OutOfFold, best_threshold, fused, joined, rule_report
 from cxr import patient_split
-from pytorch_detection import box_metrics
-from pytorch_detection.detector import Found, Rule
+from pytorch_detection.box_matching import match
+from pytorch_detection.box_rule import Rule
+from pytorch_detection.inference import Found
 from pytorch_detection.rsna_dataset import CLASSES
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import load_data
@@ -209,7 +210,7 @@ def test_scores_at_the_best_threshold():
     # .75 keeps both true boxes and no other: the gate, which would put exam 1 below, is not taken.
     assert scores["rsna"] == scores["ap50"] == scores["sensitivity"] == scores["image_auc"] == 1
     assert scores["not_normal"] == 0
-    threshold, rsna = best_threshold(box_metrics.match([[A]], [[0.3]], [NONE]))
+    threshold, rsna = best_threshold(match([[A]], [[0.3]], [NONE]))
     assert (threshold, rsna) == (0.3, 0)
 
 

@@ -5,25 +5,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from tiny_detection import LOSS_PARTS, write_classifier
 from torch import nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from cxr import checkpoints
 from cxr.grey_resnet import standardized
 from cxr.runtime import Runtime
-from pytorch_detection import detector as detector_module
+from pytorch_detection import inference
 from pytorch_detection import model as model_module
-from pytorch_detection.detector import (
-    Detector,
-    Found,
-    Rule,
-    as_input,
-    choose_gate,
-    choose_rule,
-    find_boxes,
-    fuse,
-)
-from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
+from pytorch_detection.box_rule import Rule, choose_gate, choose_rule
+from pytorch_detection.detector import Detector
+from pytorch_detection.inference import Found, as_input, find_boxes, fuse
+from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.weights import build
 
 SIZE = 64
@@ -226,8 +220,6 @@ def test_a_downloaded_backbone_sees_grey_as_three_equal_planes(photographs, monk
 
 
 def test_a_classifier_of_ours_gives_backbone_and_image_head(tmp_path, processor):
-    from tiny_detection import write_classifier
-
     write_classifier(tmp_path / "classifier.pth")
     given = checkpoints.load(tmp_path / "classifier.pth", task="classification")["model"]
     made = build(str(tmp_path / "classifier.pth"), "resnet18", SIZE, image_head=True)
@@ -305,8 +297,6 @@ def test_other_files_are_refused_by_name(content, message, tmp_path):
 
 
 def test_a_classifier_fits_no_other_backbone(tmp_path):
-    from tiny_detection import write_classifier
-
     write_classifier(tmp_path / "classifier.pth")
     with pytest.raises(
         ValueError, match="a classifier, which is a ResNet-18; expected --backbone resnet18, not resnet50"
@@ -371,7 +361,7 @@ def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(net
 
 
 def test_every_image_is_asked_once_and_in_order(network, processor, monkeypatch):
-    monkeypatch.setattr(detector_module, "_BATCH", 2)
+    monkeypatch.setattr(inference, "_BATCH", 2)
     squares = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
     found = find_boxes(network, squares, np.array([4, 0, 2]), False, processor)
     for place, index in enumerate([4, 0, 2]):
@@ -388,7 +378,7 @@ def test_the_answers_of_several_processes_are_put_in_order(monkeypatch):
 
     # five images among three processes: 0 and 3, 1 and 4, 2
     parts = [answers([0, 3]), answers([1, 4]), answers([2])]
-    monkeypatch.setattr(detector_module.runtime, "gather_objects", lambda _value, _run: parts)
+    monkeypatch.setattr(inference.runtime, "gather_objects", lambda _value, _run: parts)
     found = parts[1].gathered(Runtime(torch.device("cpu"), False, rank=1, world_size=3))
     assert [len(boxes) for boxes in found.boxes] == [0, 1, 2, 3, 4] == [len(scores) for scores in found.scores]
     assert found.probability.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4]

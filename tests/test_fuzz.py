@@ -24,7 +24,8 @@ from cxr import reading
 from cxr.reading import cores
 from cxr.text import one_line
 from pytorch_classification.pointing_game import read_boxes
-from pytorch_detection.detector import Detector, Rule
+from pytorch_detection.box_rule import Rule
+from pytorch_detection.detector import Detector
 from pytorch_detection.model import Architecture, construct
 from pytorch_detection.rsna_dataset import CLASS_INFO, LABELS, MAPPING, list_exams, read_exams
 

@@ -14,7 +14,8 @@ from pytorch_classification import train_classification
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.image_metrics import evaluate_classifier
 from pytorch_detection import box_metrics, evaluation, train_detection
-from pytorch_detection.detector import Detector, choose_rule
+from pytorch_detection.box_rule import choose_rule
+from pytorch_detection.detector import Detector
 from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, list_exams, read_exams
 from pytorch_detection.training_data import divided, load_data
 

@@ -16,7 +16,9 @@ from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
 from cxr import checkpoints, reading
 from cxr.reading import Read
 from pytorch_detection import predict_detection
-from pytorch_detection.detector import Detector, Found, Rule
+from pytorch_detection.box_rule import Rule
+from pytorch_detection.detector import Detector
+from pytorch_detection.inference import Found
 from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.predict_detection import Answer, Box, boxes_in, main
 from pytorch_detection.rsna_dataset import IMAGES

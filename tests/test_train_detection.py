@@ -12,13 +12,15 @@ import torch
 import torchvision
 from killing import flags
 from pair import run_in_two
-from tiny_detection import exam_id, few_samples, settings, write_rsna
+from tiny_detection import LOSS_PARTS, exam_id, few_samples, settings, write_rsna
 
 from cxr import checkpoints, cli, runlog, runtime
 from pytorch_detection import train_detection, training_data
-from pytorch_detection.detector import Detector, find_boxes
+from pytorch_detection.box_matching import match
+from pytorch_detection.detector import Detector
 from pytorch_detection.evaluation import format_report, instructive_cases
-from pytorch_detection.model import LOSS_PARTS, TASK, Architecture, construct
+from pytorch_detection.inference import find_boxes
+from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
     TrainConfig,
@@ -289,15 +291,14 @@ def test_the_pictures_are_drawn(finished):
 
 
 def test_instructive_cases_show_found_missed_and_false_boxes():
-    from pytorch_detection import box_metrics
 
     box, other, none = np.array([[0.0, 0, 10, 10]]), np.array([[50.0, 50, 60, 60]]), np.zeros((0, 4))
     truths = [box] * 10 + [none] * 20
     boxes = [box] * 5 + [other] * 5 + [box] * 5 + [none] * 15
     scores = [np.full(len(some), 0.9 - place / 100) for place, some in enumerate(boxes)]
-    shown = instructive_cases(box_metrics.match(boxes, scores, truths), 0.5)
+    shown = instructive_cases(match(boxes, scores, truths), 0.5)
     assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
-    few = instructive_cases(box_metrics.match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
+    few = instructive_cases(match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
     assert len(few) == 9 == len(set(few.tolist()))
 
 

@@ -24,7 +24,8 @@ def models(tmp_path_factory):
     """Flags that name a classifier and a detector which have learnt nothing."""
     import torch
 
-    from pytorch_detection.detector import Detector, Rule
+    from pytorch_detection.box_rule import Rule
+    from pytorch_detection.detector import Detector
     from pytorch_detection.model import Architecture, construct
 
     folder = tmp_path_factory.mktemp("models")

@@ -23,6 +23,7 @@ from pytorch_detection.rsna_dataset import CLASS_INFO, CLASSES, IMAGES, LABELS, 
 
 HEIGHT, WIDTH = 120, 90  # not square: x and y are scaled by different factors
 EXAMS = 48
+LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_image")
 
 
 def chest(number: int) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:

@@ -1,0 +1,207 @@
+"""Boxes on radiographs: true ones, predicted ones, and which of them found each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cxr.pictures import (
+    CAPTION_LINE,
+    CAPTION_SIZE,
+    ORANGE,
+    PURPLE,
+    SKY,
+    WIDTH,
+    YELLOW,
+    fit,
+    gallery,
+    picture,
+    require_same_length,
+    small,
+    tallness,
+    thumbnail,
+    wrapped,
+)
+from pytorch_detection.box_matching import matched
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OVERLAY_TALLEST = 4.5  # inches; a README shows such a picture beside another
+
+
+def detection_grid(
+    images: Sequence[NDArray[np.uint8]],
+    truths: Sequence[ArrayLike],
+    predictions: Sequence[ArrayLike],
+    scores: Sequence[ArrayLike],
+    titles: Sequence[str],
+    path: Path,
+    *,
+    hit_iou: float = 0.5,
+    caption: str = "",
+) -> None:
+    """Radiographs with true boxes (dashed: found or missed) and predicted ones (solid, with score: a hit or false).
+
+    Args:
+        images: N of uint8 [H, W].
+        truths: N of boxes [T, 4], xyxy in pixels of the image; T may be 0.
+        predictions: N of boxes [P, 4], likewise.
+        scores: N of [P] in 0..1. Boxes are matched from the highest score down, each true box at most once.
+        titles: N, a line or two each.
+        path: PNG to write.
+        hit_iou: intersection over union above which a prediction hits.
+        caption: small, below: which images, and how they were chosen.
+
+    Raises:
+        ValueError: nothing to draw, lengths differ, or an array is not as described.
+    """
+    require_same_length(images=images, truths=truths, predictions=predictions, scores=scores, titles=titles)
+    columns = min(3, len(images))
+    rows = -(-len(images) // columns)
+    across = WIDTH / columns
+    tall = max(tallness(image) for image in images)
+    below, lines = small(caption, WIDTH), 1 + max(title.count("\n") for title in titles)
+    height = rows * (across * tall + 0.05 + 0.2 * lines) + 0.4 + CAPTION_LINE * len(below.splitlines())
+    with picture(path, (WIDTH, height), layout="compressed") as figure:
+        panels = gallery(figure, rows, columns, len(images))
+        for axes, image, truth, predicted, sureness, title in zip(
+            panels, images, truths, predictions, scores, titles, strict=True
+        ):
+            true_boxes, (boxes, values) = _boxes(truth), _scored_boxes(predicted, sureness)
+            shown, scale = _shown(axes, image, 560)
+            found, hits = matched(boxes, values, true_boxes, hit_iou)
+            for box, was_found in zip(true_boxes * scale, found, strict=True):
+                _draw_box(axes, box, "found" if was_found else "missed", "" if was_found else "missed", shown)
+            for box, value, hit in sorted(zip(boxes * scale, values, hits, strict=True), key=lambda item: item[1]):
+                mark = "\N{CHECK MARK}" if hit else "\N{BALLOT X}"
+                _draw_box(axes, box, "hit" if hit else "false", f"{mark} {value:.2f}", shown)
+            axes.set_title(fit(title, across - 0.5))  # names of digits are wider than other texts
+        figure.legend(handles=_box_legend(hit_iou), loc="outside upper center", ncols=4)
+        figure.supxlabel(below, fontsize=CAPTION_SIZE)
+
+
+def detection_overlay(
+    image: NDArray[np.uint8], boxes: ArrayLike, scores: ArrayLike, path: Path, *, title: str = "", caption: str = ""
+) -> None:
+    """One radiograph with predicted boxes and their scores.
+
+    Args:
+        image: uint8 [H, W] at any resolution.
+        boxes: [P, 4], xyxy in pixels of ``image``; P may be 0.
+        scores: [P] in 0..1.
+        path: PNG to write.
+        title: a line or two.
+        caption: small, below.
+
+    Raises:
+        ValueError: an array is not as described.
+    """
+    tall = tallness(image)
+    width, height = min(OVERLAY_TALLEST, max(2.5, OVERLAY_TALLEST / tall)), OVERLAY_TALLEST * min(tall, 1)
+    text, below = wrapped(title, width), small(caption, width)
+    size = (width, height + 0.4 + 0.2 * text.count("\n") + CAPTION_LINE * len(below.splitlines()))
+    with picture(path, size, layout="compressed", finer=1.6) as figure:
+        (axes,) = gallery(figure, 1, 1, 1)
+        shown, scale = _shown(axes, image, 1120)
+        axes.set_title(text)
+        figure.supxlabel(below, fontsize=CAPTION_SIZE)
+        found, values = _scored_boxes(boxes, scores)
+        for box, value in sorted(zip(found * scale, values, strict=True), key=lambda item: item[1]):
+            _draw_box(axes, box, "predicted", f"{value:.2f}", shown)
+
+
+# Colour, line style and width of each kind of box.
+_BOX_STYLES: dict[str, tuple[str, Any, float]] = {
+    "found": (YELLOW, (0, (4, 3)), 1.5),
+    "missed": (PURPLE, (0, (2, 1.5)), 2.5),
+    "hit": (SKY, "-", 2.0),
+    "false": (ORANGE, "-", 2.0),
+    "predicted": (ORANGE, "-", 2.0),
+}
+
+
+def _draw_box(axes: "Axes", box: NDArray[np.float64], kind: str, label: str, size: tuple[int, int]) -> None:
+    """A box [4] xyxy in pixels of the shown image of ``size`` (height, width); the label stays inside the image."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import Normal, Stroke
+
+    colour, style, width = _BOX_STYLES[kind]
+    left, top, right, bottom = (float(edge) for edge in box)
+    outline = [Stroke(linewidth=width + 1.5, foreground="black", alpha=0.6), Normal()]
+    axes.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5),  # a pixel's centre is at whole numbers here, its edges half a pixel off
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=colour,
+            linestyle=style,
+            linewidth=width,
+            path_effects=outline,
+        )
+    )
+    if not label:
+        return
+    # Predictions are labelled in the upper corner and missed boxes in the lower, so that the two seldom meet.
+    height, full_width = size
+    to_the_right, upper = (left + right) / 2 < full_width / 2, kind != "missed"
+    x, y = np.clip([left if to_the_right else right, top if upper else bottom], 0, [full_width, height]) - 0.5
+    axes.annotate(
+        label,
+        (x, y),
+        xytext=(3 if to_the_right else -3, -3 if upper else 3),
+        textcoords="offset points",
+        annotation_clip=False,
+        ha="left" if to_the_right else "right",
+        va="top" if upper else "bottom",
+        fontsize=9,
+        color="black",
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2, "alpha": 0.9},
+    )
+
+
+def _box_legend(hit_iou: float) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    names = {
+        "found": "true box, found",
+        "missed": "true box, missed",
+        "hit": f"\N{CHECK MARK} prediction, hit (IoU above {hit_iou:g})",
+        "false": "\N{BALLOT X} prediction, false",
+    }
+    handles: list[Any] = []
+    for kind, name in names.items():
+        colour, style, width = _BOX_STYLES[kind]
+        handles.append(Patch(fill=False, edgecolor=colour, linestyle=style, linewidth=width, label=name))
+    return handles
+
+
+def _shown(axes: "Axes", image: NDArray[np.uint8], longest: int) -> tuple[tuple[int, int], float]:
+    """Show an image reduced to at most ``longest`` pixels a side; its size (height, width) there, and the scale."""
+    small = thumbnail(image, longest)
+    axes.imshow(small, cmap="gray", vmin=0, vmax=255)
+    return (small.shape[0], small.shape[1]), max(small.shape) / max(image.shape)
+
+
+def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(boxes, np.float64)
+    if found.size == 0:
+        return np.zeros((0, 4))
+    if found.ndim != 2 or found.shape[1] != 4:
+        raise ValueError(f"expected boxes [K, 4] as xyxy, found shape {found.shape}")
+    return found
+
+
+def _scored_boxes(boxes: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    found, values = _boxes(boxes), np.asarray(scores, np.float64)
+    if values.shape != (len(found),):
+        raise ValueError(f"expected a score for each of {len(found)} boxes, found shape {values.shape}")
+    return found, values
+
+
+def number_of_boxes(count: int, threshold: float) -> str:
+    """For a title."""
+    return f"{count or 'no'} {'box' if count < 2 else 'boxes'} at or above {threshold:.3f}"
