@@ -80,7 +80,8 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         classifier.save(config.model_file, **about)
         print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
         for name, found in zip(("validation", data.shifted.name), validation.values(), strict=True):
-            print(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
+            scores = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if key != "images")
+            print(f"  {name}, {found['images']} images: {scores}")
         ece, brier = (metrics.interval_text(own["scores"][name]) for name in ("ece", "brier"))
         print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
         print(f"model: {config.model_file}")
