@@ -1,5 +1,6 @@
 """A finished classifier: what it says of images, where it looked, and the file with all that prediction needs."""
 
+import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -256,3 +257,12 @@ def with_half_kernels(state: State) -> State:
                 f"{name} reaches {value.abs().max():.3g}, too much for a model file; no sound training does"
             )
     return kept
+
+
+def weights_sha256(state: State) -> str:
+    """Of a network as a model file keeps it: the same for two files that differ in all else, and for what is loaded."""
+    digest = hashlib.sha256()
+    for name, value in sorted(with_half_kernels(state).items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

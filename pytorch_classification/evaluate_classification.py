@@ -36,7 +36,7 @@ from cxr import cautions, reading, runtime
 from cxr.provenance import provenance
 from pytorch_classification import adapting, data_load, evaluation, image_metrics
 from pytorch_classification.calibration import Measure
-from pytorch_classification.classifier import Classifier
+from pytorch_classification.classifier import Classifier, weights_sha256
 
 
 def require_sensible(config: EvaluateConfig) -> None:
@@ -84,7 +84,8 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     if goal := wanted(config):
         adapting.require_patients(judged.listing.labels, evaluation.tied_patients(judged), goal[0])
     report = evaluation.evaluated(judged, classifier, prevalence, run, grad_cam=config.grad_cam)
-    result: dict[str, Any] = {"set": str(source), **report, "model": classifier.origin.record()}
+    about = {**classifier.origin.record(), "weights_sha256": weights_sha256(classifier.model.state_dict())}
+    result: dict[str, Any] = {"set": str(source), **report, "model": about}
     print(f"{evaluation.format_report(report)}\n")
     if goal:
         result["operating_point"] = set_operating_point(config, judged, prevalence, state)

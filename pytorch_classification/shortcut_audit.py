@@ -39,7 +39,7 @@ from cxr.provenance import provenance
 from cxr.tables import write_csv
 from cxr.text import printable
 from pytorch_classification import data_load, heat_in_lungs, style, style_plots
-from pytorch_classification.classifier import Classifier
+from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.image_metrics import aligned
 
 _SIDE = 128  # pixels of a square where no model says otherwise
@@ -237,6 +237,7 @@ def audit(
         }
         report["model"] = {
             "file": str(config.model),
+            "weights_sha256": weights_sha256(classifier.model.state_dict()),
             "threshold": classifier.threshold,
             "groups": groups,
             "grad_cam": heat_in_lungs.by_group(shares, {"all": looks[""], **among}, audited.groups, config.seed),
