@@ -13,7 +13,8 @@ the rows ``test`` are judged) and any others, for whose values results are given
 else by the Patient ID of DICOM files, else by Kaggle's file names. With --set-sensitivity or --set-specificity,
 temperature and operating point are fitted to these images, and what is said of them is cross-fitted: each patient is
 judged by what was fitted to others. --unlabelled moves the operating point alone, by the share of PNEUMONIA that you
-state.
+state. --corruptions also says how the model does when the images are noisy, blurred, compressed, darker, brighter or
+cropped.
 """
 
 import sys
@@ -83,7 +84,9 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     )
     if goal := wanted(config):
         adapting.require_patients(judged.listing.labels, evaluation.tied_patients(judged), goal[0])
-    report = evaluation.evaluated(judged, classifier, prevalence, run, grad_cam=config.grad_cam)
+    report = evaluation.evaluated(
+        judged, classifier, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions
+    )
     about = {**classifier.origin.record(), "weights_sha256": weights_sha256(classifier.model.state_dict())}
     result: dict[str, Any] = {"set": str(source), **report, "model": about}
     print(f"{evaluation.format_report(report)}\n")

@@ -21,6 +21,7 @@ from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
 from pytorch_classification import data_load, heat_plots, image_metrics, plots, trade_off
 from pytorch_classification.classifier import Classifier
+from pytorch_classification.corruptions import corrupted
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
 from pytorch_classification.model import to_probability
 
@@ -103,9 +104,15 @@ def judge(
 
 
 def evaluated(
-    judged: Judged, classifier: Classifier, prevalence: float, run: runtime.Runtime, *, grad_cam: bool = True
+    judged: Judged,
+    classifier: Classifier,
+    prevalence: float,
+    run: runtime.Runtime,
+    *,
+    grad_cam: bool = True,
+    corrupt: bool = False,
 ) -> dict[str, Any]:
-    """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups`` and ``grad_cam``.
+    """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups``, ``grad_cam`` and more.
 
     Args:
         judged: the images.
@@ -113,6 +120,7 @@ def evaluated(
         prevalence: at which predictive values are stated too.
         run: where Grad-CAM is computed.
         grad_cam: whether it is, which takes about a third of the time for 500 images; else the report has None there.
+        corrupt: whether the images are judged with each of ``CORRUPTIONS`` too, as ``corruptions``; likewise.
     """
     listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
     arguments = (probabilities, listing.labels, listing.patients, threshold)
@@ -127,7 +135,20 @@ def evaluated(
             name: _of_group(judged, at, threshold) for name, at in subgroups.subgroups(_columns(judged)).items()
         },
         "grad_cam": looks_at_lungs(classifier, listing, judged.images, run) if grad_cam else None,
+        "corruptions": when_corrupted(judged, classifier, run) if corrupt else None,
     }
+
+
+def when_corrupted(judged: Judged, classifier: Classifier, run: runtime.Runtime) -> dict[str, Any]:
+    """Scores as of a subgroup, and how many images are flagged, by name of the corruption; the first is none."""
+    everything = np.arange(len(judged.listing))
+    found: dict[str, Any] = {}
+    for name, images in (("none", judged.images), *corrupted(judged.images)):
+        answers = classifier.judge(images, run)
+        seen = replace(judged, probabilities=answers.probability)
+        flagged = None if answers.unlike is None else int(answers.unlike.sum())
+        found[name] = {**_of_group(seen, everything, classifier.threshold), "unlike_training": flagged}
+    return found
 
 
 def looks_at_lungs(
@@ -191,6 +212,12 @@ def format_report(report: Mapping[str, Any]) -> str:
             for name, group in report["subgroups"].items()
         ]
         blocks.append(image_metrics.aligned([["", "images", "patients", "PNEUMONIA", *_BY_GROUP.values()], *rows]))
+    if report["corruptions"]:
+        rows = [
+            [name, *_group_scores(found), "" if (flagged := found["unlike_training"]) is None else str(flagged)]
+            for name, found in report["corruptions"].items()
+        ]
+        blocks.append(image_metrics.aligned([["corrupted", *_BY_GROUP.values(), "unlike training"], *rows]))
     if report["grad_cam"]:
         from pytorch_classification import heat_in_lungs
 
@@ -266,11 +293,13 @@ def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[s
         title=judged.title,
     )
     draw_errors(folder / "errors.png", judged, threshold)
-    for name in ("subgroups", "grad_cam"):
+    for name in ("subgroups", "corruptions", "grad_cam"):
         if not report[name] and (folder / f"{name}.png").exists():
             (folder / f"{name}.png").unlink()  # of another report
     if report["subgroups"]:
         draw_subgroups(folder / "subgroups.png", report, title)
+    if report["corruptions"]:
+        forest.forest_plot(report["corruptions"], _BY_GROUP, folder / "corruptions.png", title=f"Corrupted: {title}")
     if report["grad_cam"]:
         draw_grad_cam(folder / "grad_cam.png", classifier, judged, run)
 

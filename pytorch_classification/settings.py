@@ -209,6 +209,9 @@ class EvaluateConfig:
         help="where report, errors.csv and pictures go; by default in the current directory",
     )
     grad_cam: bool = cli.flag(True, help="draw Grad-CAM and say how much of it lies in the lungs; takes its time")
+    corruptions: bool = cli.flag(
+        False, help="also judge the images with noise, blur, compression, other exposure and cropped; 11 times the work"
+    )
     seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds that the operating point is judged in")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")

@@ -11,6 +11,7 @@ from tiny_classification import write_chest_xray
 
 from cxr import checkpoints
 from pytorch_classification import adapting
+from pytorch_classification.corruptions import CORRUPTIONS
 from pytorch_classification.evaluate_classification import main
 from pytorch_classification.model import TASK
 from pytorch_classification.predict_classification import main as predict
@@ -134,6 +135,20 @@ def test_without_grad_cam_the_rest_of_the_report_is_the_same(trained, tmp_path, 
     assert (tmp_path / "errors.png").exists() and not (tmp_path / "grad_cam.png").exists()
 
 
+def test_corruptions_are_judged_as_the_images_are(trained, tmp_path, command):
+    words = ("--data-dir", trained.config.data_dir / "test", "--model", trained.config.model_file)
+    ended = command(main, *words, "--no-grad-cam", "--corruptions", "--output-dir", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = report["corruptions"]
+    assert [*found] == ["none", *CORRUPTIONS] and {row["images"] for row in found.values()} == {24}
+    for name in ("roc_auc", "sensitivity", "specificity"):
+        assert found["none"][name]["value"] == report["scores"]["scores"][name]["value"]
+    assert found["none"]["unlike_training"] == report["unlike_training"] < found["blur of 2 pixels"]["unlike_training"]
+    assert (
+        re.search(r"^JPEG of quality 10 .* \d+$", ended.out, re.MULTILINE) and (tmp_path / "corruptions.png").exists()
+    )
+
+
 # ------------------------------------------------------------------------------------------------- the operating point
 
 
@@ -193,7 +208,7 @@ def test_an_operating_point_set_by_labels_goes_with_the_model_and_its_answers(
     )
     said = "operating point set for sensitivity 0.9 on 88 labelled images of 44 patients (test), "
     answer = command(predict, film, "--model", model, "--no-grad-cam", "--output-dir", tmp_path / "one")
-    assert said in ended.out and said in answer.out and "test, cross-fitted sensitivity " in answer.out
+    assert said in ended.out and said in answer.out and "; test, cross-fitted (88 images): ROC AUC " in answer.out
     answer = command(predict, film, "--model", model, "--json", "--no-grad-cam", "--output-dir", tmp_path / "one")
     assert json.loads(answer.out)["origin"]["adapted"].startswith(said)
     again = command(main, *words[:2], "--model", model, *words[4:], "--set-sensitivity", "0.9", "--save-model", "b.pth")

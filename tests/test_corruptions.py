@@ -1,0 +1,57 @@
+"""What corruption does to a radiograph: as much as its name says, and nothing else."""
+
+import numpy as np
+import pytest
+
+from pytorch_classification.corruptions import CORRUPTIONS, corrupted
+
+
+@pytest.fixture(scope="module")
+def squares():
+    """A grey slope, and an even grey."""
+    slope = np.tile(np.linspace(0, 250, 64).astype(np.uint8), (64, 1))
+    return np.stack([slope, np.full((64, 64), 128, np.uint8)])
+
+
+@pytest.fixture(scope="module")
+def found(squares):
+    return dict(corrupted(squares))
+
+
+def test_each_corruption_changes_the_images_and_keeps_their_form(squares, found):
+    assert [*found] == [*CORRUPTIONS]
+    for name, images in found.items():
+        assert images.shape == squares.shape and images.dtype == np.uint8, name
+        assert not np.array_equal(images[0], squares[0]), name
+
+
+def test_the_same_images_are_corrupted_in_the_same_way(squares, found):
+    assert all(np.array_equal(images, found[name]) for name, images in corrupted(squares))
+
+
+@pytest.mark.parametrize("percent", [5, 10])
+def test_noise_has_the_deviation_that_its_name_says(found, percent):
+    noise = found[f"noise of {percent} %"][1].astype(float) - 128
+    assert noise.std() == pytest.approx(2.55 * percent, rel=0.05) and abs(noise.mean()) < 1
+
+
+def test_gamma_moves_the_middle_and_keeps_black_and_white(found):
+    assert found["gamma 0.7, brighter"][1, 0, 0] == round(255 * (128 / 255) ** 0.7) > 128
+    assert found["gamma 1.4, darker"][1, 0, 0] == round(255 * (128 / 255) ** 1.4) < 128
+    for name in ("gamma 0.7, brighter", "gamma 1.4, darker"):
+        assert found[name][0, 0, 0] == 0 and found[name][0].max() >= 248
+
+
+@pytest.mark.parametrize("percent", [90, 80])
+def test_a_crop_shows_the_centre_alone(found, percent):
+    slope = found[f"the central {percent} %"][0, 32]
+    edge = 250 * (1 - percent / 100) / 2
+    assert slope[0] == pytest.approx(edge, abs=3) and slope[-1] == pytest.approx(250 - edge, abs=3)
+
+
+def test_blur_and_compression_lose_detail_and_more_of_it_when_they_are_stronger(squares):
+    random = np.random.default_rng(0)
+    detailed = random.integers(0, 256, (1, 64, 64), dtype=np.uint8)
+    lost = {name: np.abs(images - detailed.astype(float)).mean() for name, images in corrupted(detailed)}
+    assert lost["blur of 1 pixel"] < lost["blur of 2 pixels"]
+    assert 0 < lost["JPEG of quality 30"] < lost["JPEG of quality 10"]
