@@ -143,6 +143,11 @@ class Answers:
         self._append(asdict(exam))
         self._take(exam)
 
+    def settle(self) -> None:
+        """Wait until the disk has the answers, which is milliseconds; a power cut takes those added since."""
+        with self._journal().open("rb+") as file:
+            os.fsync(file.fileno())
+
     def picture(self, exam: Exam, kind: str) -> Path:
         """Where the ``film.jpg`` or the ``heat.webp`` of an exam lies."""
         return self._pictures() / f"{exam.name}.{kind}"
@@ -180,8 +185,6 @@ class Answers:
         try:
             with self._journal().open("ab") as file:
                 file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise not_written(self._journal(), len(line), error) from error
 

@@ -63,6 +63,7 @@ def answer(
                 answers.failed.pop(one.place, None)
         if new:
             _judge(judges, list(new.values()), answers, naming, documents)
+        answers.settle()
         yield len(batch)
 
 

@@ -17,6 +17,7 @@ from benchmarks import (
     classification_loaders,
     classification_recipe,
     decode,
+    detection_epoch,
     detection_recipe,
     detection_step,
     generated,
@@ -125,6 +126,15 @@ def test_detection_step(command):
     with tiny_detection.few_samples():
         found = ratios(command(detection_step.main, *words))
     assert {"speed of the whole step / bare step", "speed of the whole step / torchvision's"} <= set(found)
+
+
+def test_detection_epoch(command, folder):
+    data = tiny_detection.write_rsna(folder / "dataset_det")
+    with tiny_detection.few_samples():
+        ended = command(detection_epoch.main, "--data-dir", data, "--rounds", 1, "--size", 64, "--device", "cpu")
+    found = ratios(ended)
+    parts = [found.pop(f"{part} / the whole epoch") for part in ("training", "validation", "keeping")]
+    assert sum(parts) == pytest.approx(1, abs=0.002) and list(found) == ["bare / the whole epoch"]
 
 
 def test_detection_recipe(command, folder):

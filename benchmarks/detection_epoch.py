@@ -1,0 +1,98 @@
+"""Where an epoch of detection training spends its time, validation and all, and the share that the network needs.
+
+    python benchmarks/detection_epoch.py --data-dir dataset_det --weights pneumonia_resnet18.pth
+
+Alternates, over several rounds in one process on the exams of --data-dir: one epoch of train_detection; its validation
+(losses, boxes, AP, RSNA score, FROC); checkpoints and the curves drawn anew; and as many bare forward, backward and
+optimizer steps of the same network on a batch already in memory. Prints medians and ranges of the shares.
+"""
+
+import itertools
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks.alternating import alternate, spread
+from benchmarks.detection_step import bare_step
+from cxr import cli, runlog, runtime
+from cxr.run_folder import RunFolder
+from pytorch_detection import report
+from pytorch_detection import train_detection as training
+from pytorch_detection.training_data import augmented, batch_of, epoch_order, load_data
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is trained, and how often."""
+
+    data_dir: Path = cli.flag(Path("dataset_det"), help="holds the DICOM folder and the tables")
+    weights: str = cli.flag("none", help="as for train_detection")
+    rounds: int = cli.flag(2, help="measurements of each kind, alternating, after one that is not counted")
+    size: int = cli.flag(256, help="side in pixels of the square the network sees")
+    device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
+
+def main() -> None:
+    """Measure and print."""
+    config = cli.parse(BenchConfig)
+    with tempfile.TemporaryDirectory() as name, runtime.start(config.device, "auto", seed=0) as run:
+        place = Path(name)
+        settings = training.TrainConfig(
+            data_dir=config.data_dir,
+            out_dir=place / "run",
+            images_dir=place / "images",
+            weights=config.weights,
+            size=config.size,
+            epochs=2 * config.rounds + 4,
+        )
+        data = load_data(settings, run)
+        steps = runtime.steps_per_epoch(len(epoch_order(data, settings, 0)), settings.batch_size, run)
+        model = training.build(settings.weights, settings.backbone, settings.size, image_head=True)
+        learner = training.make_learner(settings, model, steps, run)
+        run = training.with_faster_precision(learner.model, data, settings, run)
+        generator = runtime.seed_epoch(0, 0, run)
+        stored, targets = batch_of(data, epoch_order(data, settings, 0)[: settings.batch_size], run)
+        images, ready = augmented(stored, targets, generator, False)
+        images = images.contiguous(memory_format=torch.channels_last)
+        folder = RunFolder(settings.out_dir, training.TASK, report.NAME)
+        folder.begin(0)
+        numbers = itertools.count()
+        record: dict[str, Any] = {}
+
+        def bare() -> None:
+            learner.model.train()
+            for _ in range(steps):
+                bare_step(learner, settings, images, ready, run)
+            if run.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        def train() -> None:
+            epoch = next(numbers)
+            means = training.train_one_epoch(learner, data, settings, epoch, run)
+            record.update({"epoch": epoch + 1, **{f"train_{part}": value for part, value in means.items()}})
+
+        def validate() -> None:
+            record.update(training.validate(learner, data, settings, run))
+
+        def keep() -> None:
+            folder.save_epoch(learner, {}, {**record, "improved": True}, best=record["val_ap"])
+            report.show_progress(settings, runlog.read(folder.log))
+
+        actions = {"training": train, "validation": validate, "keeping": keep, "bare": bare}
+        taken = alternate(actions, config.rounds)
+        parts = [taken[part] for part in ("training", "validation", "keeping")]
+        whole = [sum(round_) for round_ in zip(*parts, strict=True)]
+        print(f"{steps} steps and {len(data.validation)} validation exams at {config.size} px on {run}")
+        for part, seconds in taken.items():
+            title = f"{part} / the whole epoch"
+            print(spread(title, [one / all_ for one, all_ in zip(seconds, whole, strict=True)]))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
