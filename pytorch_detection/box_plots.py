@@ -78,7 +78,7 @@ def detection_grid(
             for box, value, hit in sorted(zip(boxes * scale, values, hits, strict=True), key=lambda item: item[1]):
                 mark = "\N{CHECK MARK}" if hit else "\N{BALLOT X}"
                 _draw_box(axes, box, "hit" if hit else "false", f"{mark} {value:.2f}", shown)
-            axes.set_title(fit(title, across - 0.5))  # names of digits are wider than other texts
+            axes.set_title(fit(title, across - 0.4))  # names of digits are wider than other texts
         figure.legend(handles=_box_legend(hit_iou), loc="outside upper center", ncols=4)
         figure.supxlabel(below, fontsize=CAPTION_SIZE)
 
