@@ -81,15 +81,31 @@ def as_numbers(path: Path, table: Table, columns: Sequence[str]) -> Table:
 def named_files(path: Path, table: Table) -> list[Path]:
     """The file that the column ``path`` of each row names, from the folder of the table on if it is not absolute.
 
+    Spaces around a name, and the backslashes of a table from Windows, are mended where they lead to no file.
+
     Raises:
         ValueError: there is no such file.
     """
-    found = [path.parent / name for name in table["path"]]
-    unknown = ["\0" in str(file) or not file.is_file() for file in found]
+    found = [_named(path.parent, name) for name in table["path"]]
+    unknown = [not _is_file(file) for file in found]
     if any(unknown):
         first = found[unknown.index(True)]
         refuse(path, _rows(table, unknown), f"path names no file, the first is {quoted(str(first))}")
     return found
+
+
+def _named(folder: Path, name: str) -> Path:
+    ways = (folder / name, folder / slashed(name))
+    return next((way for way in ways if _is_file(way)), ways[0])
+
+
+def slashed(name: str) -> str:
+    """A path as tables have it, as every system takes it."""
+    return name.strip().replace("\\", "/")
+
+
+def _is_file(path: Path) -> bool:
+    return "\0" not in str(path) and path.is_file()
 
 
 def refuse_repeated(path: Path, table: Table, files: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxr import checkpoints, known_images, runtime
+from cxr import cautions, checkpoints, known_images, runtime
 from cxr.grey_resnet import State
 from cxr.likeness import Likeness, features
 from cxr.origin import UNSAVED, Origin
@@ -108,6 +108,25 @@ class Classifier:
         model = model.to(run.device).to(memory_format=torch.channels_last).eval()
         origin = Origin.of(state, path)
         return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, known=known, origin=origin)
+
+    @classmethod
+    def of_user(cls, path: Path, run: runtime.Runtime, threshold: float | None = None) -> "Classifier":
+        """The model that a user names, with another ``threshold`` than its own if there is one.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``load``; says how to get a model where there is none.
+        """
+        if not path.exists():
+            raise FileNotFoundError(
+                f"no model at {path.resolve()}; train one with "
+                "`python pytorch_classification/train_classification.py` or name one with --model"
+            )
+        classifier = cls.load(path, run)
+        if classifier.likeness is None:
+            cautions.warn_without_likeness(path)
+        if threshold is None:
+            return classifier
+        return replace(classifier, threshold=threshold, origin=classifier.origin.adapted_by_hand())
 
     def log_odds(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
         """Log-odds of PNEUMONIA before calibration, float64 [N], of squares uint8 [N, store_size, store_size].

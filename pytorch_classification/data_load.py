@@ -114,7 +114,7 @@ def read_table(table: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listin
     )
     columns = {name: text[name].tolist() for name in text if name not in ("path", "label")}
     patients = [
-        patient or patient_of(file) or name.strip().replace("\\", "/")
+        patient or patient_of(file) or tables.slashed(name)
         for patient, file, name in zip(columns.get("patient", [""] * len(files)), files, rows["path"], strict=True)
     ]
     listing = Listing(files, np.array([number[name] for name in text["label"]], dtype=np.int64), patients, columns)

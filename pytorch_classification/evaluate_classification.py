@@ -64,6 +64,8 @@ def require_sensible(config: EvaluateConfig) -> None:
         )
     if config.save_model is not None and config.save_model.resolve() == config.model.resolve():
         raise ValueError(f"--save-model {config.save_model}: would replace the model itself; give another file")
+    if config.save_model is not None and config.save_model.is_dir():
+        raise ValueError(f"--save-model {config.save_model}: is a folder; give a file in it")
 
 
 def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) -> None:
@@ -177,7 +179,7 @@ def main() -> None:
     config = cli.parse(EvaluateConfig, summary=__doc__)
     require_sensible(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
-        classifier = Classifier.load(config.model, run)
+        classifier = Classifier.of_user(config.model, run)
         (evaluate if config.unlabelled is None else adapt)(config, classifier, run)
 
 

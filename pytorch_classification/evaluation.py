@@ -88,7 +88,10 @@ def judge(
     if repeated.any() and run.is_main:
         warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
     if not len(kept):
-        raise ValueError(f"{name}: none of its {len(listing)} images is left to report on")
+        raise ValueError(
+            f"{name}: none of its {len(listing)} images is left to report on; the model was trained on all that can be "
+            "read"
+        )
     images = store.images if len(kept) == len(listing) else store.images[kept]  # as it lies on disk, if it can be
     found = classifier.judge(images, run)
     return Judged(

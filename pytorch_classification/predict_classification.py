@@ -237,7 +237,7 @@ def main() -> int:
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
-        classifier = load(config, run)
+        classifier = Classifier.of_user(config.model, run, config.threshold)
         wanted = single or config.dicom_output is not None
         draw = wanted if config.grad_cam is None else config.grad_cam
         try:
@@ -280,21 +280,6 @@ def stopped(answers: list[Answer], wanted: int, table: Path, classifier: Classif
         return "no image was answered, and no table written"
     write_table(table, answers, classifier)
     return f"{len(answers)} of {wanted} files were answered; {table} holds them"
-
-
-def load(config: PredictConfig, run: runtime.Runtime) -> Classifier:
-    """The model, or an error that says how to get one."""
-    if not config.model.exists():
-        raise FileNotFoundError(
-            f"no model at {config.model.resolve()}; train one with "
-            "`python pytorch_classification/train_classification.py` or name one with --model"
-        )
-    classifier = Classifier.load(config.model, run)
-    if classifier.likeness is None:
-        cautions.warn_without_likeness(config.model)
-    if config.threshold is not None:
-        return replace(classifier, threshold=config.threshold, origin=classifier.origin.adapted_by_hand())
-    return classifier
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[evaluation.J
     collection = load(config, detector.size, run)
     others = [index for index in collection.readable if content_key(collection.hashes[index]) not in known]
     if not others:
-        raise ValueError(f"{collection.source}: none of its {len(collection.exams)} exams is left to report on")
+        raise ValueError(
+            f"{collection.source}: none of its {len(collection.exams)} exams is left to report on; the model was "
+            "trained on all that can be read, or chosen by them"
+        )
     judged = evaluation.judge(collection, detector, run, np.array(others, np.int64))
     about = {"rule": asdict(detector.rule), "model": detector.origin.record()}
     return judged, about, f"model: {detector.origin.sentence(detector.rule.threshold)}"

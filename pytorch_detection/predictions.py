@@ -66,6 +66,8 @@ def read_predictions(
         tables.refuse(path, table[key].notna() & (index < 0), f"an image is none of those to judge: {unknown}")
     boxes = sides.to_numpy(np.float64)[:, [0, 1, 0, 1]]
     boxes[:, 2:] += sides[["width", "height"]].to_numpy(np.float64)
+    if boxed.any() and boxes[boxed].max() <= 1:
+        raise ValueError(f"{path}: all boxes lie in the first pixel; expected them in pixels of their image")
     height, width = sizes[index].T
     beyond = np.stack([-boxes[:, 0], -boxes[:, 1], boxes[:, 2] - width, boxes[:, 3] - height])
     outside = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0)
@@ -127,7 +129,7 @@ def _names(exams: Sequence[Exam]) -> dict[str, int]:
 
 def _index(known: dict[str, int], folder: Path, name: str) -> int:
     """The exam that a row names; -1 for none."""
-    slashed = name.replace("\\", "/")
+    slashed = tables.slashed(name)
     ways = (name, *(str(place.resolve()) for place in (Path(slashed), folder / slashed)), Path(slashed).name)
     return next((known[way] for way in ways if way in known), -1)
 

@@ -98,6 +98,8 @@ def list_exams(data_dir: Path, *, allow_missing: bool = False) -> Listing:
         ValueError: a table or the mapping is not what it should be, or exams are incomplete (unless
             ``allow_missing``). Tables are refused by column, reason and lines.
     """
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"no folder {data_dir.resolve()}; the data folder is to hold {IMAGES}/ and {LABELS}")
     labels = _read_labels(data_dir / LABELS)
     paths = _image_paths(data_dir / IMAGES)
     exam_ids = _complete_exams(data_dir, set(labels["patientId"]), set(paths), allow_missing)

@@ -124,12 +124,18 @@ def read_table(path: Path) -> TableListing:
     rows = tables.read_table(path, ("path",), _SIDES, others=True)
     files = tables.named_files(path, rows)
     rows = tables.as_numbers(path, rows, _SIDES)
-    names = [name.strip().replace("\\", "/") for name in rows["path"]]
+    names = [tables.slashed(name) for name in rows["path"]]
     rows = rows.assign(path=[str(file.resolve()) for file in files])  # one image may be named in several ways
     sides = rows[[*_SIDES]]
     boxed = sides.notna().all(axis=1)
     tables.refuse(path, sides.notna().any(axis=1) & ~boxed, "x, y, width or height is missing")
-    tables.refuse(path, (sides[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
+    sizes = sides[["width", "height"]]
+    tables.refuse(
+        path,
+        (sizes <= 0).any(axis=1),
+        "width or height is not above 0; a row for an image without a box has no numbers",
+    )
+    tables.refuse(path, (sizes < 1).all(axis=1), "the box is smaller than a pixel; boxes are in pixels of their image")
     tables.refuse(path, rows.duplicated(["path", *_SIDES]), "the row stands there before")
     with_box = set(rows["path"][boxed])
     tables.refuse(path, ~boxed & rows["path"].isin(with_box), "no box, but another row has one for this image")

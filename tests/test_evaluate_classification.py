@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,6 +323,11 @@ def test_a_bad_table_is_refused_in_one_line(trained, others, tmp_path, command, 
             ("--data-dir", "a", "--set-sensitivity", ".9", "--save-model", "c", "--model", "c"),
             "--save-model c: would replace the model itself; give another file",
         ),
+        (
+            ("--data-dir", "a", "--set-sensitivity", ".9", "--save-model", "."),
+            "--save-model .: is a folder; give a file in it",
+        ),
+        (("--data-dir", "a", "--model", "none.pth"), f"no model at {Path('none.pth').resolve()}; train one with"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(command, words, message):

@@ -188,7 +188,7 @@ def bad(finished, clinic, folder):
         "model and predictions": ((*data, *model, "--predictions", unknown), "give one of --predictions and --model"),
         "no model": ((*data, "--model", folder / "none.pth"), "no model at .*none.pth"),
         "no table": (("--table", folder / "none.csv", *model), "no file .*none.csv"),
-        "no folder": (("--data-dir", folder / "none", *model), "none"),
+        "no folder": (("--data-dir", folder / "none", *model), "no folder .*none; the data folder is to hold"),
         "unknown file": ((*table("file", path="gone.dcm"), *model), r"path names no file.*\(line \d+\)"),
         "outside": ((*table("outside", x="900"), *model), r"reaches outside the image \(line \d+\)"),
         "no form of predictions": ((*data, "--predictions", clinic), "no column score"),

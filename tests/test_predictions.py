@@ -66,6 +66,7 @@ BAD = {
     "upside down": (TABLE + "x.dcm,10,20,30,-4,0.9,,\n", r"width or height is below 0 \(line 5\)"),
     "no score": (TABLE + "x.dcm,10,20,30,40,,,\n", r"height or score is missing \(line 5\)"),
     "outside": (TABLE + "y.dcm,100,20,30,40,.5,,\n", r"lies outside the image \(line 5\)"),
+    "shares": ("patientId,PredictionString\nx,.5 .1 .1 .5 .5\ny,\nz,\n", "in the first pixel; expected them in pixels"),
     "no form": (
         "path,x,y\nx,1,2\n",
         "no column width, height, score; expected patientId and PredictionString, or path",

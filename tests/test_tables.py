@@ -170,11 +170,15 @@ def test_files_are_named_from_the_folder_of_the_table_or_in_full(tmp_path):
     (tmp_path / "films").mkdir()
     for name in ("a.png", "b.png"):
         (tmp_path / "films" / name).touch()
-    (tmp_path / "a.csv").write_text(f"path\nfilms/a.png\n{tmp_path / 'films' / 'b.png'}\nfilms/../films/a.png\n")
+    (tmp_path / "a.csv").write_text(
+        f"path\nfilms/a.png\n{tmp_path / 'films' / 'b.png'}\nfilms/../films/a.png\n films\\a.png \n"
+    )
     table = tables.read_table(tmp_path / "a.csv", ["path"], [])
     files = tables.named_files(tmp_path / "a.csv", table)
-    assert [file.name for file in files] == ["a.png", "b.png", "a.png"] and all(file.is_file() for file in files)
-    with pytest.raises(ValueError, match=r"a\.csv: the image stands in a row before \(line 4\)$"):
+    assert [file.name for file in files] == ["a.png", "b.png", "a.png", "a.png"] and all(
+        file.is_file() for file in files
+    )
+    with pytest.raises(ValueError, match=r"a\.csv: the image stands in a row before \(lines 4, 5\)$"):
         tables.refuse_repeated(tmp_path / "a.csv", table, files)
 
 
