@@ -88,7 +88,7 @@ def main() -> None:
         }
         taken = alternate(epochs, config.rounds)
     print(f"images/s: {rates(taken, dict.fromkeys(taken, config.steps * config.batch_size))}")
-    print(spread("epoch / bare", speedups(taken, "epoch", "bare")))
+    print(spread(f"epoch / bare, {run.precision}", speedups(taken, "epoch", "bare")))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def main() -> None:
     for mine in ("first", "later"):
         for other in peers:
             ratios = [ratio * ours / theirs for ratio in speedups(taken, mine, other)]
-            print(spread(f"speed of our {mine} epoch / {other} script", ratios))
+            print(spread(f"speed of our {mine} epoch in {run.precision} / {other} script in fp32", ratios))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def main() -> None:
         whole = [sum(round_) for round_ in zip(*parts, strict=True)]
         print(f"{steps} steps and {len(data.validation)} validation exams at {config.size} px on {run}")
         for part, seconds in taken.items():
-            title = f"{part} / the whole epoch"
+            title = f"{part} / the whole epoch, {run.precision}"
             print(spread(title, [one / all_ for one, all_ in zip(seconds, whole, strict=True)]))
 
 

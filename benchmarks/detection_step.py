@@ -135,9 +135,9 @@ def main() -> None:
         taken = alternate(actions, config.rounds)
     print(f"images/s: {rates(taken, dict.fromkeys(taken, config.steps * config.batch_size))}")
     for title, fast, slow in (
-        ("speed of the whole step / bare step", "whole", "bare"),
-        ("speed of the whole step / torchvision's", "whole", "torchvision"),
-        ("data preparation / whole step", "whole", "preparation"),
+        (f"speed of the whole step / bare step, {run.precision}", "whole", "bare"),
+        (f"speed of the whole step in {run.precision} / torchvision's in fp32", "whole", "torchvision"),
+        (f"data preparation / whole step, {run.precision}", "whole", "preparation"),
     ):
         print(spread(title, speedups(taken, fast, slow)))
 

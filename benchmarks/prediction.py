@@ -107,7 +107,7 @@ def measure_process(command: Sequence[str], rounds: int) -> None:
         subprocess.run(words, check=True, capture_output=True)
 
     taken = alternate({"imports": lambda: process(IMPORTS), "one image": lambda: process(command)}, rounds)
-    print(spread("one image: time of the process / time of the imports", speedups(taken, "imports", "one image")))
+    print(spread("one image: time of the process / time of the imports, fp32", speedups(taken, "imports", "one image")))
 
 
 def measure_folder(paths: list[Path], one: Prediction, rounds: int) -> None:
@@ -127,7 +127,7 @@ def measure_folder(paths: list[Path], one: Prediction, rounds: int) -> None:
     slower = [max(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
     shares = speedups({**taken, "slower": slower}, "predicting", "slower")
-    print(spread("folder: speed of the prediction / speed of its slower part", shares))
+    print(spread("folder: speed of the prediction / speed of its slower part, fp32", shares))
 
 
 def measure_memory(paths: list[Path], config: BenchConfig, one: Prediction, model: Path, place: Path) -> None:

@@ -87,7 +87,7 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     taken = alternate({"decoding": decode, "computing": compute, "listing": listing}, rounds)
     parts = [sum(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
-    title = "worklist: speed / speed of decoding once, then computing"
+    title = "worklist: speed / speed of decoding once, then computing, fp32"
     print(spread(title, speedups({**taken, "parts": parts}, "listing", "parts")))
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -43,7 +43,12 @@ class Runtime:
     def __str__(self) -> str:
         processes = f"{self.world_size} process{'es' * (self.world_size > 1)}"
         measured = "" if self.bf16_speedup is None else f" (bf16 is {self.bf16_speedup:.2f} times as fast as fp32)"
-        return f"{self.device}, {'bf16' if self.bf16 else 'fp32'}{measured}, {processes}"
+        return f"{self.device}, {self.precision}{measured}, {processes}"
+
+    @property
+    def precision(self) -> Literal["bf16", "fp32"]:
+        """Of matrix products and convolutions in training; all else is float32."""
+        return "bf16" if self.bf16 else "fp32"
 
     @property
     def is_main(self) -> bool:

@@ -30,13 +30,13 @@ from cxr import reading
 
 
 def ratios(ended):
-    """The medians that a benchmark which ended well has found, by title."""
+    """The medians that a benchmark which ended well has found, by title without the precision."""
     assert ended.code == 0, ended.err
     found = {}
     for title, *numbers in re.findall(r"^(.+): median (\S+), range (\S+) to (\S+)$", ended.out, re.MULTILINE):
         median, low, high = map(float, numbers)
         assert 0 < low <= median <= high < math.inf, title
-        found[title] = median
+        found[re.sub(r"(,| in) (bf16|fp32)", "", title)] = median
     return found
 
 
@@ -115,6 +115,11 @@ def test_worklist_page(command):
     words = ("--rounds", 1, "--files", 2, "--memory-files", 0, "--classifier-size", 64, "--detector-size", 64)
     found = ratios(command(worklist_page.main, *words))
     assert list(found) == ["worklist: speed / speed of decoding once, then computing"]
+
+
+def test_a_line_says_its_precision(command):
+    words = ("--size", 32, "--rounds", 1, "--steps", 1, "--batch-size", 2, "--device", "cpu")
+    assert re.search(r"^epoch / bare, (bf16|fp32): ", command(classification_epoch.main, *words).out, re.MULTILINE)
 
 
 def test_the_most_memory_of_a_script_is_told():
