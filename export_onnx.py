@@ -146,6 +146,8 @@ def main() -> None:
     config = cli.parse(ExportConfig, summary=__doc__)
     require_packages()
     output = config.output or config.model.with_suffix(".onnx")
+    if output.resolve() == config.model.resolve():
+        raise ValueError(f"--output {output}: would replace the model itself; give another file")
     classifier = Classifier.load(config.model, PROCESSOR)
     model = exported(classifier)
     difference = largest_difference(model, classifier)

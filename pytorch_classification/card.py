@@ -13,11 +13,18 @@ from pytorch_classification.data_load import CLASSES
 
 NOT_STATED = "not stated"
 _LONGEST = 300  # characters of a text from a file, which may come from anywhere
-_KAGGLE = (
-    "[Chest X-Ray Images (Pneumonia)](https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia), Kermany "
-    "et al., Cell 2018, [doi:10.1016/j.cell.2018.02.010](https://doi.org/10.1016/j.cell.2018.02.010): children of one "
-    "to five years, one hospital (told by the form of all file names)"
-)
+# What its page says of Kaggle's set, in our words.
+_KAGGLE = {
+    "source": "[Chest X-Ray Images (Pneumonia)](https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia)"
+    ", Kermany et al., Cell 2018, [doi:10.1016/j.cell.2018.02.010](https://doi.org/10.1016/j.cell.2018.02.010); told "
+    "by the form of all file names. The next four rows are what its page says",
+    "licence": "CC BY 4.0",
+    "patients and films": "children of one to five years, Guangzhou Women and Children's Medical Center; films of "
+    "routine care, anterior-posterior, from retrospective cohorts",
+    "left out by its authors": "films of low quality and unreadable ones",
+    "truth": "two physicians graded each film; a third checked the set meant for evaluation",
+}
+_SYNTHETIC = {"source": "drawn by make_sample_data.py: no person is shown", "licence": "does not apply"}
 _SCORES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
@@ -63,6 +70,7 @@ def summary(state: Mapping[str, Any], path: Path) -> Section:
         ("answers", f"calibrated probability of {CLASSES[1]} against {CLASSES[0]}, and Grad-CAM"),
         ("finished", f"{said(trained.get('date'))}, commit {said(trained.get('commit'))}"),
         ("use", RESEARCH_ONLY),
+        ("code", "this project's, under the MIT licence (LICENSE)"),
     ]
     if adapted := state.get("adapted"):
         rows.append(("since then", said(adapted["text"])))
@@ -84,18 +92,22 @@ def use(state: Mapping[str, Any]) -> Section:
 
 def training_data(state: Mapping[str, Any]) -> Section:
     """What was learnt from, and under which licence."""
-    trained, flow = state.get("trained_on") or {}, state.get("flow") or {}
-    synthetic = trained.get("synthetic") is True
-    kaggle = flow.get("named_as_kaggle") is True and not synthetic
-    source = "drawn by make_sample_data.py: no person is shown" if synthetic else _KAGGLE if kaggle else NOT_STATED
-    licence = "CC BY 4.0" if kaggle else "does not apply" if synthetic else NOT_STATED
+    trained = state.get("trained_on") or {}
+    known = _SYNTHETIC if _is_synthetic(state) else _KAGGLE if _is_kaggle(state) else {}
     rows = [
         ("folder", said(trained.get("folder"))),
-        ("source", source),
-        ("licence", licence),
+        *({"source": NOT_STATED, "licence": NOT_STATED} | known).items(),
         ("learnt from", f"{said(trained.get('images'))} images of {said(trained.get('patients'))} patients"),
     ]
     return "Training data", table(("", ""), rows)
+
+
+def _is_synthetic(state: Mapping[str, Any]) -> bool:
+    return (state.get("trained_on") or {}).get("synthetic") is True
+
+
+def _is_kaggle(state: Mapping[str, Any]) -> bool:
+    return (state.get("flow") or {}).get("named_as_kaggle") is True and not _is_synthetic(state)
 
 
 def flow_of_images(state: Mapping[str, Any]) -> Section:
@@ -242,6 +254,20 @@ def evaluation(title: str, report: Mapping[str, Any]) -> list[str]:
             for name, group in groups.items()
         ]
         lines += [*table(("subgroup", "images", "patients", "sensitivity", "specificity", "ROC AUC"), rows), ""]
+    if corruptions := report.get("corruptions"):
+        names = ("roc_auc", "sensitivity", "specificity")
+        rows = [
+            (said(name), *(interval_text(found[key]) for key in names), said(found["unlike_training"]))
+            for name, found in corruptions.items()
+        ]
+        header = ("corrupted by", "ROC AUC", "sensitivity", "specificity", "flagged as unlike training")
+        lines += [
+            "The same images corrupted, as the small squares that prediction makes of them; noise in percent of the "
+            "grey range, blur in pixels of these squares:",
+            "",
+            *table(header, rows),
+            "",
+        ]
     if "groups" in (style := report.get("style") or {}):
         lines += [
             f"Style alone (frame, corners, grey levels, sharpness) tells the class with ROC AUC "
@@ -282,16 +308,18 @@ def by_style(groups: Mapping[str, Any]) -> list[str]:
     return [*table(("", *styles.values()), rows), ""]
 
 
-def all_results(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> Section:
-    """Everything that was measured."""
+def all_results(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], external: int) -> Section:
+    """Everything that was measured; the last ``external`` of ``reports`` are on another source."""
     lines: list[str] = []
     if own := state.get("validation_report"):
         lines += results("Validation, which temperature, operating point and epoch were chosen on", own)
     if tested := state.get("test_report"):
         lines += evaluation(f"Test images of training's own source ({said(tested['set'])})", tested)
-    for report in reports:
-        lines += audit(report) if "contradicting" in report else evaluation(f"{said(Path(report['set']).name)}", report)
-    if lines:
+    for number, report in enumerate(reports, 1):
+        source = "Images of another source" if number > len(reports) - external else "Further images of the same source"
+        name = said(Path(report["set"]).name) if "set" in report else ""
+        lines += audit(report) if "contradicting" in report else evaluation(f"{source} ({name})", report)
+    if lines and not any(report.get("corruptions") for report in reports):
         lines.append(f"Corrupted images (noise, blur, compression): {NOT_STATED}.")
     return "Results", lines
 
@@ -323,16 +351,30 @@ def failures(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> 
     return "Failures", lines
 
 
-def claim(sections: Sequence[Section], state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> Section:
+def claim(
+    sections: Sequence[Section], state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], external: int
+) -> Section:
     """Each item of CLAIM 2024: where this card answers it, or that it does not."""
     there = {heading for heading, lines in sections if lines}
     judged = [state["test_report"]] if state.get("test_report") else []
     judged += reports
     where = {heading: heading for heading in there}
-    if any("contradicting" in report or "groups" in (report.get("style") or {}) for report in judged):
-        where["style"] = "Results, by style"
-    if "test_report" in state:
-        where["test"] = "Results"
+    if _is_kaggle(state):
+        where["data"] = "Training data"
+    if _is_kaggle(state) or _is_synthetic(state):
+        where |= {"source": "Training data", "available": "Summary, Training data"}
+    if "Recipe" in there and (state.get("provenance") or {}).get("commit"):
+        where["code"] = "Recipe, with the code at the commit in the summary"
+    robust = {
+        "corrupted images": any(report.get("corruptions") for report in judged),
+        "by style": any("contradicting" in report or "groups" in (report.get("style") or {}) for report in judged),
+    }
+    if any(robust.values()):
+        where["robustness"] = ", ".join(["Results", *(words for words, is_there in robust.items() if is_there)])
+    inside, outside = (judged[: len(judged) - external], judged[len(judged) - external :])
+    for place, of_source in (("internal", inside), ("external", outside)):
+        if any("scores" in report for report in of_source):
+            where[place] = "Results"
     if any(name.startswith(("sex ", "age ")) for report in judged for name in report.get("subgroups") or {}):
         where["subgroups"] = "Results, subgroups of the images judged"
     rows = [
@@ -352,8 +394,18 @@ def claim(sections: Sequence[Section], state: Mapping[str, Any], reports: Sequen
     ]
 
 
-def card(state: Mapping[str, Any], path: Path, reports: Sequence[Mapping[str, Any]]) -> str:
-    """The whole card of the model file ``state`` read from ``path``."""
+def card(
+    state: Mapping[str, Any],
+    path: Path,
+    internal: Sequence[Mapping[str, Any]] = (),
+    external: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The whole card of the model file ``state`` read from ``path``.
+
+    Args:
+        internal: reports on images of the source that was learnt from. external: on images of another.
+    """
+    reports = [*internal, *external]
     sections = [
         summary(state, path),
         use(state),
@@ -361,10 +413,10 @@ def card(state: Mapping[str, Any], path: Path, reports: Sequence[Mapping[str, An
         flow_of_images(state),
         recipe(state),
         operating_point(state),
-        all_results(state, reports),
+        all_results(state, reports, len(external)),
         failures(state, reports),
     ]
-    sections.append(claim(sections, state, reports))
+    sections.append(claim(sections, state, reports, len(external)))
     lines = [
         f"# Model card: {said(path.stem)}",
         "",

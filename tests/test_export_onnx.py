@@ -11,9 +11,11 @@ from PIL import Image
 from tiny_classification import chest
 
 import export_onnx
+from cxr import checkpoints
 from cxr.cli import ROOT
 from cxr.reading import read_square
 from pytorch_classification.classifier import Classifier
+from pytorch_classification.model import TASK
 
 SIZES = ((36, 36), (37, 61), (255, 31), (17, 16), (19, 501), (301, 455))  # width, height
 
@@ -82,6 +84,13 @@ def test_the_script_writes_beside_the_model_and_says_how_near_it_is(trained, mod
     assert first == f"{tmp_path / 'my.onnx'}: opset 18, 45 MB" and (tmp_path / "my.onnx").is_file()
     assert float(re.search(r"from torch's by (\S+) at most", second)[1]) < 1e-4
     assert third.startswith("model: my.pth, trained on 52 images")
+
+
+def test_the_exported_file_does_not_replace_its_model(trained, command):
+    model = trained.config.model_file
+    ended = command(export_onnx.main, "--model", model, "--output", model)
+    assert ended.code == 2 and "would replace the model itself" in ended.err
+    assert checkpoints.load(model, task=TASK)
 
 
 def test_a_file_that_answers_otherwise_is_not_written(trained, model, tmp_path, command, monkeypatch):

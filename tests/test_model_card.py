@@ -10,7 +10,7 @@ from cxr import checkpoints
 from cxr.files import sha256_of
 from cxr.metrics import interval_text
 from pytorch_classification.card import CLAIM, card
-from pytorch_classification.classifier import Classifier
+from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.model import TASK
 
 
@@ -25,12 +25,19 @@ def written(trained, tmp_path, command):
 
     def write(*reports):
         output = tmp_path / "card.md"
-        given = ("--report", *reports) if reports else ()
-        ended = command(model_card.main, "--model", trained.config.model_file, "--output", output, *given)
+        ended = command(model_card.main, "--model", trained.config.model_file, "--output", output, *reports)
         assert (ended.code, ended.err) == (0, "")
         return output.read_text(encoding="utf-8")
 
     return write
+
+
+@pytest.fixture
+def report(trained, state):
+    """As evaluate_classification.py writes it, of the trained model on another hospital's images."""
+    found = json.loads((trained.config.out_dir / "test_report.json").read_text())
+    model = {"weights_sha256": weights_sha256(state["model"])}
+    return {**found, "set": "/data/other_hospital", "style": None, "model": model}
 
 
 def section(text, heading):
@@ -61,15 +68,20 @@ def test_each_item_of_claim_is_answered_where_the_card_has_something(written):
     answers = re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", section(text, "CLAIM 2024"), re.MULTILINE)
     assert [int(number) for number, _ in answers] == [number for number, *_ in CLAIM] == list(range(1, 45))
     for number, answer in answers:
-        assert answer in ("not stated", "does not apply") or f"## {answer.removeprefix('yes: ')}" in text, number
+        place = answer.removeprefix("yes: ").split(",")[0]
+        assert answer in ("not stated", "does not apply") or f"\n## {place}\n" in text, number
     assert dict(answers)["20"] == "yes: Images and patients" and dict(answers)["44"] == "not stated"
-    assert dict(answers)["36"] == "not stated"
+    told = dict(answers)
+    assert {told[number] for number in ("5", "7", "8", "16")} == {
+        "yes: Training data"
+    }  # which its page tells of Kaggle's
+    assert (told["32"], told["33"], told["36"]) == ("yes: Results", "not stated", "not stated")
 
 
 def test_a_file_that_tells_nothing_gives_a_card_without_figures(trained, tmp_path, processor):
     path = tmp_path / "bare.pth"
     Classifier(Classifier.load(trained.config.model_file, processor).model, 32, 36, True, 1.5, 0.25).save(path)
-    text = card(checkpoints.load(path, task=TASK), path, [])
+    text = card(checkpoints.load(path, task=TASK), path)
     for heading in ("Images and patients", "Recipe", "Results", "Failures"):
         assert section(text, heading).strip() == "not stated."
     assert "Operating point 0.25" in text and "| source | not stated |" in text
@@ -84,16 +96,16 @@ def test_a_file_that_tells_nothing_gives_a_card_without_figures(trained, tmp_pat
 def test_a_licence_is_stated_only_for_data_that_is_known_by_its_names(trained, state, changes, licence):
     state["trained_on"]["synthetic"] = changes.get("synthetic", False)
     state["flow"]["named_as_kaggle"] = changes.get("named", True)
-    data = section(card(state, trained.config.model_file, []), "Training data")
+    data = section(card(state, trained.config.model_file), "Training data")
     assert f"| licence | {licence} |" in data and ("Kermany" in data) == (licence == "CC BY 4.0")
 
 
-def test_reports_add_their_results_and_subgroups(trained, written, tmp_path, state):
-    report = json.loads((trained.config.out_dir / "test_report.json").read_text())
+def test_reports_add_their_results_subgroups_and_corruptions(report, written, tmp_path, state):
     score = report["scores"]["scores"]["sensitivity"]
     group = {"images": 7, "patients": 5, "pneumonia": 3, "sensitivity": score, "specificity": score, "roc_auc": score}
+    report |= {"subgroups": {"sex F": group}, "corruptions": {"blur of 2 pixels": {**group, "unlike_training": 4}}}
     path = tmp_path / "report.json"
-    path.write_text(json.dumps({**report, "set": "/data/other_hospital", "subgroups": {"sex F": group}}))
+    path.write_text(json.dumps(report))
     audit = {
         "data_dir": "/data/films",
         "images": {"NORMAL": 40, "PNEUMONIA": 41},
@@ -101,20 +113,37 @@ def test_reports_add_their_results_and_subgroups(trained, written, tmp_path, sta
         "roc_auc": {"corners": {"value": 0.75, "low": 0.7, "high": 0.8}},
         "contradicting": {"NORMAL": 1, "PNEUMONIA": 2},
         "model": {
+            **report["model"],
             "threshold": state["prediction"]["threshold"],
             "groups": {"sensitivity": {style: {**score, "images": 9} for style in ("all", "agrees", "contradicts")}},
         },
     }
     (tmp_path / "audit.json").write_text(json.dumps(audit))
-    text = written(path, tmp_path / "audit.json")
-    assert "### other_hospital" in text and f"| sex F | 7 | 5 | {interval_text(score)} |" in text
+    text = written("--external-report", path, "--internal-report", tmp_path / "audit.json")
+    assert "### Images of another source (other_hospital)" in text
+    assert f"| sex F | 7 | 5 | {interval_text(score)} |" in text
+    assert f"| blur of 2 pixels | {' | '.join([interval_text(score)] * 3)} | 4 |" in text
     assert "### Shortcut audit on films" in text and "| corners | 0.750 (0.700-0.800) |" in text
-    assert "| 36 | Demographic and clinical characteristics | yes: Results, subgroups of the images judged |" in text
-    assert "/data/" not in text
+    claimed = section(text, "CLAIM 2024")
+    assert "| 30 | Robustness or sensitivity analysis | yes: Results, corrupted images, by style |" in claimed
+    assert "| 33 | Testing on external data | yes: Results |" in claimed
+    assert "| 36 | Demographic and clinical characteristics | yes: Results, subgroups of the images judged |" in claimed
+    assert "/data/" not in text and "Corrupted images (noise" not in text
 
 
-def test_an_operating_point_that_was_set_later_is_told_with_what_was_measured_at_it(trained, state):
-    report = json.loads((trained.config.out_dir / "test_report.json").read_text())
+def test_only_who_makes_the_card_can_say_that_images_are_of_another_source(trained, report, state):
+    del state["test_report"]
+
+    def claimed(**reports):
+        text = section(card(state, trained.config.model_file, **reports), "CLAIM 2024")
+        return [re.search(rf"\| {number} \|[^|]+\| ([^|]+) \|", text).group(1) for number in (32, 33)]
+
+    assert claimed() == ["not stated", "not stated"]
+    assert claimed(internal=[report]) == ["yes: Results", "not stated"]
+    assert claimed(external=[report]) == ["not stated", "yes: Results"]
+
+
+def test_an_operating_point_that_was_set_later_is_told_with_what_was_measured_at_it(trained, report, state):
     cross_fitted = {**report["scores"], "threshold": [0.2, 0.3]}
     report["operating_point"] = {
         "measure": "sensitivity",
@@ -124,7 +153,7 @@ def test_an_operating_point_that_was_set_later_is_told_with_what_was_measured_at
     }
     state["prediction"]["threshold"], state["adapted"] = 0.25, {"text": "operating point set for sensitivity 0.95"}
     path = trained.config.model_file
-    text = card(state, path, [report])
+    text = card(state, path, external=[report])
     assert "| since then | operating point set for sensitivity 0.95 |" in section(text, "Summary")
     assert "Both were fitted on validation" not in text
     results = section(text, "Results")
@@ -139,19 +168,30 @@ def wrong_threshold(report):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (wrong_threshold, "of another model or operating point, 0.123456; this one has "),
+        (wrong_threshold, "of these weights at another operating point, 0.123456; this model has "),
+        (lambda report: {**report, "model": {"weights_sha256": "ab" * 32}}, "of another model; the SHA-256 of its"),
+        (lambda report: {**report, "model": {}}, "does not say which weights it is of, as older reports do not"),
         (lambda report: [1, 2], "not a report on a model by evaluate_classification.py or shortcut_audit.py"),
         (lambda report: {**report, "scores": {"threshold": 0.5}}, "not a report on a model"),
         (lambda report: {**report, "scores": {}}, "not a report on a model"),
     ],
 )
-def test_a_report_that_is_not_of_this_model_is_refused(trained, tmp_path, command, spoil, message):
+def test_a_report_that_is_not_of_this_model_is_refused(trained, report, tmp_path, command, spoil, message):
     path = tmp_path / "report.json"
-    path.write_text(json.dumps(spoil(json.loads((trained.config.out_dir / "test_report.json").read_text()))))
+    path.write_text(json.dumps(spoil(report)))
     output = tmp_path / "card.md"
-    ended = command(model_card.main, "--model", trained.config.model_file, "--report", path, "--output", output)
+    words = ("--model", trained.config.model_file, "--external-report", path, "--output", output)
+    ended = command(model_card.main, *words)
     assert ended.code == 2 and ended.err.startswith(f"error: {path}: ") and message in ended.err
     assert ended.err.count("\n") == 1 and not output.exists()
+
+
+def test_results_that_a_new_card_no_longer_has_are_named(trained, report, written, tmp_path, command):
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    written("--external-report", tmp_path / "report.json")
+    words = ("--model", trained.config.model_file, "--output", tmp_path / "card.md")
+    with pytest.warns(UserWarning, match=r"not in the reports now given: Images of another source \(other_hospital\)$"):
+        assert command(model_card.main, *words).code == 0
 
 
 def test_a_checkpoint_of_training_gets_no_card(trained, tmp_path, command):
@@ -159,9 +199,24 @@ def test_a_checkpoint_of_training_gets_no_card(trained, tmp_path, command):
     assert ended.code == 2 and "a checkpoint of training; the card is of the finished model" in ended.err
 
 
+def test_a_file_that_predicts_nothing_gets_no_card(state, tmp_path, command):
+    state["model"] = {"conv1.weight": state["model"]["conv1.weight"]}
+    checkpoints.save(tmp_path / "cut.pth", **state)
+    ended = command(model_card.main, "--model", tmp_path / "cut.pth")
+    assert ended.code == 2 and "cut.pth: not the weights of a ResNet-18" in ended.err
+    assert not (tmp_path / "MODEL_CARD.md").exists()
+
+
+def test_the_card_does_not_replace_its_model(trained, command):
+    model = trained.config.model_file
+    ended = command(model_card.main, "--model", model, "--output", model)
+    assert ended.code == 2 and "would replace what the card is made from" in ended.err
+    assert checkpoints.load(model, task=TASK)
+
+
 def test_texts_from_a_file_stay_texts(trained, state):
     state["trained_on"]["folder"] = "a|b <script>alert(1)</script> [x](y)\n## Results"
-    data = section(card(state, trained.config.model_file, []), "Training data")
+    data = section(card(state, trained.config.model_file), "Training data")
     assert "a&#124;b &#60;script&#62;alert(1)&#60;/script&#62; &#91;x&#93;(y) ## Results |" in data
 
 
