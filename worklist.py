@@ -28,7 +28,7 @@ from warnings import warn
 
 from tqdm import tqdm
 
-from cxr import dicom_output, runtime
+from cxr import dicom_output, reading, runtime
 from cxr.files import sha256_of
 from cxr.provenance import commit
 from cxr.run_folder import only_run_in
@@ -39,7 +39,7 @@ from reading_room import page
 from reading_room.answers import Answers
 from reading_room.documents import Documents
 from reading_room.header import Naming
-from reading_room.inbox import Inbox, files_in, state_of
+from reading_room.inbox import Inbox, state_of
 from reading_room.judging import Judges, answer
 
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 1.0, 0.05  # seconds between two looks into the inbox
@@ -145,7 +145,7 @@ def prepare_documents(folder: Path, models: dict[str, page.Model], config: Workl
 
 def answer_once(config: WorklistConfig, run: runtime.Runtime) -> int:
     """Answer what is there now; an interruption leaves a page of what was answered before it."""
-    paths = files_in(config.image, config.own_folders)
+    paths = reading.find_images(config.image, config.own_folders)
     room = open_room(config, run)
     try:
         with tqdm(total=len(paths), desc="judging", unit="image") as progress:

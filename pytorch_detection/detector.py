@@ -97,17 +97,17 @@ class Detector:
         rule, origin = replace(detector.rule, threshold=threshold), detector.origin.adapted_by_hand()
         return replace(detector, rule=rule, origin=origin)
 
-    def find(self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None) -> Found:
-        """Boxes in squares uint8 [N, size, size], in those at ``indices`` or in all.
+    def find(self, images: NDArray[np.uint8], run: runtime.Runtime) -> Found:
+        """Boxes in squares uint8 [N, size, size].
 
         Always in float32, so that every machine and batch gives the same answer.
         """
-        return self.look(images, run, indices)[0]
+        return self.look(images, run)[0]
 
     def look(
         self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None
     ) -> tuple[Found, list[Array]]:
-        """What ``find`` gives, and of each stage of the backbone what ``Likeness`` judges by."""
+        """What ``find`` gives, at ``indices`` or all; of each stage of the backbone what ``Likeness`` judges by."""
         exact = replace(run, bf16=False)
         which = np.arange(len(images)) if indices is None else indices
         with features(self.model.backbone.body) as seen:

@@ -28,15 +28,6 @@ def state_of(path: Path) -> str:
     return hashed(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}")
 
 
-def files_in(patterns: Sequence[str], left_out: Sequence[Path]) -> list[Path]:
-    """The radiographs that ``patterns`` name, without what lies in the folders ``left_out``: our own pictures, say.
-
-    Raises:
-        FileNotFoundError: as ``find_images``.
-    """
-    return reading.find_images(patterns, left_out)
-
-
 @dataclass
 class Inbox:
     """What has arrived in ``folders``, but not in those ``left_out``.
@@ -73,4 +64,4 @@ class Inbox:
     def _listed(self) -> Iterator[Path]:
         for folder in self.folders:
             with suppress(OSError):  # empty, or a share that is away for a while: that it was there is known already
-                yield from files_in([folder], self.left_out)
+                yield from reading.find_images([folder], self.left_out)

@@ -1,8 +1,6 @@
 """Files -> answers: read ahead by all cores while the networks compute, each file once."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +47,7 @@ def answer(
 
     Memory holds three batches of squares and one full image for each core, however many the files are.
     """
-    for batch in _look_ahead(files, judges.sizes):
+    for batch in reading.in_batches(lambda file: look(*file, judges.sizes), files, _BATCH):
         new: dict[str, Look] = {}
         for one in batch:
             before = new.get(one.key) or answers.exams.get(one.key)
@@ -118,17 +116,3 @@ def _exam(one: Look, naming: Naming, error: str = "") -> Exam:
         note=one.note,
         patient=naming.patient(facts),
     )
-
-
-def _look_ahead(files: Sequence[tuple[Path, str]], sizes: tuple[int, ...]) -> Iterator[list[Look]]:
-    pool = ThreadPoolExecutor(reading.cores())
-    waiting: deque[list[Future[Look]]] = deque()
-    try:
-        for first in range(0, len(files), _BATCH):
-            waiting.append([pool.submit(look, *file, sizes) for file in files[first : first + _BATCH]])
-            if len(waiting) == 3:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
-    finally:
-        pool.shutdown(cancel_futures=True)  # whoever leaves early does not want to wait for what was read ahead

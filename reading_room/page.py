@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cxr.cautions import in_words
 from cxr.files import write_pieces
 from cxr.tables import write_csv
 from cxr.text import printable, shortened
@@ -189,15 +190,15 @@ def _row(rank: str, exam: Exam, made: Made) -> list[str]:
     patient = [exam.patient] if made.identifiers else []
     if exam.error:
         return [rank, exam.file, *[""] * 7, exam.acquired, exam.view, exam.note, exam.key, exam.error, *patient]
-    detector, unlike = made.detector is not None, exam.unlike_training
+    detector = made.detector is not None
     return [
         rank,
         exam.file,
         f"{exam.probability:.6f}",
         f"{made.classifier.threshold:.6f}",
         made.classes[made.above(exam)],
-        _yes_or_no(exam.borderline),
-        "" if unlike is None else _yes_or_no(unlike),
+        in_words(exam.borderline),
+        in_words(exam.unlike_training),
         str(len(exam.boxes)) if detector else "",
         f"{exam.highest:.6f}" if detector else "",
         exam.acquired,
@@ -207,10 +208,6 @@ def _row(rank: str, exam: Exam, made: Made) -> list[str]:
         "",
         *patient,
     ]
-
-
-def _yes_or_no(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _text(text: str) -> str:

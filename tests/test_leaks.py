@@ -78,7 +78,7 @@ def test_what_is_held_out_decides_nothing_but_the_report(script, data, folder, w
 def test_the_rule_for_boxes_is_that_of_the_validation_exams(detection, processor):
     finished, data = detection
     kept = Detector.load(finished.config.model_file, processor)
-    found = kept.find(data.images.images, processor, data.validation)
+    found = kept.find(data.images.images[data.validation], processor)
     expected, _ = choose_rule(found, data.truths(data.validation))
     assert (kept.rule.gate_power, kept.rule.shrink) == (expected.gate_power, expected.shrink)
     assert kept.rule.threshold == pytest.approx(expected.threshold, rel=1e-4)
@@ -140,7 +140,7 @@ def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, pr
 
     finished, data = detection
     every = np.arange(len(data.exams))
-    found = Detector.load(finished.config.model_file, processor).find(data.images.images, processor, every)
+    found = Detector.load(finished.config.model_file, processor).find(data.images.images, processor)
     truths = data.truths(every)
     shuffled = [truths[index] for index in chance.permutation(every)]
     patients = [exam.patient for exam in data.exams]

@@ -1,10 +1,11 @@
 """Many radiographs for a prediction: read ahead of the model, a bad file is an answer and not the end."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from cxr.reading import radiograph
 from cxr.reading.store import cores
 from cxr.text import one_line, printable
+
+File = TypeVar("File")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,20 @@ class Read:
 
 
 def read_ahead(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[list[Read]]:
-    """Batches of ``paths`` in order, the next ones being read by all cores while the caller works on one.
+    """Batches of ``paths``, as ``in_batches`` gives them."""
+    return in_batches(lambda path: _read(path, size), paths, batch_size)
 
-    Memory holds three batches of squares and one full image for each core, however many the paths are.
+
+def in_batches(read: Callable[[File], Found], files: Sequence[File], batch_size: int) -> Iterator[list[Found]]:
+    """What ``read`` finds, in batches and in order, all cores reading the next ones while the caller works on one.
+
+    Memory holds three batches of squares and one full image for each core, however many the files are.
     """
     pool = ThreadPoolExecutor(cores())
-    waiting: deque[list[Future[Read]]] = deque()
+    waiting: deque[list[Future[Found]]] = deque()
     try:
-        for first in range(0, len(paths), batch_size):
-            waiting.append([pool.submit(_read, path, size) for path in paths[first : first + batch_size]])
+        for first in range(0, len(files), batch_size):
+            waiting.append([pool.submit(read, file) for file in files[first : first + batch_size]])
             if len(waiting) == 3:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
