@@ -34,8 +34,7 @@ def trained(chest_xray, tmp_path_factory):
     from contextlib import redirect_stdout
     from io import StringIO
 
-    from tiny_classification import settings, train
-    from tiny_curves import only_after
+    from tiny_classification import only_after, settings, train
 
     place = tmp_path_factory.mktemp("trained")
     config = settings(chest_xray, place, epochs=6, batch_size=16)

@@ -1,4 +1,7 @@
-"""Both training scripts in processes of their own, killed at any touch of their files, and what equal runs share."""
+"""Both training scripts in processes of their own, killed at any touch of their files, and what equal runs share.
+
+Also two processes that know each other as those of torchrun do.
+"""
 
 import functools
 import importlib
@@ -9,21 +12,23 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import tiny_classification
 import tiny_detection
 
-from cxr import runlog
+from cxr import pictures, runlog
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = -9
@@ -36,8 +41,27 @@ needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no signa
 CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 if os.name == "posix":
     CONTEXT.set_forkserver_preload(
-        ["torch", "torchvision", "pytorch_grad_cam", "matplotlib.backends.backend_agg", "pandas", "pydicom"]
+        [
+            "torch",
+            "torchvision",
+            "pytorch_grad_cam",
+            "matplotlib.figure",
+            "matplotlib.backends.backend_agg",
+            "pandas",
+            "pydicom",
+            "scipy.ndimage",
+            "scipy.spatial",
+            "sklearn.covariance",
+            "sklearn.linear_model",
+        ]
     )
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Pictures have few pixels and new networks draw few boxes for their losses: there the time of a tiny run goes."""
+    with patch.object(pictures, "DPI", 40), tiny_detection.few_samples():
+        yield
 
 
 @dataclass(frozen=True)
@@ -45,7 +69,7 @@ class Script:
     """A training script, data and settings with which it runs in seconds, and what it leaves in the end.
 
     ``settings(data_dir, folder, **changes)`` gives a config that writes under ``folder`` alone, where ``checkpoints``
-    and ``report`` then lie; ``within`` gives a context to run the script in, also in another process.
+    and ``report`` then lie.
     """
 
     name: str
@@ -55,7 +79,6 @@ class Script:
     checkpoints: tuple[str, ...]
     report: str
     pictures: int
-    within: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @property
     def module(self) -> ModuleType:
@@ -72,7 +95,7 @@ SCRIPTS = {
     "classification": Script(
         "pytorch_classification.train_classification",
         lambda folder: tiny_classification.write_chest_xray(folder / "data", {"train": 24, "val": 2, "test": 6}),
-        functools.partial(tiny_classification.settings, epochs=3),
+        tiny_classification.settings,
         tiny_classification.train,
         ("run/last.pth", "run/best.pth", "model.pth"),
         "run/test_report.json",
@@ -86,7 +109,6 @@ SCRIPTS = {
         ("run/last.pth", "run/best.pth", "model.pth"),
         "run/held_out_report.json",
         6,
-        tiny_detection.few_samples,
     ),
 }
 
@@ -109,7 +131,7 @@ def start(script: Script, config: Any, die_at: tuple[str, int] = ("", 0), die_by
     With ``die_at`` the process sends itself the signal ``die_by`` when it touches the file of that name, below the
     folder of all its files, for the time of that number.
     """
-    what = (script.name, script.within, flags(config), log_of(config))
+    what = (script.name, flags(config), log_of(config))
     process = CONTEXT.Process(target=_run, args=(*what, die_at, int(die_by)))
     process.start()
     return process
@@ -125,9 +147,7 @@ def lines_of(config: Any) -> list[str]:
     return log_of(config).read_text(encoding="utf-8").replace("\r", "\n").splitlines()
 
 
-def _run(
-    script: str, within: Callable[[], Any], arguments: list[str], log: Path, die_at: tuple[str, int], die_by: int
-) -> None:
+def _run(script: str, arguments: list[str], log: Path, die_at: tuple[str, int], die_by: int) -> None:
     sys.path.insert(0, str(ROOT))
     from cxr import cli
 
@@ -148,7 +168,7 @@ def _run(
                 os.kill(os.getpid(), die_by)
 
     sys.addaudithook(hook)
-    with within():
+    with quick():
         code = cli.run(main)
     if code == 0:
         print(json.dumps(touched))
@@ -252,3 +272,23 @@ def assert_same_state(one: Any, other: Any, where: str) -> None:
             assert_same_state(*pair, f"{where}[{index}]")
     else:
         assert one == other, where
+
+
+def run_in_two(work: Callable[..., object], *arguments: object) -> None:
+    """``work(rank, *arguments)`` in two processes; what it raises in one is raised here."""
+    import torch
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    method = CONTEXT.get_start_method()
+    torch.multiprocessing.start_processes(_begin, (port, work, arguments), nprocs=2, start_method=method)
+
+
+def _begin(rank: int, port: int, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    import torch
+
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    work(rank, *arguments)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-limits_files = pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of a file")
-
 
 @contextmanager
 def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
@@ -28,16 +26,3 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
 def remount(disk: Path, options: str) -> None:
     """Change a ``small_disk``: ``ro``, or another ``size=``."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file that this process writes may be larger than ``size`` bytes."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -26,7 +26,13 @@ from benchmarks import (
     run_all,
     worklist_page,
 )
-from cxr import reading
+from cxr import reading, runtime
+
+
+@pytest.fixture(autouse=True)
+def fp32(monkeypatch):
+    """Without a trial of bfloat16, which takes a second."""
+    monkeypatch.setattr(runtime, "_bf16_speedup", lambda step: 1.0)
 
 
 def ratios(ended):

@@ -53,12 +53,6 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path):
     assert same(loaded, {"format": checkpoints.FORMAT, "task": "test", **state})
 
 
-def test_weights_of_others_are_read_in_the_old_format_too(tmp_path):
-    state = {"conv.weight": torch.rand(2, 3), "bn": torch.nn.Parameter(torch.rand(2)), "steps": torch.tensor(3)}
-    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert same(checkpoints.read(tmp_path / "old.pth"), state)
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -121,7 +115,7 @@ def test_a_damaged_or_cut_checkpoint_is_read_or_refused_and_nothing_else(tmp_pat
     torch.save({"format": 1, "task": "test", **trained()}, path, _use_new_zipfile_serialization=zipped)
     whole, chance = path.read_bytes(), random.Random(0)
     refusals = []
-    for number in range(200):
+    for number in range(100):
         damaged = bytearray(whole)
         if number % 4 == 0:
             del damaged[chance.randrange(len(damaged)) :]
@@ -132,7 +126,7 @@ def test_a_damaged_or_cut_checkpoint_is_read_or_refused_and_nothing_else(tmp_pat
             checkpoints.load(path, task="test")
         except ValueError as error:
             refusals.append(str(error))
-    assert len(refusals) > 50
+    assert len(refusals) > 25
     assert all(refusal.startswith(f"{path}: ") and "\n" not in refusal for refusal in refusals)
 
 

@@ -1,6 +1,4 @@
-import csv
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -10,16 +8,17 @@ import numpy as np
 import pytest
 import tiny_detection
 import torch
+from evaluation_files import lines_of
 from PIL import Image
-from tiny_detection import HEIGHT, WIDTH, exam_id, write_classifier
+from tiny_detection import HEIGHT, WIDTH, exam_id
 
-from cxr import checkpoints, reading
+from cxr import reading
 from cxr.reading import Read
 from pytorch_detection import predict_detection
 from pytorch_detection.box_rule import Rule
 from pytorch_detection.detector import Detector
 from pytorch_detection.inference import Found
-from pytorch_detection.model import TASK, Architecture, construct
+from pytorch_detection.model import Architecture, construct
 from pytorch_detection.predict_detection import Answer, Box, boxes_in, main
 from pytorch_detection.rsna_dataset import IMAGES
 
@@ -41,11 +40,6 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("detector") / "model.pth"
     Detector(network, True, Rule(0.5, 0.9, 0.2), tiny_detection.anything_goes()).save(path)
     return path
-
-
-def table(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_threshold_of_training_can_be_set_aside(command, images, model, tmp_path):
@@ -81,7 +75,7 @@ def test_a_pacs_gets_the_boxes_of_the_table_to_a_tenth_of_a_pixel(command, image
             for group in report.content.get_planar_roi_measurement_groups()
         ]
     expected = {path.stem: [] for path in images}
-    for row in table(tmp_path / "predictions.csv"):
+    for row in lines_of(tmp_path / "predictions.csv"):
         if row["x"]:
             numbers = tuple(float(row[key]) for key in ("x", "y", "width", "height", "score"))
             expected[Path(row["path"]).stem].append(numbers)
@@ -133,12 +127,6 @@ def test_boxes_that_reach_beyond_the_image_are_clipped(processor):
     assert boxes == [Box(0.0, 90.0, 60.0, 10.0, 0.5)]
 
 
-def test_an_image_without_any_box_has_a_highest_score_of_0(processor):
-    found = Found([np.zeros((0, 4))], [np.zeros(0)], np.array([1.0]))
-    answer = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(9, 9)], processor)
-    assert answer == [([], 0.0, None)]
-
-
 def test_the_sentence_names_place_size_and_score():
     answer = Answer(Path("a.dcm"), [Box(10.4, 20.6, 30, 40, 0.51)], 0.51, 0.25, "", None)
     assert answer.sentences() == (
@@ -186,7 +174,7 @@ def test_many_images_are_a_table_with_a_row_for_each_box(model, images, tmp_path
         "cpu",
     )
     assert ended.code == 1 and "7 files: " in ended.out and "1 not readable" in ended.out
-    rows = table(tmp_path / "out" / "predictions.csv")
+    rows = lines_of(tmp_path / "out" / "predictions.csv")
     assert list(rows[0]) == list(predict_detection._HEADER)
     assert list(dict.fromkeys(row["path"] for row in rows)) == [*map(str, images), str(bad)]
     boxes = [row for row in rows if row["score"]]
@@ -206,7 +194,7 @@ def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, p
     store = reading.decode_once(images, 64, tmp_path / "store", name="exams", progress=False)
     detector = Detector.load(model, processor)
     boxes, scores = detector.rule.apply(detector.find(store.images, processor))
-    rows = table(tmp_path / "predictions.csv")
+    rows = lines_of(tmp_path / "predictions.csv")
     for path, some, values in zip(images, boxes, scores, strict=True):
         kept = values >= detector.rule.threshold
         order = np.argsort(-values[kept], kind="stable")
@@ -236,7 +224,7 @@ def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
     words = ("--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
     ended = command(main, "--image", *paths, *words)
     assert ended.code == 1 and "4 files: 1 with a box" in ended.out and "3 not readable" in ended.out
-    first, second, third, *rest = table(tmp_path / "out" / "predictions.csv")
+    first, second, third, *rest = lines_of(tmp_path / "out" / "predictions.csv")
     assert first["error"] == f"{paths[0]}: no such file" and second["error"].startswith(f"{paths[1]}: neither JPEG")
     assert third["error"] == f"{paths[2]}: changed while its answer was worked out"
     assert not any(row["score"] for row in (first, second, third))
@@ -282,11 +270,6 @@ def test_an_image_has_the_same_boxes_alone_among_many_in_any_order_by_any_number
         assert_same_boxes(together[path], found)
 
 
-ODD = ["a b.dcm", "흉부.dcm", "=cmd().dcm", "-1+1.dcm", 'quote",comma.dcm', "per%cent$x_y^2.dcm", f"{'x' * 246}.dcm"]
-if os.name == "posix":
-    ODD += ["line\nbreak.dcm", "tab\tand\x1b[31m.dcm", os.fsdecode(b"latin\xe9.dcm"), "*.dcm"]
-
-
 def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, command):
     bad = tmp_path / "bad.dcm"
     bad.write_bytes(b"not an image")
@@ -296,10 +279,10 @@ def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, comman
         "--submission", target, "--device", "cpu",
     )  # fmt: skip
     assert ended.code == 1 and f"submission: {target}" in ended.out
-    rows = table(target)
+    rows = lines_of(target)
     assert list(rows[0]) == ["patientId", "PredictionString"]
     assert [row["patientId"] for row in rows] == [*(path.stem for path in images), "bad"]
-    boxes = [row for row in table(tmp_path / "predictions.csv") if row["score"]]
+    boxes = [row for row in lines_of(tmp_path / "predictions.csv") if row["score"]]
     numbers = [row["PredictionString"].split() for row in rows]
     assert sum(len(some) for some in numbers) == 5 * len(boxes) and numbers[-1] == []
     first = next(some for some in numbers if some)
@@ -341,21 +324,6 @@ def test_without_a_model_the_error_says_how_to_train_one(images, tmp_path, comma
     assert re.search(r"^error: no model at .*none\.pth; train one with .*train_detection\.py", ended.err)
 
 
-def test_an_unfinished_training_is_refused(model, images, tmp_path, command):
-    state = checkpoints.load(model, task=TASK)
-    del state["prediction"], state["task"], state["format"]
-    checkpoints.save(tmp_path / "last.pth", task=TASK, **state)
-    ended = command(main, "--image", images[0], "--model", tmp_path / "last.pth")
-    assert ended.code == 2 and "last.pth: from a training, without the operating point" in ended.err
-    assert "the finished model is pneumonia_fasterrcnn.pth" in ended.err
-
-
-def test_a_classifier_is_no_detector(images, command, tmp_path):
-    write_classifier(tmp_path / "classifier.pth")
-    ended = command(main, "--image", images[0], "--model", tmp_path / "classifier.pth")
-    assert ended.code == 2 and "a checkpoint of the task 'classification', expected 'detection'" in ended.err
-
-
 def test_one_image_that_cannot_be_read_is_one_line_and_exit_code_2(model, tmp_path, command):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
@@ -373,14 +341,14 @@ def test_an_unlike_image_is_flagged_and_can_be_refused(model, images, tmp_path, 
     replace(detector, likeness=replace(detector.likeness, limit=1e-6)).save(strict)
     words = ("--model", strict, "--output-dir", tmp_path / "out", "--device", "cpu", "--submission", tmp_path / "s.csv")
     ended = command(main, *images[:2], *words, "--no-pictures")  # also without --image
-    rows = table(tmp_path / "out" / "predictions.csv")
+    rows = lines_of(tmp_path / "out" / "predictions.csv")
     assert ended.code == 0 and "2 unlike training's images" in ended.out
     assert {row["unlike_training"] for row in rows} == {"yes"} and any(row["score"] for row in rows)
     ended = command(main, *images[:2], *words, "--refuse-unlike")
-    rows = table(tmp_path / "out" / "predictions.csv")
+    rows = lines_of(tmp_path / "out" / "predictions.csv")
     assert ended.code == 0 and "0 with a box (0 boxes), 0 without, 2 unlike training's images (2 refused)" in ended.out
     assert [(row["score"], row["unlike_training"], row["error"]) for row in rows] == [("", "yes", "")] * 2
-    assert [row["PredictionString"] for row in table(tmp_path / "s.csv")] == ["", ""]
+    assert [row["PredictionString"] for row in lines_of(tmp_path / "s.csv")] == ["", ""]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
 
 
@@ -406,4 +374,4 @@ def test_a_stopped_prediction_keeps_the_rows_of_what_was_answered(model, images,
     ended = command(main, "--image", *images, *words)
     kept = tmp_path / "predictions.csv"
     assert ended.code == 130 and ended.err.endswith(f"interrupted: 4 of 6 files were answered; {kept} holds them\n")
-    assert {row["path"] for row in table(kept)} == {str(path) for path in images[:4]}
+    assert {row["path"] for row in lines_of(kept)} == {str(path) for path in images[:4]}

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from killing import flags
+from killing import flags, quick
 from small_disk import remount, small_disk
 
 from cxr.run_folder import only_run_in
@@ -42,7 +42,7 @@ def test_a_disk_that_fills_up_costs_one_epoch(script, data, folder, without_pict
             used = sum(path.stat().st_size for path in disk.rglob("*"))
             remount(disk, f"size={used // 2**10 + 4 * 2**10}k")
 
-        with monkeypatch.context() as patched, script.within():
+        with monkeypatch.context() as patched, quick():
             at_epoch(script, 2, patched, fill)
             ended = command(script.module.main, *flags(config))
         assert ended.code == 2
@@ -97,7 +97,7 @@ def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(
     mine = shutil.copytree(data, folder / "data")
     config = script.settings(mine, folder)
     at_epoch(script, 2, monkeypatch, lambda config: shutil.rmtree(config.data_dir))
-    with script.within():
+    with quick():
         ended = command(script.module.main, *flags(config))
     assert ended.code == 0, ended.err
     assert script.load(config.out_dir / "last.pth")["epoch"] == config.epochs

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from pair import run_in_two
+from killing import run_in_two
 
 from cxr import runtime
 from cxr.run_folder import only_run_in
@@ -24,13 +24,6 @@ def no_torchrun(monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------- device and precision
-
-
-def test_alone_a_process_is_rank_0_of_1_and_writes():
-    with runtime.start("cpu", "fp32", seed=0) as run:
-        assert run == Runtime(CPU, bf16=False, rank=0, world_size=1)
-        assert run.is_main
-    assert not part(1, 2).is_main
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -152,14 +145,6 @@ def test_a_run_begun_in_bf16_goes_on_in_it_with_a_warning_where_it_is_slow(monke
         assert runtime.as_begun(ALONE, state).bf16
 
 
-def test_autocast_computes_in_bf16_only_where_the_run_does():
-    weights, image = torch.rand(4, 3), torch.rand(2, 3)
-    with Runtime(CPU, bf16=True).autocast():
-        assert torch.nn.functional.linear(image, weights).dtype == torch.bfloat16
-    with ALONE.autocast():
-        assert torch.equal(torch.nn.functional.linear(image, weights), image @ weights.T)
-
-
 # -------------------------------------------------------------------------------------------------------------- seeds
 
 
@@ -201,14 +186,6 @@ def test_the_order_of_an_epoch_is_a_shuffle_that_all_processes_share():
 
 
 # ----------------------------------------------------------------------------------------------------- many processes
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_shards_hold_every_item_exactly_once_without_padding(count, world_size):
-    parts = [runtime.shard(list(range(count)), part(rank, world_size)) for rank in range(world_size)]
-    assert sorted(item for some in parts for item in some) == list(range(count))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
@@ -270,11 +247,3 @@ def test_batches_are_whole_and_divided_among_the_processes():
     assert runtime.steps_per_epoch(3, 4, ALONE) == len(runtime.batches(order[:3], 4, ALONE)) == 1
     with pytest.raises(ValueError, match="--batch-size 5 cannot be divided among 2 processes"):
         runtime.steps_per_epoch(11, 5, pair[0])
-
-
-def test_alone_nothing_is_wrapped_or_waited_for():
-    model = torch.nn.Linear(1, 1)
-    assert runtime.distribute(model, ALONE) is model
-    assert runtime.gather_objects("a", ALONE) == ["a"]
-    runtime.wait(ALONE)
-    runtime.synchronize_buffers(model, ALONE)

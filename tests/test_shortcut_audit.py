@@ -1,12 +1,12 @@
 """The shortcut audit as a user runs it, on files with a shortcut planted in them."""
 
-import csv
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from evaluation_files import lines_of
 from PIL import Image
 from tiny_classification import write_chest_xray
 
@@ -29,11 +29,6 @@ def write_films(folder, classes=("CLEAR", "ILL"), patients=22):
     return folder
 
 
-def rows_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def chests(tmp_path_factory):
     """The tiny data set with enough patients for an audit; read only."""
@@ -54,7 +49,7 @@ def test_a_planted_marker_is_found_and_the_films_it_misleads_on_come_first(tmp_p
     assert report["contradicting"] == {"CLEAR": MARKED, "ILL": 0}
     assert f"{MARKED} of 22 CLEAR and 0 of 22 ILL" in done.out
     assert "corners" in done.out
-    rows = rows_of(tmp_path / "out" / "shortcut_audit.csv")
+    rows = lines_of(tmp_path / "out" / "shortcut_audit.csv")
     assert len(rows) == 44
     assert {row["path"].rpartition("-")[2] for row in rows[:MARKED]} == {"0.png", "1.png", "2.png"}
     assert [row["style_contradicts"] for row in rows] == ["1"] * MARKED + ["0"] * (44 - MARKED)
@@ -71,7 +66,7 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
         *("--out-dir", tmp_path / "out"),
     )
     assert done.code == 0, done.err
-    rows = rows_of(tmp_path / "out" / "shortcut_audit.csv")
+    rows = lines_of(tmp_path / "out" / "shortcut_audit.csv")
     classifier = Classifier.load(model, processor)
     report = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())["model"]
     groups = report["groups"]
@@ -100,20 +95,9 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
         (lambda films: shutil.rmtree(films), "no folder .*films; expected one with a folder for each of two classes"),
         (lambda films: shutil.rmtree(films / "ILL"), "films: expected two folders, one for each class, found CLEAR"),
         (lambda films: (films / "third").mkdir(), "found CLEAR, ILL, third; of Kaggle's set name train or test"),
-        (lambda films: [file.unlink() for file in (films / "ILL").iterdir()], "ILL: holds no images"),
         (
             lambda films: [file.unlink() for file in sorted((films / "ILL").iterdir())[:5]],
             "films, CLEAR and ILL: at least 20 patients of each class .* found 22 and 17",
-        ),
-        (
-            lambda films: [
-                shutil.copy(films / "ILL" / "ILL-0.png", file) for file in sorted((films / "ILL").iterdir())[1:4]
-            ],
-            "found 22 and 19",
-        ),
-        (
-            lambda films: (films / "ILL" / "ILL-3.png").write_bytes(b"nothing"),
-            "1 of 44 images cannot be read.*ILL-3.png",
         ),
     ],
 )

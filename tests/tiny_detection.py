@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-from tiny_curves import only_after
+from tiny_classification import only_after
 
 from pytorch_detection.rsna_dataset import CLASS_INFO, CLASSES, IMAGES, LABELS, MAPPING
 

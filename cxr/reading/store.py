@@ -64,13 +64,11 @@ def decode_once(
         name: what the images are, in the file name and on the progress bar; one store is kept for a name and size.
 
     Raises:
-        ValueError: no paths, a file that changes meanwhile, or files that cannot be read (all of them are tried first),
-            unless ``skip_bad``.
+        ValueError: a file that changes meanwhile, or files that cannot be read (all of them are tried first), unless
+            ``skip_bad``.
         FileNotFoundError: a file that has gone since it was listed.
         OSError: the store cannot be written.
     """
-    if not paths:
-        raise ValueError(f"no {name} images to decode")
     stem = f"{name}-{size}px"
     store = store_dir / f"{stem}-{key(paths, size)}.npy"
     store_dir.mkdir(parents=True, exist_ok=True)
