@@ -13,7 +13,6 @@ def growth_curve(scores: Mapping[str, Mapping[int, Sequence[float]]], path: Path
 
     Args:
         scores: name of a score -> number of training exams -> its value in 0..1 in each training.
-        path: PNG to write.
         title: a line.
 
     Raises:

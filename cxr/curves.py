@@ -26,17 +26,11 @@ def loss_curves(
     Args:
         records: lines of metrics.jsonl with ``epoch`` (the first is 1), ``improved`` (the best so far), ``train_loss``,
             ``val_loss`` and what is named below. A missing, None or non-finite value leaves a gap.
-        path: PNG to write.
         scores: key of a record -> name in the legend, for the panel of scores.
         losses: key of a record -> name in the legend, beside the two losses.
         parts: name of a part of the loss -> name in the legend. A second row of panels shows ``train_`` and ``val_``
             plus that name, one panel each.
-
-    Raises:
-        ValueError: no records.
     """
-    if not records:
-        raise ValueError("no epochs to draw: metrics.jsonl holds no record yet")
     best_epoch = max((record["epoch"] for record in records if record.get("improved")), default=None)
     panels: list[tuple[str, str, Mapping[str, str]]] = [
         ("Loss", "loss", {"train_loss": "training", "val_loss": "validation", **(losses or {})}),

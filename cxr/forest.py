@@ -19,7 +19,6 @@ def forest_plot(
         rows: name -> scores, each with ``value``, ``low`` and ``high`` as ``metrics.bootstrap`` gives them; the first
             is all images, by which the others are seen.
         scores: key in a row -> name of the panel.
-        path: PNG to write.
         title: which images, how many.
     """
     first = next(iter(rows.values()))

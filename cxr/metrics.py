@@ -19,13 +19,7 @@ _TABLE_CELLS = 1 << 20  # weights held at once, 8 MiB: memory stays flat however
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion, sound for few trials and at 0 and 1 (Wilson 1927, doi:10.2307/2276774).
-
-    Raises:
-        ValueError: no trials, or successes outside 0..trials.
-    """
-    if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"expected 0 <= successes <= trials and a trial, found {successes} of {trials}")
+    """The 95 % interval of a proportion, sound for few trials and at 0 and 1 (Wilson 1927, doi:10.2307/2276774)."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share, spread = successes / trials, z * z / trials
     centre = share + spread / 2
@@ -98,21 +92,14 @@ def bootstrap(
         score: takes weights [R, N] and returns named scores [R], NaN where a score is undefined. It is called with
             parts of the table of resamples, so that memory does not grow with their number.
         groups: [N], the patient of each image.
-        resamples: how often to draw.
-        seed: of the draws.
         reflected: names of scores that noise can only raise, such as a calibration error. Resampling adds its noise to
             the sample's, so percentiles lie too high; these are mirrored at the value (the basic bootstrap), from 0 up.
 
     Returns:
         For each name ``value``, ``low`` and ``high``: floats, or None with a ``note`` that says why. Resamples in which
         a score is undefined are left out, and its note counts them.
-
-    Raises:
-        ValueError: fewer than one resample is asked for.
     """
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    if resamples < 1:
-        raise ValueError(f"expected at least one bootstrap resample, found {resamples}")
     generator = np.random.default_rng(seed)
     rows = max(1, _TABLE_CELLS // group_of.size)
     parts = [score(_draw(group_of, min(rows, resamples - first), generator)) for first in range(0, resamples, rows)]

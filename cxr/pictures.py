@@ -9,7 +9,7 @@ import io
 import logging
 import textwrap
 import unicodedata
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -167,15 +167,9 @@ def tallness(image: NDArray[np.uint8]) -> float:
 
 
 def thumbnail(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """The image reduced to at most ``longest`` pixels a side.
-
-    Raises:
-        ValueError: not uint8 [H, W], or empty.
-    """
+    """The image [H, W] reduced to at most ``longest`` pixels a side."""
     from PIL import Image
 
-    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"expected a grey image, uint8 [H, W], found {image.dtype} {list(image.shape)}")
     picture = Image.fromarray(image)
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return np.asarray(picture)
@@ -190,10 +184,3 @@ def say(axes: "Axes", text: str) -> None:
     """Write in the middle of a panel why it holds no curve."""
     axes.grid(visible=False)
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
-
-
-def require_same_length(**sequences: Sequence[Any]) -> None:
-    """Raise ValueError unless all hold the same number of items, at least one."""
-    lengths = {name: len(values) for name, values in sequences.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"expected the same number of each, at least one, found {lengths}")

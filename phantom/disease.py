@@ -37,16 +37,10 @@ class Opacity:
 
 
 def involvement(opacity: Opacity, organs: Organs, rng: np.random.Generator) -> Array:
-    """Share of the air that is gone, 0..1 [h, w]; shape and edge are drawn by chance.
-
-    Raises:
-        ValueError: the picture shows no lung on that side.
-    """
+    """Share of the air that is gone, 0..1 [h, w]; shape and edge are drawn by chance."""
     own = organs.lung * (organs.x * opacity.side > 0)
     well_filled = own > 0.45 * own.max()
     rows, columns = np.nonzero(well_filled)
-    if not len(rows):
-        raise ValueError(f"no lung is in view on side {opacity.side}")
     top, bottom = np.quantile(rows, [0.01, 0.99])
     low, high = (top + part * (bottom - top) for part in _SPAN[opacity.zone])
     choice = np.flatnonzero((rows >= low) & (rows <= high))

@@ -39,8 +39,8 @@ def set_by_labels(log_odds: Array, labels: NDArray[np.int64], measure: Measure, 
         labels: [N], 1 is PNEUMONIA.
     """
     temperature = fit_temperature(log_odds, labels)
-    point = operating_point(to_probability(log_odds, temperature), labels, target, measure)
-    return temperature, point.threshold
+    threshold = operating_point(to_probability(log_odds, temperature), labels, target, measure)
+    return temperature, threshold
 
 
 def cross_fitted(
@@ -131,7 +131,6 @@ def save(
     """The model ``state`` with another operating point, which every answer of it will tell.
 
     Args:
-        path: file to write.
         text: how it was set; the date is added.
         temperature: None leaves it as it is.
         validation: what was measured with the new one, by the name of the images; without it the scores of training

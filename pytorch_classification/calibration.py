@@ -1,6 +1,5 @@
 """From log-odds to decisions: temperature scaling, calibration error, operating point."""
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,16 +11,6 @@ Measure: TypeAlias = Literal["sensitivity", "specificity"]
 CALIBRATION_BINS = 15
 # Logits that need more than a twentyfold change are no classifier's (all alike, or worse than chance): stop there.
 TEMPERATURE_LIMITS = (0.05, 20.0)
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A decision rule, ``probability >= threshold`` is PNEUMONIA, and what it did on the images it was chosen on."""
-
-    threshold: float
-    sensitivity: float
-    specificity: float
-    target: float
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -63,9 +52,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 def operating_point(
     probabilities: ArrayLike, labels: ArrayLike, target: float, measure: Measure = "sensitivity"
-) -> OperatingPoint:
+) -> float:
     """The highest threshold whose sensitivity, or the lowest whose specificity, is at or above ``target`` here.
 
+    ``probability >= threshold`` is PNEUMONIA.
     Any number between the last score that must be on its side and the next one beyond makes the same decisions here.
     The threshold is put half-way, so that the last digit of a score (another batch size, another machine) decides
     nothing; 0 or 1 stands in where no score is beyond.
@@ -85,9 +75,7 @@ def operating_point(
         beyond = float(scores[scores > last].min(initial=1.0))
     middle = (last + beyond) / 2
     # Two neighbouring floats have no middle; a score of the threshold is positive.
-    threshold = middle if min(last, beyond) < middle else max(last, beyond)
-    called = scores >= threshold
-    return OperatingPoint(threshold, float(called[truth].mean()), float((~called)[~truth].mean()), target)
+    return middle if min(last, beyond) < middle else max(last, beyond)
 
 
 def _last_needed(scores: Array, target: float) -> float:

@@ -15,7 +15,6 @@ from cxr.pictures import (
     fit,
     gallery,
     picture,
-    require_same_length,
     small,
     tallness,
     thumbnail,
@@ -45,15 +44,10 @@ def grad_cam_grid(
         images: N of uint8 [H, W].
         heatmaps: N of floats [h, w] in 0..1, stretched over the image.
         titles: N, a line or two each.
-        path: PNG to write.
         correct: N.
         caption: small, below; how these were chosen.
         common_scale: whether 1 is the same strength in all heat maps, and not the strongest in each.
-
-    Raises:
-        ValueError: nothing to draw, lengths differ, or an array is not as described.
     """
-    require_same_length(images=images, heatmaps=heatmaps, titles=titles, correct=correct)
     columns = min(2, len(images))
     rows = -(-len(images) // columns)
     across = WIDTH / columns
@@ -87,12 +81,8 @@ def grad_cam_overlay(
         image: uint8 [H, W] at any resolution.
         heatmap: floats [h, w] in 0..1, stretched over the image.
         title: a line or two.
-        path: PNG to write.
         caption: small, below.
         common_scale: as for ``grad_cam_grid``.
-
-    Raises:
-        ValueError: an array is not as described.
     """
     shown = thumbnail(image, 1024)
     text, below = wrapped(title, OVERLAY_WIDTH), small(caption, OVERLAY_WIDTH)
@@ -119,8 +109,6 @@ def _heated(image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]]) -> NDA
     from PIL import Image
 
     heat = np.asarray(heatmap, np.float32)
-    if heat.ndim != 2 or not (np.isfinite(heat).all() and heat.min() >= 0 and heat.max() <= 1):
-        raise ValueError(f"expected a heat map [h, w] in 0..1, found shape {heat.shape}, {heat.min()} to {heat.max()}")
     height, width = image.shape
     wide = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
     opacity = _opacity(wide)[..., None]

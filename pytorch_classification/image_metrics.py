@@ -42,8 +42,6 @@ def evaluate_classifier(
         classes: names of class 0 and class 1.
         prevalence: share of the second class at which PPV and NPV are stated too: it is far higher in data sets than
             in a hospital. About 10 % of the upright (PA) exams of the RSNA challenge show pneumonia.
-        resamples: bootstrap draws.
-        seed: of the draws.
 
     Returns:
         ``images``, ``patients``, ``threshold``, ``confidence``, ``resamples``, ``seed``; ``confusion_matrix``

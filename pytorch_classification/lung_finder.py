@@ -84,9 +84,9 @@ def _convolutions(before: int, after: int, stride: int) -> nn.Sequential:
     )
 
 
-def find_lungs(images: NDArray[np.uint8], weights: Path = WEIGHTS) -> LungFields:
+def find_lungs(images: NDArray[np.uint8]) -> LungFields:
     """The lung fields of ``images``, uint8 [N, S, S], bone white, squashed to squares; about 3 ms each on one core."""
-    probabilities = lung_probability(load(weights), images)
+    probabilities = lung_probability(load(WEIGHTS), images)
     lungs, fields = (np.zeros(probabilities.shape, np.bool_) for _ in range(2))
     for probability, likely, field in zip(probabilities, lungs, fields, strict=True):
         likely[:] = _clean(probability)

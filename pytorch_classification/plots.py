@@ -36,7 +36,6 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, t
     Args:
         matrix: whole numbers [C, C]; rows are the true classes, columns the predicted ones.
         classes: C names.
-        path: PNG to write.
         title: which images, how many, at which threshold.
     """
     from matplotlib.ticker import StrMethodFormatter
@@ -79,7 +78,6 @@ def roc_and_precision_recall(
         labels: [N], 0 or 1.
         probabilities: [N].
         threshold: an image is predicted positive where its probability is at or above it.
-        path: PNG to write.
         groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
         title: which images, how many.
     """
@@ -160,7 +158,6 @@ def threshold_sweep(
         labels: [N], 0 or 1.
         probabilities: [N].
         threshold: the model's, marked.
-        path: PNG to write.
         groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
         prevalence: of the predictive values.
         title: which images, how many.
@@ -209,7 +206,6 @@ def reliability(
     Args:
         labels: [N], 0 or 1.
         probabilities: [N], calibrated; with Wilson's 95 % interval for each bin.
-        path: PNG to write.
         before: [N], the probabilities before temperature scaling.
         title: which images, how many.
     """

@@ -22,7 +22,6 @@ def scores(
     Args:
         told: name of a probe -> ROC AUC with ``value``, ``low``, ``high``.
         groups: as ``style.group_scores`` returns them; None draws the probes alone.
-        path: PNG to write.
         title: which images, how many.
     """
     with picture(path, (WIDTH, 4.2)) as figure:

@@ -46,8 +46,8 @@ def trade_off(
     if truth.any() and not truth.all():
         for measure in _MEASURES:
             for target in _TARGETS:
-                point = operating_point(probabilities, labels, target, measure)
-                reasons.setdefault(point.threshold, f"{measure} {target:g}")
+                cut = operating_point(probabilities, labels, target, measure)
+                reasons.setdefault(cut, f"{measure} {target:g}")
     cuts, patients = sorted(reasons), np.asarray(groups)
     found = bootstrap(
         lambda weights: {

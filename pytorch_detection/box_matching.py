@@ -49,10 +49,6 @@ def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Seque
 
     The challenge does not say which of several true boxes is taken; the most overlapped is COCO's rule. COCO also takes
     an IoU that equals the threshold, which the boxes of a network do not have.
-
-    Raises:
-        ValueError: no image, lists of different lengths, an array of another shape, a number that is not finite, a
-            prediction with x2 < x1 or y2 < y1, a true box without area. The image is named by its place in the lists.
     """
     predicted, score, image, true, true_boxes = _joined(boxes, scores, truths)
     order = np.lexsort((-score, image))
@@ -103,31 +99,11 @@ def _iou(boxes: Array, others: Array) -> Array:
 def _joined(
     boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]
 ) -> tuple[Array, Array, NDArray[np.int64], Array, NDArray[np.int64]]:
-    """Checked: predictions [P, 4], scores [P], image [P]; true boxes [N, most, 4], zero after the last, numbers [N]."""
-    if not 0 < len(boxes) == len(scores) == len(truths):
-        found = f"{len(boxes)}, {len(scores)} and {len(truths)}"
-        raise ValueError(f"expected boxes, scores and true boxes of the same images, found lists of {found}")
-    predicted = [_boxes(found, f"image {number}: predicted boxes") for number, found in enumerate(boxes)]
-    true = [_boxes(found, f"image {number}: true boxes", true=True) for number, found in enumerate(truths)]
-    score = [np.asarray(found, np.float64).ravel() for found in scores]
-    for number, (some, values) in enumerate(zip(predicted, score, strict=True)):
-        if len(some) != values.size or not np.isfinite(values).all():
-            raise ValueError(f"image {number}: expected a finite score for each of {len(some)} boxes, found {values}")
+    """Predictions [P, 4], scores [P], image [P]; true boxes [N, most, 4], zero after the last, numbers [N]."""
+    predicted, true = ([np.asarray(some, np.float64).reshape(-1, 4) for some in part] for part in (boxes, truths))
+    score = [np.asarray(some, np.float64).ravel() for some in scores]
     number_predicted, true_boxes = np.array([len(some) for some in predicted]), np.array([len(some) for some in true])
     padded = np.zeros((len(true), max(1, true_boxes.max()), 4))
     padded[np.arange(padded.shape[1]) < true_boxes[:, None]] = np.concatenate(true)
     image = np.repeat(np.arange(len(predicted)), number_predicted)
     return np.concatenate(predicted), np.concatenate(score), image, padded, true_boxes
-
-
-def _boxes(values: ArrayLike, what: str, *, true: bool = False) -> Array:
-    boxes = np.asarray(values, np.float64)
-    if boxes.size == 0:
-        return np.zeros((0, 4))
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{what}: expected xyxy of shape [n, 4], found {list(boxes.shape)}")
-    sides = boxes[:, 2:] - boxes[:, :2]
-    good = (np.isfinite(boxes).all(1)) & ((sides > 0) if true else (sides >= 0)).all(1)
-    if not good.all():
-        raise ValueError(f"{what}: expected finite numbers with x1 < x2 and y1 < y2, found {boxes[~good][0].tolist()}")
-    return boxes

@@ -29,7 +29,6 @@ def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
     An image without a true box counts only if something is predicted there, and then with 0.
 
     Args:
-        matches: of ``match``.
         thresholds: [C]; predictions that score at or above it count.
 
     Returns:
@@ -49,7 +48,6 @@ def rsna_score(matches: Matches, thresholds: ArrayLike, weights: Array | None = 
     """The official score of the RSNA Pneumonia Detection Challenge 2018, the mean over the images that count.
 
     Args:
-        matches: of ``match``.
         thresholds: [C] on the score, as in ``rsna_image_scores``.
         weights: [..., N], how often each image counts; once each by default.
 
@@ -98,7 +96,6 @@ def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
     Written out because a bootstrap counts images several times, which no library does; the tests hold it to one.
 
     Args:
-        matches: of ``match``.
         weights: [R, N], how often each image counts.
 
     Returns:
@@ -149,7 +146,6 @@ def froc_sensitivities(
     so that each number is one that a user can have.
 
     Args:
-        matches: of ``match``.
         weights: [R, N], how often each image counts.
         budgets: false positives per image.
 
@@ -217,22 +213,14 @@ def evaluate_detections(
         groups: [N], the patient of each image; intervals are drawn by patient.
         threshold: on the score, chosen on other images.
         classes: [N], what each image shows: states false positives for each class of images without a true box.
-        resamples: bootstrap draws.
-        seed: of the draws.
 
     Returns:
         ``images``, ``images_with_opacity``, ``true_boxes``, ``patients``, ``threshold``, ``confidence``, ``resamples``,
         ``seed``; ``scores``: name as in ``score_detections`` -> ``value``, ``low``, ``high`` (``metrics.bootstrap``);
         ``false_positive_rates``: class -> the same for the share of images with any box, and ``images``.
         A rate of 0 or 1 has Wilson's interval over patients.
-
-    Raises:
-        ValueError: as ``match``; or not one patient or class for each image.
     """
     matches, patients = match(boxes, scores, truths), np.asarray(groups)
-    if len(patients) != matches.images or (classes is not None and len(classes) != matches.images):
-        given = f"{len(patients)} patients" + ("" if classes is None else f" and {len(classes)} classes")
-        raise ValueError(f"expected a patient and a class for each of {matches.images} images, found {given}")
     shown = np.asarray([""] * matches.images if classes is None else classes)
     without = matches.true_boxes == 0
     clear = {} if classes is None else {str(name): without & (shown == name) for name in np.unique(shown[without])}

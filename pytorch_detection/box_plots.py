@@ -18,7 +18,6 @@ from cxr.pictures import (
     fit,
     gallery,
     picture,
-    require_same_length,
     small,
     tallness,
     thumbnail,
@@ -51,14 +50,9 @@ def detection_grid(
         predictions: N of boxes [P, 4], likewise.
         scores: N of [P] in 0..1. Boxes are matched from the highest score down, each true box at most once.
         titles: N, a line or two each.
-        path: PNG to write.
         hit_iou: intersection over union above which a prediction hits.
         caption: small, below: which images, and how they were chosen.
-
-    Raises:
-        ValueError: nothing to draw, lengths differ, or an array is not as described.
     """
-    require_same_length(images=images, truths=truths, predictions=predictions, scores=scores, titles=titles)
     columns = min(3, len(images))
     rows = -(-len(images) // columns)
     across = WIDTH / columns
@@ -70,7 +64,7 @@ def detection_grid(
         for axes, image, truth, predicted, sureness, title in zip(
             panels, images, truths, predictions, scores, titles, strict=True
         ):
-            true_boxes, (boxes, values) = _boxes(truth), _scored_boxes(predicted, sureness)
+            true_boxes, boxes, values = _boxes(truth), _boxes(predicted), np.asarray(sureness, np.float64)
             shown, scale = _shown(axes, image, 560)
             found, hits = matched(boxes, values, true_boxes, hit_iou)
             for box, was_found in zip(true_boxes * scale, found, strict=True):
@@ -92,12 +86,8 @@ def detection_overlay(
         image: uint8 [H, W] at any resolution.
         boxes: [P, 4], xyxy in pixels of ``image``; P may be 0.
         scores: [P] in 0..1.
-        path: PNG to write.
         title: a line or two.
         caption: small, below.
-
-    Raises:
-        ValueError: an array is not as described.
     """
     tall = tallness(image)
     width, height = min(OVERLAY_TALLEST, max(2.5, OVERLAY_TALLEST / tall)), OVERLAY_TALLEST * min(tall, 1)
@@ -108,7 +98,7 @@ def detection_overlay(
         shown, scale = _shown(axes, image, 1120)
         axes.set_title(text)
         figure.supxlabel(below, fontsize=CAPTION_SIZE)
-        found, values = _scored_boxes(boxes, scores)
+        found, values = _boxes(boxes), np.asarray(scores, np.float64)
         for box, value in sorted(zip(found * scale, values, strict=True), key=lambda item: item[1]):
             _draw_box(axes, box, "predicted", f"{value:.2f}", shown)
 
@@ -187,19 +177,7 @@ def _shown(axes: "Axes", image: NDArray[np.uint8], longest: int) -> tuple[tuple[
 
 
 def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    found = np.asarray(boxes, np.float64)
-    if found.size == 0:
-        return np.zeros((0, 4))
-    if found.ndim != 2 or found.shape[1] != 4:
-        raise ValueError(f"expected boxes [K, 4] as xyxy, found shape {found.shape}")
-    return found
-
-
-def _scored_boxes(boxes: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    found, values = _boxes(boxes), np.asarray(scores, np.float64)
-    if values.shape != (len(found),):
-        raise ValueError(f"expected a score for each of {len(found)} boxes, found shape {values.shape}")
-    return found, values
+    return np.asarray(boxes, np.float64).reshape(-1, 4)
 
 
 def number_of_boxes(count: int, threshold: float) -> str:

@@ -19,12 +19,7 @@ def shrink(boxes: ArrayLike, factor: float) -> Array:
     """Boxes [n, 4] xyxy about the same centres, with ``factor`` times their width and height.
 
     The challenge's winners scaled boxes to 87.5 %: a test box was what several readers agreed on, and so smaller.
-
-    Raises:
-        ValueError: the factor is not above 0.
     """
-    if not factor > 0:
-        raise ValueError(f"boxes are shrunk by a factor above 0, found {factor}")
     corners = np.asarray(boxes, np.float64).reshape(-1, 4)
     centres = np.tile((corners[:, :2] + corners[:, 2:]) / 2, 2)
     return centres + factor * (corners - centres)
@@ -59,7 +54,7 @@ def choose_rule(found: Found, truths: Sequence[ArrayLike]) -> tuple[Rule, float]
         truths: N of [m, 4] xyxy in pixels of the square.
 
     Raises:
-        ValueError: as ``match`` and ``box_metrics.choose_threshold``.
+        ValueError: as ``box_metrics.choose_threshold``.
     """
     gate_power = choose_gate(found, truths)
     rules: list[tuple[Rule, float]] = []

@@ -29,7 +29,6 @@ def froc(
     Args:
         false_positives_per_image: [K], as the score cut falls.
         sensitivity: [K], in 0..1.
-        path: PNG to write.
         points: false positives per image -> sensitivity, marked and written out.
         band: false positives per image [B], and the lower and the upper end of the interval of sensitivity there.
         threshold: named beside ``at_threshold``.
@@ -80,7 +79,6 @@ def precision_recall(
     Args:
         recall: [K], in 0..1; nothing is drawn where there is no true box.
         precision: [K], likewise.
-        path: PNG to write.
         label: of the curve.
         point: recall and precision that are marked.
         point_label: what is there.

@@ -90,7 +90,6 @@ def list_exams(data_dir: Path, *, allow_missing: bool = False) -> Listing:
     mapping each exam counts as a patient, with a warning; an exam that the mapping does not know does so too.
 
     Args:
-        data_dir: the folder.
         allow_missing: leave out, with a warning, exams that have a label but no DICOM file or the reverse.
 
     Raises:
@@ -185,16 +184,11 @@ def epoch_indices(
         seed: with ``epoch`` it decides the draw and the order.
         epoch: its number.
         negatives_per_positive: exams without opacity that are drawn (none twice) for each one with; all by default.
-
-    Raises:
-        ValueError: a negative number of negatives.
     """
     generator = np.random.default_rng([seed, epoch])
     positive = np.array([bool(exams[index].boxes_xyxy) for index in indices], dtype=np.bool_)
     negatives = indices[~positive]
     if negatives_per_positive is not None:
-        if not negatives_per_positive >= 0:
-            raise ValueError(f"negatives for each positive must be 0 or more, found {negatives_per_positive}")
         wanted = min(len(negatives), round(negatives_per_positive * int(positive.sum())))
         negatives = generator.choice(negatives, wanted, replace=False)
     return generator.permutation(np.concatenate([indices[positive], negatives]))
@@ -216,8 +210,6 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """
 
     def __init__(self, images: NDArray[np.uint8], sizes: NDArray[np.int32], exams: Sequence[Exam]) -> None:
-        if not len(images) == len(sizes) == len(exams):
-            raise ValueError(f"{len(exams)} exams, but {len(images)} images and {len(sizes)} sizes")
         self.images = images
         counts = [len(exam.boxes_xyxy) for exam in exams]
         # Flat tensors, not a list of exams: forked workers would copy the pages of every Python object they touch.

@@ -1,8 +1,5 @@
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from pytorch_classification import plots
@@ -14,53 +11,12 @@ PATIENTS = RANDOM.integers(0, 60, 120)
 CLASSES = ["NORMAL", "PNEUMONIA"]
 
 
-@pytest.mark.parametrize(
-    ("draw", "inches"),
-    [
-        (lambda path: plots.confusion_matrix([[0, 0], [1, 9]], CLASSES, path), (5.6, 4.8)),
-        (lambda path: plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, path, groups=PATIENTS), (9, 4.8)),
-        (lambda path: plots.roc_and_precision_recall([0, 1], [0.1, 0.2], 0.5, path, groups=[0, 0]), (9, 4.8)),
-        (lambda path: plots.reliability([1], [1.0], path), (6.4, 6.8)),
-        (lambda path: plots.threshold_sweep([0, 1], [0.0, 1.0], 0.5, path, groups=[0, 1], prevalence=0.1), (9, 4.6)),
-        (lambda path: plots.threshold_sweep([1, 1], [0.1, 0.2], 0.5, path, groups=[0, 0], prevalence=0.1), (9, 4.6)),
-    ],
-)
-def test_a_picture_is_one_whole_png_of_the_stated_size(draw, inches, tmp_path):
-    draw(tmp_path / "new" / "picture.png")
-    with Image.open(tmp_path / "new" / "picture.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert inches is None or picture.size == tuple(round(160 * side) for side in inches)
-        assert len(np.unique(np.asarray(picture.convert("L")))) > 3
-
-
 def test_confusion_matrix_writes_counts_and_row_shares(figures, tmp_path):
     plots.confusion_matrix([[1500, 500], [0, 0]], CLASSES, tmp_path / "a.png")
     cells = figures[0].axes[0].texts
     assert [cell.get_text() for cell in cells] == ["1,500\n75.0%", "500\n25.0%", "no image", "no image"]
     # Row is truth: text sits at (column, row).
     assert [cell.get_position() for cell in cells] == [(0, 0), (1, 0), (0, 1), (1, 1)]
-
-
-def test_numbers_in_a_confusion_matrix_are_readable_on_every_shade(figures, tmp_path):
-    counts = np.arange(0, 101, 10)
-    matrix = np.diag(counts) + np.eye(counts.size)[::-1] * (100 - counts)[:, None]
-    plots.confusion_matrix(matrix, [""] * counts.size, tmp_path / "a.png")
-    axes = figures[0].axes[0]
-    shades = axes.images[0].get_array()
-    for cell in axes.texts:
-        column, row = cell.get_position()
-        shade = matplotlib.colormaps["Blues"](float(shades[row, column]))[:3]
-        assert contrast(shade, to_rgb(cell.get_color())) >= 4.4  # WCAG 2.1 asks 4.5 of small text, 3 of large
-
-
-def contrast(one, other):
-    def luminance(colour):
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_curves_are_those_of_scikit_learn_and_pass_through_the_operating_point(figures, tmp_path):
@@ -80,16 +36,6 @@ def test_curves_are_those_of_scikit_learn_and_pass_through_the_operating_point(f
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (place[1], LABELS[called].mean())
 
 
-def test_bands_hold_the_curve(figures, tmp_path):
-    plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, tmp_path / "a.png", groups=PATIENTS)
-    for axes in figures[0].axes:
-        edges = axes.collections[0].get_paths()[0].vertices
-        curve = axes.lines[1]
-        for at in (0.2, 0.5, 0.8):
-            near = edges[np.isclose(edges[:, 0], at), 1]
-            assert near.min() <= np.interp(at, curve.get_xdata(), curve.get_ydata()) <= near.max()
-
-
 def test_one_class_alone_is_said_not_drawn(figures, tmp_path):
     plots.roc_and_precision_recall(LABELS * 0, PROBABILITIES, 0.5, tmp_path / "a.png", groups=PATIENTS)
     texts = [[text.get_text() for text in axes.texts] for axes in figures[0].axes]
@@ -107,18 +53,6 @@ def test_reliability_of_two_worked_bins_and_one_too_small_to_draw(figures, tmp_p
     assert [bar.get_height() for bar in counts.patches] == images
     assert [text.get_text() for text in counts.texts] == [str(count) if count else "" for count in images]
     assert before.get_label().startswith("before: ECE 0.167, Brier 0.250")
-
-
-def test_what_no_bin_has_enough_images_for_is_left_out(figures, tmp_path):
-    plots.reliability([0, 1], [0.1, 0.9], tmp_path / "a.png")
-    assert [len(line.get_xdata()) for line in figures[0].axes[0].lines][:2] == [2, 0]
-
-
-def test_the_legend_of_the_reliability_diagram_fits_the_picture(figures, tmp_path):
-    plots.reliability(LABELS, PROBABILITIES, tmp_path / "a.png", before=PROBABILITIES)
-    figures[0].draw_without_rendering()
-    box = figures[0].legends[0].get_window_extent()
-    assert box.x0 >= 0 and box.x1 <= figures[0].bbox.x1
 
 
 def test_a_threshold_sweep_holds_sensitivity_specificity_and_predictive_values(figures, tmp_path):

@@ -6,7 +6,7 @@ This second paragraph is for readers of the file.
 import os
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -60,21 +60,16 @@ def test_without_flags_every_field_has_its_default_and_type():
     ("arguments", "field", "value"),
     [
         (["--epochs", "3"], "epochs", 3),
-        (["--epochs", "-3"], "epochs", -3),
         (["--lr", "1e-2"], "lr", 0.01),
         (["--lr=-0.5"], "lr", -0.5),
-        (["--name", "a b=c"], "name", "a b=c"),
         (["--pretrained"], "pretrained", True),
         (["--no-pretrained"], "pretrained", False),
-        (["--compile"], "compile", True),
-        (["--no-compile"], "compile", False),
         (["--grad-cam"], "grad_cam", True),
         (["--no-grad-cam"], "grad_cam", False),
         (["--device", "cpu"], "device", "cpu"),
         (["--side", "128"], "side", 128),
         (["--images", "a.png", "b c.png"], "images", (Path("a.png"), Path("b c.png"))),
         (["--scales", "1"], "scales", (1.0,)),
-        (["--weights", "w.pth"], "weights", Path("w.pth")),
     ],
 )
 def test_each_type_reads_its_form(arguments, field, value):
@@ -89,12 +84,7 @@ def test_each_type_reads_its_form(arguments, field, value):
         (["--epochs", "3.5"], "argument --epochs: invalid int value: '3.5'"),
         (["--lr", "fast"], "argument --lr: 'fast' is not a finite number"),
         (["--lr", "nan"], "argument --lr: 'nan' is not a finite number"),
-        (["--lr", "inf"], "argument --lr: 'inf' is not a finite number"),
-        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
-        (["--side", "65"], "argument --side: invalid choice: 65"),
-        (["--images"], "argument --images: expected at least one argument"),
         (["--pretrained", "yes"], "unrecognized arguments: yes"),
-        (["--pretrained=no"], "argument --pretrained/--no-pretrained: ignored explicit argument 'no'"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--unknown\nflag"], "unrecognized arguments: --unknown flag"),
     ],
@@ -129,20 +119,8 @@ def test_help_shows_every_flag_with_its_text_and_default_once(capsys):
     assert "second paragraph" not in shown
 
 
-@pytest.mark.parametrize("hint", [dict, int | str, tuple[int, int], list[int]])
-def test_a_type_without_a_form_is_refused_by_name(hint):
-    @dataclass(frozen=True)
-    class Odd:
-        some_thing: hint = cli.flag(None, help="what")
-
-    with pytest.raises(TypeError, match="--some-thing: no command-line form for the type"):
-        cli.parse(Odd, [])
-
-
-def test_a_config_is_frozen_and_its_plain_form_fits_a_checkpoint_and_json():
+def test_the_plain_form_of_a_config_fits_a_checkpoint_and_json():
     config = parsed("--images", "a", "b")
-    with pytest.raises(FrozenInstanceError):
-        config.epochs = 3
     plain = cli.plain(config)
     assert plain["data_dir"] == "d"
     assert plain["images"] == ["a", "b"]
@@ -245,19 +223,6 @@ def test_output_that_does_not_fit_on_the_disk_is_one_line(tmp_path):
     with Path("/dev/full").open("w") as full:
         found = finished(tmp_path, "print('some answer')", stdout=full)
     assert (found.returncode, found.stderr) == (2, "error: [Errno 28] No space left on device\n")
-
-
-def test_what_was_printed_before_a_mistake_is_not_lost(tmp_path):
-    found = finished(tmp_path, "print('epoch 1')\nraise ValueError('wrong')")
-    assert found.stdout == "epoch 1\n"
-
-
-def test_a_long_message_is_cut(capsys):
-    def fail():
-        raise ValueError("x" * 10**5)
-
-    assert cli.run(fail) == 2
-    assert capsys.readouterr().err == f"error: {'x' * 2000}...\n"
 
 
 @dataclass(frozen=True)

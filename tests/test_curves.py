@@ -60,11 +60,6 @@ def test_no_legend_of_either_training_is_cut(figures, script, tmp_path):
     assert legends and all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in legends)
 
 
-def test_loss_curves_of_an_empty_log_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"metrics.jsonl holds no record"):
-        curves.loss_curves([], tmp_path / "b.png", scores={})
-
-
 def scalars(folder):
     """{name: [(epoch, value)]} as TensorBoard reads them."""
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -1,35 +1,11 @@
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from pytorch_detection import box_plots, plots
 
 IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
 TRUE, FOUND, FALSE = [10, 20, 40, 60], [12, 22, 42, 62], [50, 5, 75, 30]
-
-
-@pytest.mark.parametrize(
-    ("draw", "inches"),
-    [
-        (
-            lambda path: box_plots.detection_grid(
-                [IMAGE] * 2, [[TRUE], []], [[FOUND], []], [[0.9], []], ["a"] * 2, path
-            ),
-            None,
-        ),
-        (lambda path: box_plots.detection_overlay(np.zeros((1, 2000), np.uint8), [[0, 0, 9, 1]], [0.5], path), None),
-        (lambda path: plots.froc([], [], path), (6.4, 4.6)),
-        (lambda path: plots.precision_recall([], [], path), (6, 6.6)),
-    ],
-)
-def test_a_picture_is_one_whole_png_of_the_stated_size(draw, inches, tmp_path):
-    draw(tmp_path / "new" / "picture.png")
-    with Image.open(tmp_path / "new" / "picture.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert inches is None or picture.size == tuple(round(160 * side) for side in inches)
-        assert len(np.unique(np.asarray(picture.convert("L")))) > 3
 
 
 @pytest.mark.parametrize(
@@ -84,15 +60,6 @@ def test_scores_stay_inside_the_image(box, figures, tmp_path):
         assert frame.y0 <= label.y0 and label.y1 <= frame.y1
 
 
-def test_boxes_of_another_form_and_no_image_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"boxes \[K, 4\] as xyxy, found shape \(4,\)"):
-        box_plots.detection_overlay(IMAGE, [1, 2, 3, 4], [0.5], tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a score for each of 1 boxes, found shape \(2,\)"):
-        box_plots.detection_overlay(IMAGE, [[1, 2, 3, 4]], [0.5, 0.6], tmp_path / "a.png")
-    with pytest.raises(ValueError, match="at least one"):
-        box_plots.detection_grid([], [], [], [], [], tmp_path / "a.png")
-
-
 def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):
     plots.froc(
         [2.0, 0.0, 0.5],
@@ -122,11 +89,6 @@ def test_precision_recall_marks_the_threshold_and_says_what_is_there(figures, tm
     (axes,) = figures[0].axes
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 1], [0.5, 0.5]], [[0.5, 0.5]]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["AP", "there"]
-
-
-def test_the_caption_says_how_examples_were_chosen(figures, tmp_path):
-    box_plots.detection_grid([IMAGE], [[]], [[]], [[]], ["a"], tmp_path / "a.png", caption="Shown: the first.")
-    assert figures[0].get_supxlabel() == "Shown: the first."
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dicom_variants import LOSSLESS, VARIANTS
 from PIL import Image, features
 from pydicom import uid
 
-from cxr.reading import UnreadableImage, elements, read_grey, read_square
+from cxr.reading import UnreadableImage, read_grey, read_square
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
@@ -205,7 +205,7 @@ REFUSED = {
     "rle without end": (lambda: compressed(changed(), uid.RLELossless, RLE + bytes(2**24)), "RLE of 16 MiB; expected at most 16"),
     "a deep nest": (deep_nest, "cannot be decoded"),
     "many elements": (lambda: dicom_bytes(changed())[:132] + b"\x08\0\x05\0CS\0\0" * 600_000, "over 200,000 parts"),
-    "many items": (lambda: dicom_bytes(changed())[:132] + b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\0\0\0\0" * 600_000, "over 200,000 parts|No tag to read"),
+    "many items": (lambda: dicom_bytes(changed())[:132] + b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\0\0\0\0" * 210_000, "over 200,000 parts|No tag to read"),
 }  # fmt: skip
 
 
@@ -250,20 +250,6 @@ def test_decoders_are_tried_in_turn(tmp_path, monkeypatch):
     ds, expected, _ = VARIANTS["JPEG 2000 of 8 bits"]
     assert np.array_equal(read_grey(save(tmp_path / "a.dcm", ds)), expected)
     assert tried == ["pillow", "pylibjpeg", "gdcm"]
-
-
-def test_a_deflated_bomb_is_not_blown_up(tmp_path, monkeypatch):
-    ds = dataset(np.zeros((2000, 2000)), 8, syntax=uid.DeflatedExplicitVRLittleEndian)
-    path = save(tmp_path / "a.dcm", ds)
-    assert not read_grey(path).any()
-    monkeypatch.setattr(elements, "MAX_INFLATED_BYTES", 2**20)
-    with pytest.raises(UnreadableImage, match="inflates to more than 1 MiB"):
-        read_grey(path)
-    content = bytearray(path.read_bytes())
-    content[140:144] = struct.pack("<I", 8)  # so that the deflated syntax seems to stand behind the header
-    path.write_bytes(content)
-    with pytest.raises(UnreadableImage):
-        read_grey(path)
 
 
 # --- real radiographs -----------------------------------------------------------------------------------------------

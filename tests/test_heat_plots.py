@@ -1,25 +1,10 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from pytorch_classification import heat_plots
 
 IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
 HEAT = np.outer(np.hanning(7), np.hanning(7))
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda path: heat_plots.grad_cam_grid([IMAGE] * 3, [HEAT] * 3, ["a\nb"] * 3, path, correct=[True] * 3),
-        lambda path: heat_plots.grad_cam_overlay(np.zeros((3000, 2), np.uint8), HEAT, "a.png", path),
-    ],
-)
-def test_a_picture_is_one_whole_png(draw, tmp_path):
-    draw(tmp_path / "new" / "picture.png")
-    with Image.open(tmp_path / "new" / "picture.png") as picture:
-        picture.load()
-        assert picture.format == "PNG" and len(np.unique(np.asarray(picture.convert("L")))) > 3
 
 
 def test_heat_lies_where_the_map_has_it_and_leaves_the_anatomy(figures, tmp_path):
@@ -36,21 +21,11 @@ def test_heat_lies_where_the_map_has_it_and_leaves_the_anatomy(figures, tmp_path
     assert (np.ptp(hottest, axis=1)[0] >= 0.39 * 255).all()  # of the contrast below, 40 % stays in sight
 
 
-def test_a_heat_map_out_of_range_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"a heat map \[h, w\] in 0..1, found shape \(7, 7\), 0.0 to 2.0"):
-        heat_plots.grad_cam_overlay(IMAGE, HEAT / HEAT.max() * 2, "a", tmp_path / "a.png")
-
-
 def test_wrong_answers_are_crossed_and_framed_right_ones_ticked(figures, tmp_path):
     heat_plots.grad_cam_grid([IMAGE] * 2, [HEAT] * 2, ["a\nb"] * 2, tmp_path / "a.png", correct=[True, False])
     right, wrong, _ = figures[0].axes
     assert [axes.get_title() for axes in (right, wrong)] == ["✓ a\nb", "✗ a\nb"]
     assert [axes.spines["left"].get_visible() for axes in (right, wrong)] == [False, True]
-
-
-def test_a_grid_of_unequal_lists_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'images': 2, 'heatmaps': 1, 'titles': 2, 'correct': 2"):
-        heat_plots.grad_cam_grid([IMAGE] * 2, [HEAT], ["a"] * 2, tmp_path / "a.png", correct=[True] * 2)
 
 
 def test_an_overlay_keeps_the_proportions_of_the_original(figures, tmp_path):

@@ -28,12 +28,8 @@ def test_a_model_that_learnt_from_nothing_is_not_one_that_does_not_say():
     "damaged",
     [
         [1, 2],
-        "text",
         torch.tensor(3, dtype=torch.uint8),
         torch.zeros(3, 7, dtype=torch.uint8),
-        torch.zeros(8, dtype=torch.uint8),
-        torch.zeros(3, 8),
-        torch.zeros(3, 8, 2, dtype=torch.uint8),
     ],
 )
 def test_what_no_training_writes_is_refused(damaged):

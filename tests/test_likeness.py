@@ -49,15 +49,6 @@ def test_what_is_no_image_like_those_of_training_is_flagged(classifier, processo
     assert unlike_share(classifier, squares, processor) == 1
 
 
-def test_an_image_and_its_mirror_image_are_as_far(classifier, processor):
-    square = squashed(chest(1, 5), classifier.store_size)
-    pair = np.stack([square, square[:, ::-1]])
-    with likeness.features(classifier.model) as seen:
-        predict_logits(classifier.model, pair, np.arange(2), classifier.size, True, processor)
-    distances = classifier.likeness.distance(seen.rows(2, processor))
-    assert distances[0] == pytest.approx(distances[1], rel=1e-4)
-
-
 def test_looking_at_features_changes_no_answer_and_ends(classifier, processor):
     squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(3)])
     before = classifier.probabilities(squares, processor)
@@ -123,12 +114,9 @@ def test_a_damaged_one_is_refused(classifier):
         [],
         {"stages": good["stages"]},
         {**good, "limit": float("nan")},
-        {**good, "limit": 1},
         {**good, "stages": good["stages"][:2]},
         {**good, "stages": [{**first, "mean": torch.zeros(3)}, *good["stages"][1:]]},
-        {**good, "stages": [{**first, "mean": 3}, *good["stages"][1:]]},
         {**good, "stages": [{**first, "whitening": first["whitening"] * float("nan")}, *good["stages"][1:]]},
-        {**good, "stages": [{**first, "more": 1}, *good["stages"][1:]]},
     ):
         with pytest.raises(ValueError, match=r"m\.pth: what it says of the look of its training images is damaged"):
             Likeness.of(bad, network, Path("m.pth"))

@@ -137,13 +137,6 @@ def test_the_opacity_takes_the_side_it_is_given():
         assert (x + width / 2 - middle) * side > 0, "the patient's right is on the left of the picture"
 
 
-def test_a_view_without_lung_is_refused_by_name():
-    body, view, shot, _ = case(True, 5)
-    off = replace(view, origin=(-2000.0, view.origin[1]))
-    with pytest.raises(ValueError, match="no lung is in view on side -1"):
-        render(body, off, shot, Findings((disease.Opacity("lobar", -1, "middle", 0.4, 0.8),)), (5, 1))
-
-
 @pytest.mark.parametrize(
     "findings",
     [

@@ -45,17 +45,9 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_bytes(width, height, *, depth=8, color=0, rows=None, extra=b""):
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return b"".join(
-        [
-            PNG,
-            chunk(b"IHDR", header),
-            extra,
-            chunk(b"IDAT", zlib.compress(rows or b"")),
-            chunk(b"IEND", b""),
-        ]
-    )
+def png_bytes(width, height, rows=b""):
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def directory(fields, order="<", following=0):
@@ -151,18 +143,6 @@ def test_colour_becomes_luma(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["grey", "grey in three channels", "colour"])
-def test_jpeg_equals_a_full_decode(tmp_path, kind):
-    channels = {
-        "grey": scene(),
-        "grey in three channels": np.stack([scene()] * 3, axis=-1),
-        "colour": np.stack([scene(), scene()[::-1], scene()[:, ::-1]], axis=-1),
-    }
-    path = write(tmp_path / "a.jpg", channels[kind], quality=90)
-    with Image.open(path) as image:
-        assert np.array_equal(read_grey(path), np.array(image.convert("L")))
-
-
 def test_what_is_transparent_is_black(tmp_path):
     rgba = np.full((16, 16, 4), 200, np.uint8)
     rgba[:, :8, 3], rgba[:, 8:, 3] = 255, 0
@@ -214,13 +194,6 @@ def test_square_is_the_antialiased_squash_of_the_whole_image(tmp_path):
     assert np.array_equal(square, np.array(expected))
 
 
-def test_square_averages_what_lies_between_its_pixels(tmp_path):
-    stripes = np.zeros((64, 64), np.uint8)
-    stripes[:, ::2] = 200
-    square = read_square(write(tmp_path / "a.png", stripes), 16).image
-    assert np.abs(square[:, 1:-1].astype(int) - 100).max() <= 1  # without antialiasing each would be 0 or 200
-
-
 @pytest.mark.parametrize("shape", [(503, 641), (300, 1251)])  # no multiples of the blocks that are shrunk
 def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
     grain = np.random.default_rng(0).normal(0, 12, shape)
@@ -233,34 +206,16 @@ def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
         assert np.abs(square.astype(float) - expected).mean() < 1
 
 
-def test_a_jpeg_is_never_shrunk_below_twice_the_square(tmp_path):
-    path = write(tmp_path / "a.jpg", scene(512, 1024))
-    sizes = {size: radiograph.read_picture(path, 2 * size)[0].image.size for size in (16, 32, 64, 128, 129, 256, 1000)}
-    assert sizes == {
-        16: (128, 64),
-        32: (128, 64),
-        64: (256, 128),
-        128: (512, 256),
-        129: (1024, 512),
-        256: (1024, 512),
-        1000: (1024, 512),
-    }
-
-
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 REFUSED = {
     "empty": (b"", r"is empty \(0 bytes\)"),
     "text": (b"patient;finding\n" * 40, r"neither JPEG, PNG, .* nor DICOM, or damaged \(it begins with b'patient;'\)"),
     "gif": (b"GIF89a" + bytes(100), "neither JPEG"),
-    "300 megapixel png": (png_bytes(20000, 15000), "300000000 pixels.* exceeds limit"),
     "100 megapixel png": (png_bytes(10000, 10000), "10000 x 10000 pixels is over the limit of 80 megapixels"),
     "300 megapixel tiff": (tiff_bytes(strip_fields(20000, 15000, 10)), "300000000 pixels.* exceeds limit"),
     "1 x 1 png": (png_bytes(1, 1, rows=b"\0\0"), "1 x 1 pixels is too small for a radiograph"),
     "png without data": (png_bytes(64, 64), "cannot be decoded"),
-    "png of many chunks": (png_bytes(64, 64, extra=chunk(b"tEXt", b"") * 400_000), "over 200,000 parts"),
-    "jpeg of many segments": (b"\xff\xd8" + b"\xff\xfe\0\2" * 300_000, "over 200,000 parts"),
-    "jpeg of nothing but filling": (b"\xff\xd8" + b"\xff" * 700_000, "over 200,000 parts"),
     "tiff without a directory": (b"II*\0" + struct.pack("<I", 4000) + bytes(20), "neither JPEG"),
     "tiff of giant tiles": (tiff_bytes(strip_fields(64, 64, 0, tile_width=65535, tile_height=65535)), "tiles of over 80"),
 }  # fmt: skip
@@ -365,15 +320,6 @@ def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
         read_grey(path)
 
 
-def test_control_characters_do_not_reach_the_message(tmp_path, monkeypatch):
-    def decode(*_):
-        raise ValueError("first\nsecond \x1b[2J")
-
-    monkeypatch.setattr(radiograph.raster, "decode", decode)
-    with pytest.raises(UnreadableImage, match=r": first second \?\[2J$"):
-        read_grey(write(tmp_path / "a.png", scene()))
-
-
 # --- quiet, in threads too ------------------------------------------------------------------------------------------
 
 
@@ -414,19 +360,6 @@ def test_threads_read_alike_and_leave_the_warning_filters_alone(tmp_path):
     assert list(warnings.filters) == before
     for squares in results:
         assert all(np.array_equal(one, read_square(path, 24)[0]) for one, path in zip(squares, paths, strict=True))
-
-
-def test_reading_plain_files_imports_no_pydicom(tmp_path):
-    path = write(tmp_path / "a.png", scene())
-    code = f"import sys; from pathlib import Path; from cxr.reading import read_grey; read_grey(Path({str(path)!r}))"
-    check = subprocess.run(
-        [sys.executable, "-c", code + "; print('pydicom' in sys.modules)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert check.stdout == "False\n"
 
 
 # --- real radiographs -----------------------------------------------------------------------------------------------
@@ -479,10 +412,3 @@ class TestPixelBudget:
             waiting = threads.submit(budget.reserve(1).__enter__)
             assert not waiting.done()
         assert waiting.result(10) is None
-
-    def test_an_error_gives_it_back(self):
-        budget = PixelBudget(10)
-        with pytest.raises(ZeroDivisionError), budget.reserve(10):
-            _ = 1 / 0
-        with budget.reserve(10):
-            pass

@@ -37,19 +37,15 @@ REFUSED = {
     classification.TrainConfig: {
         "--epochs 0": "at least 1",
         "--size 31": "at least 32 and at most 1024",
-        "--size 4096": "at least 32 and at most 1024",
         "--batch-size 1": "at least 2",
         "--seed -1": "at least 0 and at most 9223372036854775807",
         "--lr 0.0": "more than 0",
         "--weight-decay -0.1": "at least 0",
         "--average-share 1.0": "more than 0 and less than 1",
         "--validation-share 0.0": "more than 0 and less than 1",
-        "--crop-share 1.5": "at least 0 and at most 1",
-        "--exchange-share -0.5": "at least 0 and at most 1",
     },
     classification.EvaluateConfig: {
         "--prevalence 0.0": "more than 0 and less than 1",
-        "--set-sensitivity 1.5": "more than 0 and at most 1",
     },
     classification.PredictConfig: {"--threshold 1.0": "more than 0 and less than 1"},
     detection.TrainConfig: {
@@ -61,7 +57,6 @@ REFUSED = {
         "--weight-decay -0.1": "at least 0",
         "--average-share 1.0": "more than 0 and less than 1",
         "--negatives-per-positive -1.0": "at least 0",
-        "--image-loss-weight -0.5": "at least 0",
         "--light-augmentation-epochs -1": "at least 0",
     },
     detection.PredictConfig: {"--threshold 50.0": "at least 0 and at most 1"},

@@ -320,38 +320,6 @@ def test_hostile_texts_stay_text(show, size):
     assert script(browser, "document.scrollingElement.scrollWidth") <= size[0]
 
 
-# Every text against the nearest opaque ground behind it, by WCAG 2.2: 4.5 to 1, and 3 to 1 for large letters.
-CONTRASTS = """(() => {
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode, element = node.parentElement, style = getComputedStyle(element);
-    if (!node.data.trim() || !element.checkVisibility({ visibilityProperty: true }) || element.closest("svg, .unseen, script, style"))
-      continue;
-    let ground = element;
-    while (ground.parentElement && (numbers(getComputedStyle(ground).backgroundColor)[3] ?? 1) < .8) ground = ground.parentElement;
-    const [one, two] = [light(numbers(style.color)), light(numbers(getComputedStyle(ground).backgroundColor))];
-    const ratio = (Math.max(one, two) + .05) / (Math.min(one, two) + .05);
-    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) poor.push([node.data.trim(), ratio, style.color]);
-  }
-  return poor;
-})()"""
-
-
-@pytest.mark.parametrize(("size", "media"), [(WIDE, ""), (PHONE, ""), (WIDE, "print")], ids=["wide", "phone", "print"])
-def test_every_text_has_contrast(show, size, media):
-    browser = show(mixed(), size, watched=True, identifiers=True)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
-    assert script(browser, CONTRASTS) == []
-    ground = script(browser, "getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(255, 255, 255)" if media else "rgb(11, 15, 19)")
-
-
 def test_a_phone_shows_cards_and_opens_one_over_the_whole_screen(show):
     browser = show(mixed(), PHONE)
     assert script(browser, "document.scrollingElement.scrollWidth") == PHONE[0]

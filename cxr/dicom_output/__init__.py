@@ -50,12 +50,10 @@ def write(source: Path, results: Results, folder: Path, *, three_dimensional: bo
             regions are the same: a radiograph has no coordinates in space.
 
     Raises:
-        ValueError: nothing was said, a box does not lie on the image, or highdicom is not installed.
+        ValueError: a box does not lie on the image, or highdicom is not installed.
         OSError: the source cannot be read or a document cannot be written.
     """
     require_highdicom()
-    if not results.said:
-        raise ValueError(f"{printable(str(source))}: expected results of a classifier or a detector, found none")
     header = read_header(source)
     if header is None:
         return []

@@ -1,9 +1,10 @@
 """What a classifier and a detector say of a radiograph, as a document for a PACS wants it."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from cxr.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Model:
     @classmethod
     def of(cls, name: str, weights: Path) -> "Model":
         """The network ``name`` with the weights in this file."""
-        return cls(name, hashlib.sha256(weights.read_bytes()).hexdigest())
+        return cls(name, sha256_of(weights))
 
 
 @dataclass(frozen=True)
