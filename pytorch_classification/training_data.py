@@ -93,6 +93,11 @@ def store_size(size: int) -> int:
     return size + size // 8
 
 
+def _decoded(listing: data_load.Listing, name: str, config: TrainConfig, run: runtime.Runtime) -> reading.Decoded:
+    size, place = store_size(config.size), config.out_dir / "decoded"
+    return reading.decode_once(listing.paths, size, place, name=name, skip_bad=config.skip_bad, progress=run.is_main)
+
+
 def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     """train/ and val/, or those rows of the table, decoded and divided by patient; test images are not opened."""
     if config.table is not None:
@@ -102,14 +107,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         listing = data_load.list_images(config.data_dir, *pool, names=(config.normal, config.pneumonia))
     if missing := data_load.missing_test(config.data_dir, config.table):
         warnings.warn(f"{missing}: the run will end without a test report", stacklevel=2)
-    store = reading.decode_once(
-        listing.paths,
-        store_size(config.size),
-        config.out_dir / "decoded",
-        name="train",
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
-    )
+    store = _decoded(listing, "train", config, run)
     listing = data_load.identified(listing, store.headers)
     readable = np.flatnonzero(store.readable)
     if len(readable) < len(listing):
@@ -142,14 +140,7 @@ def external(config: TrainConfig, known: set[str], run: runtime.Runtime) -> Labe
     """``--external-dir`` decoded; a file that stands in training too, as ``known`` says by content, is left out."""
     folder = cast(Path, config.external_dir)
     listing = list_external(folder)
-    store = reading.decode_once(
-        listing.paths,
-        store_size(config.size),
-        config.out_dir / "decoded",
-        name="external",
-        skip_bad=config.skip_bad,
-        progress=run.is_main,
-    )
+    store = _decoded(listing, "external", config, run)
     kept = np.flatnonzero(store.readable & [content not in known for content in store.hashes])
     counts = np.bincount(listing.labels[kept], minlength=2)
     if not counts.all():
