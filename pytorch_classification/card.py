@@ -268,6 +268,8 @@ def evaluation(title: str, report: Mapping[str, Any]) -> list[str]:
             *table(header, rows),
             "",
         ]
+    if grad_cam := report.get("grad_cam"):
+        lines += looks_at_lungs(grad_cam)
     if "groups" in (style := report.get("style") or {}):
         lines += [
             f"Style alone (frame, corners, grey levels, sharpness) tells the class with ROC AUC "
@@ -295,7 +297,21 @@ def audit(report: Mapping[str, Any]) -> list[str]:
         ),
         "",
     ]
-    return lines + by_style(report["model"]["groups"])
+    return lines + by_style(report["model"]["groups"]) + looks_at_lungs(report["model"]["grad_cam"])
+
+
+def looks_at_lungs(report: Mapping[str, Any]) -> list[str]:
+    """How much of Grad-CAM lies in the lung field, as ``heat_in_lungs.by_group`` found it."""
+    rows = [
+        (
+            said(name),
+            said(found["images"]),
+            interval_text(found["inside"]),
+            NOT_STATED if found["even"] is None else f"{found['even']:.3f}",
+        )
+        for name, found in report["groups"].items()
+    ]
+    return [*table(("Grad-CAM in the lung field", "images", "share (interval)", "of an even map"), rows), ""]
 
 
 def by_style(groups: Mapping[str, Any]) -> list[str]:

@@ -114,6 +114,7 @@ def test_reports_add_their_results_subgroups_and_corruptions(report, written, tm
         "contradicting": {"NORMAL": 1, "PNEUMONIA": 2},
         "model": {
             **report["model"],
+            "grad_cam": {"groups": {"PNEUMONIA": {"images": 41, "inside": score, "even": 0.25}}},
             "threshold": state["prediction"]["threshold"],
             "groups": {"sensitivity": {style: {**score, "images": 9} for style in ("all", "agrees", "contradicts")}},
         },
@@ -124,6 +125,7 @@ def test_reports_add_their_results_subgroups_and_corruptions(report, written, tm
     assert f"| sex F | 7 | 5 | {interval_text(score)} |" in text
     assert f"| blur of 2 pixels | {' | '.join([interval_text(score)] * 3)} | 4 |" in text
     assert "### Shortcut audit on films" in text and "| corners | 0.750 (0.700-0.800) |" in text
+    assert f"| PNEUMONIA | 41 | {interval_text(score)} | 0.250 |" in text
     claimed = section(text, "CLAIM 2024")
     assert "| 30 | Robustness or sensitivity analysis | yes: Results, corrupted images, by style |" in claimed
     assert "| 33 | Testing on external data | yes: Results |" in claimed
