@@ -201,7 +201,9 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, adap
             dicom_output.Results(
                 dicom_output.Classification(model, answer.probability, answer.threshold, answer.borderline),
                 picture=answer.picture,
-                remarks=tuple(remark for remark in (cautions.UNLIKE if answer.unlike else "", adapted) if remark),
+                remarks=tuple(
+                    remark for remark in (cautions.UNLIKE if answer.unlike else "", answer.note, adapted) if remark
+                ),
             ),
         )
         for answer in answers

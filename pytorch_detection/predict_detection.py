@@ -241,7 +241,9 @@ def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config:
             dicom_output.Results(
                 detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest),
                 picture=answer.picture,
-                remarks=tuple(remark for remark in (cautions.UNLIKE if answer.unlike else "", adapted) if remark),
+                remarks=tuple(
+                    remark for remark in (cautions.UNLIKE if answer.unlike else "", answer.note, adapted) if remark
+                ),
             ),
         )
         for answer in answers

@@ -8,7 +8,7 @@ from warnings import warn
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr import dicom_output
+from cxr import cautions, dicom_output
 from cxr.text import one_line
 from reading_room.answers import Exam
 
@@ -22,7 +22,7 @@ class Documents:
     Attributes:
         classifier, detector: each with the threshold on its answers.
         three_dimensional: as ``dicom_output.write`` takes it.
-        remarks: sentences that no reader of a report should miss.
+        remarks: sentences on the models that no reader of a report should miss.
     """
 
     folder: Path
@@ -35,7 +35,8 @@ class Documents:
         """What ``exam`` says of the file ``source``; nothing for one that is not DICOM.
 
         A second time the same documents are written, since their UIDs come from the source and the models. A source
-        that allows no valid document is told by a warning: its answer stands in the list all the same.
+        that allows no valid document, or has gone since it was read, is told by a warning: its answer stands in the
+        list all the same.
 
         Raises:
             OSError: a document cannot be written.
@@ -49,16 +50,20 @@ class Documents:
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)
-            results = dicom_output.Results(said, found, picture, self.remarks)
+            unlike = cautions.UNLIKE if exam.unlike_training else ""
+            remarks = tuple(remark for remark in (unlike, one_line(exam.note), *self.remarks) if remark)
+            results = dicom_output.Results(said, found, picture, remarks)
             try:
                 dicom_output.write(source, results, self.folder, three_dimensional=self.three_dimensional)
-            except ValueError as error:
+            except (ValueError, FileNotFoundError) as error:  # the second: the source has gone
                 warn(f"no DICOM document: {one_line(error)}", stacklevel=2)
 
     def caption(self, exam: Exam) -> str:
         """The answer in a line."""
         borderline = ", borderline" if exam.borderline else ""
-        text = f"Probability of PNEUMONIA {exam.probability:.3f} (operating point {self.classifier[1]:.3f}{borderline})"
+        unlike = ", unlike training" if exam.unlike_training else ""
+        point = f"operating point {self.classifier[1]:.3f}"
+        text = f"Probability of PNEUMONIA {exam.probability:.3f} ({point}{borderline}{unlike})"
         if self.detector is None:
             return text
         return f"{text}; boxes from score {self.detector[1]:.3f}: {len(exam.boxes) or 'none'}"
