@@ -10,6 +10,7 @@ from typing import Any
 from pydicom import config, dcmread
 from pydicom.valuerep import DA, TM
 
+from cxr.dicom_output import MANUFACTURER
 from cxr.text import one_line, printable
 
 config.settings.reading_validation_mode = config.IGNORE  # odd values are looked at below
@@ -17,6 +18,7 @@ _FIRST_GROUPS = (b"\x02\0", b"\x08\0")  # what a file without preamble begins wi
 _DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 2048  # a transfer syntax, and where it stands
 _KEYWORDS: list[Any] = [
     *("SpecificCharacterSet", "SOPInstanceUID", "ViewPosition", "PatientName", "PatientID", "AcquisitionDateTime"),
+    "Manufacturer",
     *(f"{event}{part}" for event in ("Acquisition", "Content", "Study") for part in ("Date", "Time")),
 ]
 _LONGEST_UID = 64  # DICOM PS3.5, 9.1
@@ -31,6 +33,7 @@ class Facts:
     Attributes:
         instance: SOP Instance UID. acquired: ISO 8601 to the minute, or the day alone.
         study_date: whether ``acquired`` is the date of the study. names: every text that tells who the patient is.
+        own: whether it is a document of our own, as an archive that sends whole studies on may return it.
     """
 
     instance: str = ""
@@ -39,6 +42,7 @@ class Facts:
     view: str = ""
     patient: str = ""
     names: tuple[str, ...] = ()
+    own: bool = False
 
     @classmethod
     def read(cls, data: bytes) -> "Facts":
@@ -68,6 +72,7 @@ class Facts:
             view=_text(header, "ViewPosition").upper(),
             patient=" · ".join(filter(None, (" ".join(name.replace("=", " / ").split()), number))),
             names=tuple(dict.fromkeys([*parts, *([number] if number else [])])),
+            own=_text(header, "Manufacturer") == MANUFACTURER,
         )
 
     def without_names(self, text: str) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 
 from cxr import reading, runtime
 from cxr.cautions import is_borderline
-from cxr.text import printable
+from cxr.text import first_of, printable
 from pytorch_classification.classifier import Classifier
 from pytorch_detection.detector import Detector
 from pytorch_detection.predict_detection import Seen, boxes_in
@@ -45,12 +46,17 @@ def answer(
 ) -> Iterator[int]:
     """Add an answer for each of ``files`` (path and state) that has none yet; yields how many files each batch had.
 
+    Our own DICOM documents, which an archive may send back, are passed over: answered, they would go round for ever.
     Memory holds three batches of squares and one full image for each core, however many the files are.
     """
     for batch in reading.in_batches(lambda file: look(*file, judges.sizes), files, _BATCH):
         new: dict[str, Look] = {}
+        if own := [one.path for one in batch if one.facts.own]:
+            warn(f"passed over as DICOM results of this program: {first_of(own)}", stacklevel=2)
         for one in batch:
             before = new.get(one.key) or answers.exams.get(one.key)
+            if one.facts.own:
+                continue
             if one.error:
                 answers.add(_exam(one, naming, one.error))
             elif before is None:

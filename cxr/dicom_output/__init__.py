@@ -14,13 +14,23 @@ from warnings import warn
 from pydicom import Dataset
 from tqdm import tqdm
 
-from cxr.dicom_output.documents import DISCLAIMER, report, secondary_capture
+from cxr.dicom_output.documents import DISCLAIMER, MANUFACTURER, report, secondary_capture
 from cxr.dicom_output.results import Classification, Detection, Model, Results
 from cxr.dicom_output.source import identity, patient_and_study, read_header, require_on_image, warn_of
 from cxr.files import write_atomically
 from cxr.text import printable
 
-__all__ = ["DISCLAIMER", "Classification", "Detection", "Model", "Results", "require_highdicom", "write", "write_all"]
+__all__ = [
+    "DISCLAIMER",
+    "MANUFACTURER",
+    "Classification",
+    "Detection",
+    "Model",
+    "Results",
+    "require_highdicom",
+    "write",
+    "write_all",
+]
 
 
 def require_highdicom() -> None:

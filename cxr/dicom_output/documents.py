@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from highdicom import sr
 
 DISCLAIMER = "Research only, not a medical device"
-_MANUFACTURER = "Pneumonia on chest radiographs (open research project)"
+MANUFACTURER = "Pneumonia on chest radiographs (open research project)"
 _SCHEME = "99CXRPNEUMONIA"  # of codes that are our own; DICOM PS3.16 section 8 wants them to begin with 99
 _PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 _PROCEDURE = Code("399208008", "SCT", "Plain X-ray of chest")
@@ -51,7 +51,7 @@ def _series(purpose: str, image: Dataset, results: Results) -> dict[str, Any]:
     contributors: list[ContributingEquipment] = []
     for said in results.said:
         equipment = ContributingEquipment(
-            _MANUFACTURER,
+            MANUFACTURER,
             codes.DCM.ProcessingEquipment,
             manufacturer_model_name=said.model.name,
             software_versions=_version(),
@@ -64,7 +64,7 @@ def _series(purpose: str, image: Dataset, results: Results) -> dict[str, Any]:
         "sop_instance_uid": _document_uid(purpose, image, results),
         "instance_number": 1,
         "series_description": f"Research only: pneumonia, {purpose}",
-        "manufacturer": _MANUFACTURER,
+        "manufacturer": MANUFACTURER,
         "manufacturer_model_name": results.model_name,
         "software_versions": _version(),
         "contributing_equipment": contributors,
@@ -87,7 +87,7 @@ def report(image: Dataset, results: Results, three_dimensional: bool) -> Dataset
         content=_content(evidence, results)[0],
         series_number=9001,
         is_complete=True,
-        coding_schemes=[CodingSchemeIdentificationItem(_SCHEME, name=_MANUFACTURER)],
+        coding_schemes=[CodingSchemeIdentificationItem(_SCHEME, name=MANUFACTURER)],
         **_series("3D report" if three_dimensional else "report", image, results),
     )
     document.CompletionFlagDescription = DISCLAIMER
@@ -112,7 +112,7 @@ def _content(image: Dataset, results: Results) -> "sr.MeasurementReport":
         groups[0][0].ContentSequence.append(comment)
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=_device_uid(*(said.model for said in results.said)),
-        manufacturer_name=_MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
         model_name=results.model_name,
     )
     return sr.MeasurementReport(
