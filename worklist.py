@@ -51,12 +51,16 @@ def check(config: WorklistConfig) -> None:
 
     Raises:
         FileNotFoundError: no folder to watch.
-        ValueError: --dicom-3d alone, or highdicom is not installed.
+        ValueError: --dicom-3d alone, highdicom is not installed, or something to read lies where results go.
     """
     if config.dicom_output is not None:
         dicom_output.require_highdicom()
     elif config.dicom_3d:
         raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
+    for name in config.image:
+        for own in config.own_folders:
+            if Path(name).resolve().is_relative_to(own.resolve()):
+                raise ValueError(f"{name} lies in {own.absolute()}, where results go; give another folder for these")
     for folder in config.image if config.watch else ():
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"--watch: no folder {Path(folder).absolute()}")
@@ -185,11 +189,11 @@ def summary(room: Room) -> str:
     """How many of which class, and how many without an answer."""
     exams = room.answers.exams.values()
     above = sum(map(room.made.above, exams))
-    borderline, failed = sum(exam.borderline for exam in exams), len(room.answers.failed)
+    borderline, unlike = sum(exam.borderline for exam in exams), sum(bool(exam.unlike_training) for exam in exams)
     normal, pneumonia = room.made.classes
     return (
         f"{len(exams)} exams: {above} {pneumonia}, {len(exams) - above} {normal} ({borderline} borderline), "
-        f"{failed} not readable"
+        f"{unlike} unlike training's images, {len(room.answers.failed)} not answered"
     )
 
 
@@ -197,7 +201,7 @@ def main() -> int:
     """Parse, load, answer."""
     config = cli.parse(WorklistConfig, summary=__doc__)
     check(config)
-    with runtime.start(config.device, "fp32", seed=0) as run, only_run_in(config.output_dir, run):
+    with runtime.start(config.device, "fp32", seed=0) as run, only_run_in(config.output_dir, run, "--output-dir"):
         return watch(config, run) if config.watch else answer_once(config, run)
 
 

@@ -17,8 +17,8 @@ ERRORS = "errors.csv"  # beside the report: what the finished model got wrong
 
 
 @contextmanager
-def only_run_in(folder: Path, run: Runtime) -> Generator[None]:
-    """Hold ``folder`` for this run; the lock goes with the process, however it ends.
+def only_run_in(folder: Path, run: Runtime, flag: str = "--out-dir") -> Generator[None]:
+    """Hold ``folder`` for this run; the lock goes with the process, however it ends. ``flag`` names another.
 
     Raises:
         ValueError: another run is writing there.
@@ -32,10 +32,10 @@ def only_run_in(folder: Path, run: Runtime) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise ValueError(f"another run is writing to {folder}; wait for it or give another --out-dir") from error
+        raise ValueError(f"another run is writing to {folder}; wait for it or give another {flag}") from error
     except OSError as error:
         reason = error.strerror or error
-        raise OSError(f"cannot write to {folder.absolute()}: {reason}; give another --out-dir") from error
+        raise OSError(f"cannot write to {folder.absolute()}: {reason}; give another {flag}") from error
     try:
         yield
     finally:

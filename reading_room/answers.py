@@ -121,10 +121,11 @@ class Answers:
         records = [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
         if not records or not records[0].get("watched"):
             return answers._emptied(made)
-        if records[0] != {"format": _FORMAT, **made}:
+        expected = {"format": _FORMAT, **made}
+        if other := [name for name in {**expected, **records[0]} if records[0].get(name) != expected.get(name)]:
             raise ValueError(
-                f"{path.absolute()} was written with other models or settings; give --output-dir another folder, or "
-                "move this one away"
+                f"{path.absolute()} was written with other models or settings ({', '.join(other)}); start with the "
+                "same ones, give --output-dir another folder, or move this one away"
             )
         os.truncate(path, sum(len(line) + 1 for line in lines))  # the next line must not go on one cut short by a kill
         for number, record in enumerate(records[1:], 2):

@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from warnings import warn
 
 from cxr import reading
 
@@ -42,6 +44,7 @@ class Inbox:
     rest_seconds: float
     known: set[str]
     _waiting: dict[Path, tuple[str, float]] = field(default_factory=dict)
+    _away: set[str] = field(default_factory=set)
 
     def arrived(self, now: float) -> list[tuple[Path, str]]:
         """Files at rest with their states, those of earlier calls left out; ``now`` in seconds of a steady clock."""
@@ -65,3 +68,15 @@ class Inbox:
         for folder in self.folders:
             with suppress(OSError):  # empty, or a share that is away for a while: that it was there is known already
                 yield from reading.find_images([folder], self.left_out)
+            self._tell_of(folder)
+
+    def _tell_of(self, folder: str) -> None:
+        """Say once that a folder is not there: a list that nothing joins looks like a quiet night."""
+        try:
+            is_there = Path(folder).is_dir()
+        except OSError:  # of some shares that are away
+            is_there = False
+        if not is_there and folder not in self._away:
+            now = f"{datetime.now():%H:%M:%S}"  # also lets a second absence be told: Python drops repeated warnings
+            warn(f"{now} {Path(folder).absolute()} is not there; waiting for it to come back", stacklevel=2)
+        (self._away.discard if is_there else self._away.add)(folder)

@@ -16,7 +16,7 @@ class WorklistConfig:
     image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs; with --watch, folders")
     classifier: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished classifier")
     detector: Path | None = cli.flag(
-        None, help="the finished detector; by default the one that training wrote, where there is one"
+        None, help=f"the finished detector; else {DETECTOR.name} in the repository, once training has written it"
     )
     output_dir: Path = cli.flag(Path("worklist"), help="where page, table and pictures go")
     identifiers: bool = cli.flag(False, help="show patients' names and ids, and whole paths")

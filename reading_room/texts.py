@@ -13,7 +13,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "made_with": ("Made with", "생성 정보"),
     "classifier": ("Classifier", "분류기"),
     "detector": ("Detector", "탐지기"),
-    "no_detector": ("none: boxes were not looked for", "없음: 상자를 찾지 않았습니다"),
+    "no_detector": ("none: boxes were not looked for", "없음: 상자는 찾지 않았습니다"),
     "operating_point": ("operating point {value}", "운용점 {value}"),
     "boxes_from": ("boxes from score {value}", "점수 {value}부터 상자 표시"),
     "weights": ("SHA-256 {value}", "SHA-256 {value}"),
@@ -23,7 +23,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "written": ("Written", "작성 시각"),
     "watched": (
         "kept up to date by --watch: reload for what has come since",
-        "--watch로 계속 갱신됨: 새로 고치면 이후 도착분이 보입니다",
+        "--watch가 계속 갱신합니다. 새로 고치면 그 뒤에 들어온 검사가 보입니다",
     ),
     "reload": ("Reload every 30 s", "30초마다 새로 고침"),
     # finding one's way

@@ -136,7 +136,7 @@ def test_unreadable_files_are_listed_and_the_others_answered(exams, models, tmp_
     whole = (exams / "4.jpeg").read_bytes()
     (exams / "4.jpeg").write_bytes(whole[: len(whole) // 2])
     ran = command(worklist.main, "--image", exams, *models, "--output-dir", tmp_path / "out")
-    assert ran.code == 1 and "5 exams:" in ran.out and "3 not readable" in ran.out
+    assert ran.code == 1 and "5 exams:" in ran.out and "3 not answered" in ran.out
     failed = [row["file"] for row in table_of(tmp_path / "out") if row["error"]]
     assert failed == ["4.jpeg", "empty.dcm", "text.jpeg"]
     page = Page(tmp_path / "out" / "worklist.html")
@@ -239,6 +239,57 @@ def test_dicom_output_says_what_the_table_says(exams, models, tmp_path, command)
     before = {path.name for path in (tmp_path / "pacs").iterdir()}
     command(worklist.main, *arguments)
     assert {path.name for path in (tmp_path / "pacs").iterdir()} == before  # the same documents
+
+
+def test_a_report_says_that_its_image_is_unlike_training_or_no_chest(exams, models, tmp_path, command, monkeypatch):
+    pytest.importorskip("highdicom")
+    import pydicom
+
+    from reading_room import judging
+
+    monkeypatch.setattr(judging, "_either", lambda *_flags: True)
+    exam = write_exam(tmp_path / "hand.dcm", 9, BodyPartExamined="HAND")
+    arguments = [*models, "--output-dir", tmp_path / "out", "--dicom-output", tmp_path / "pacs"]
+    assert command(worklist.main, "--image", exam, *arguments).code == 0
+    (report,) = (tmp_path / "pacs").glob("report_*.dcm")
+    text = pydicom.dcmread(report).to_json()
+    assert "unlike the images this model was trained on" in text and "body part HAND" in text
+
+
+def test_our_own_documents_that_come_back_are_passed_over(exams, models, tmp_path, command):
+    pytest.importorskip("highdicom")
+    arguments = [*models, "--output-dir", tmp_path / "out", "--dicom-output", tmp_path / "pacs"]
+    command(worklist.main, "--image", exams / "ward-0", *arguments)
+    shutil.copytree(tmp_path / "pacs", exams / "returned")
+    with pytest.warns(UserWarning, match="passed over as DICOM results of this program: .*returned"):
+        ran = command(worklist.main, "--image", exams, *arguments)
+    assert ran.code == 0 and "6 exams:" in ran.out and "0 not answered" in ran.out
+
+
+def test_an_exam_that_is_moved_away_while_it_is_judged_keeps_its_answer(exams, models, tmp_path, command, monkeypatch):
+    pytest.importorskip("highdicom")
+    from reading_room import judging
+
+    judge = judging._judge
+
+    def moved_away(judges, looks, *others):
+        for one in looks:
+            one.path.unlink()
+        judge(judges, looks, *others)
+
+    monkeypatch.setattr(judging, "_judge", moved_away)
+
+    arguments = [*models, "--output-dir", tmp_path / "out", "--dicom-output", tmp_path / "pacs"]
+    with pytest.warns(UserWarning, match="no DICOM document: .*No such file"):
+        ran = command(worklist.main, "--image", exams, *arguments)
+    assert ran.code == 0 and "6 exams:" in ran.out
+
+
+@pytest.mark.parametrize("flag", ["--output-dir", "--dicom-output"])
+def test_results_do_not_go_among_what_is_read(exams, models, command, flag, tmp_path):
+    flags = {"--image": exams / "ward-0", "--output-dir": tmp_path / "out"} | {flag: exams}
+    ran = command(worklist.main, *models, *(word for pair in flags.items() for word in pair))
+    assert ran.code == 2 and f"ward-0 lies in {exams}, where results go" in ran.err
 
 
 # ------------------------------------------------------------------------------------------------- --watch
@@ -359,7 +410,7 @@ def test_watch_keeps_what_has_left_the_inbox(watching):
 def test_only_one_watches_a_folder(watching, command):
     watching.wait(lambda: (watching.out / "worklist.html").exists())
     ran = command(worklist.main, *watching.arguments)
-    assert ran.code == 2 and "another run is writing to" in ran.err
+    assert ran.code == 2 and "another run is writing to" in ran.err and "give another --output-dir" in ran.err
 
 
 def kill_while_files_arrive(watch, kills, seed):
