@@ -151,6 +151,17 @@ def run(main: Callable[[], int | None]) -> int:
         return EXIT_TERMINATED
 
 
+def _interrupted_early(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """An interruption while torch is still being imported, seconds before ``run``, is no error of ours either."""
+    if issubclass(kind, KeyboardInterrupt) and not os.environ.get("CXR_TRACEBACK"):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _interrupted_early
+
+
 def _terminate(_number: int, _frame: types.FrameType | None) -> None:
     raise Terminated
 

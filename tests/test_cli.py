@@ -171,6 +171,14 @@ def test_a_users_mistake_is_one_line_and_never_a_traceback(tmp_path, body, code,
     assert (found.returncode, found.stderr) == (code, err)
 
 
+def test_an_interruption_before_the_program_begins_is_one_line_too(tmp_path):
+    """Such as while torch is imported, which takes seconds."""
+    (tmp_path / "script.py").write_text("from cxr import cli\nraise KeyboardInterrupt\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, env=environment)
+    assert found.returncode != 0 and found.stderr == "interrupted\n"
+
+
 @pytest.mark.parametrize("body", ["return {}['fault of ours']", "assert False, 'fault of ours'"])
 def test_a_fault_of_the_program_keeps_its_traceback(tmp_path, body):
     found = finished(tmp_path, body)
