@@ -3,7 +3,7 @@
     python benchmarks/prediction.py --task detection --folder dataset_det/stage_2_train_images
 
 1. One image as a whole process against `python -c "import torch, torchvision"`, alternating.
-2. A folder against the slower of only decoding it (all cores) and only computing on squares in memory (same network and
+2. A folder against only decoding it (all cores) and then only computing on squares in memory (same network and
    precision), alternating in one process, start-up left out.
 3. The most memory of a process that predicts ten times as many files, against one that predicts some.
 
@@ -124,10 +124,10 @@ def measure_folder(paths: list[Path], one: Prediction, rounds: int) -> None:
             one.compute(squares[: len(paths) - first])
 
     taken = alternate({"decoding": decode, "computing": compute, "predicting": lambda: one.predict(paths)}, rounds)
-    slower = [max(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
+    parts = [sum(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
-    shares = speedups({**taken, "slower": slower}, "predicting", "slower")
-    print(spread("folder: speed of the prediction / speed of its slower part, fp32", shares))
+    shares = speedups({**taken, "parts": parts}, "predicting", "parts")
+    print(spread("folder: speed of the prediction / speed of decoding, then computing, fp32", shares))
 
 
 def measure_memory(paths: list[Path], config: BenchConfig, one: Prediction, model: Path, place: Path) -> None:

@@ -112,7 +112,7 @@ def test_prediction(command, monkeypatch, task):
     ended = command(prediction.main, *words)
     assert list(ratios(ended)) == [
         "one image: time of the process / time of the imports",
-        "folder: speed of the prediction / speed of its slower part",
+        "folder: speed of the prediction / speed of decoding, then computing",
     ]
     assert [Path(words[1]).stem for words in processes[1::2]] == [f"predict_{task}"] * 2
 
