@@ -76,8 +76,9 @@ def test_decode(command):
 
 
 def test_classification_epoch(command):
-    found = ratios(command(classification_epoch.main, "--rounds", 1, "--steps", 1, "--size", 32, "--batch-size", 4))
-    assert list(found) == ["epoch / bare"]
+    ended = command(classification_epoch.main, "--rounds", 1, "--steps", 1, "--size", 32, "--batch-size", 4)
+    assert list(ratios(ended)) == ["epoch / bare"]
+    assert re.search(r"^epoch / bare, (bf16|fp32): ", ended.out, re.MULTILINE)  # in which precision
 
 
 def test_classification_loaders(command, monkeypatch):
@@ -123,11 +124,6 @@ def test_worklist_page(command):
     assert list(found) == ["worklist: speed / speed of decoding once, then computing"]
 
 
-def test_a_line_says_its_precision(command):
-    words = ("--size", 32, "--rounds", 1, "--steps", 1, "--batch-size", 2, "--device", "cpu")
-    assert re.search(r"^epoch / bare, (bf16|fp32): ", command(classification_epoch.main, *words).out, re.MULTILINE)
-
-
 def test_the_most_memory_of_a_script_is_told():
     assert 1 < prediction.peak_in_own_process(int, []) < 10**6
 
@@ -140,7 +136,7 @@ def test_detection_step(command):
 
 
 def test_detection_epoch(command, folder):
-    data = tiny_detection.write_rsna(folder / "dataset_det")
+    data = tiny_detection.write_rsna(folder / "dataset_det", 32)
     with tiny_detection.few_samples():
         ended = command(detection_epoch.main, "--data-dir", data, "--rounds", 1, "--size", 64, "--device", "cpu")
     found = ratios(ended)
@@ -149,7 +145,7 @@ def test_detection_epoch(command, folder):
 
 
 def test_detection_recipe(command, folder):
-    data = tiny_detection.write_rsna(folder / "dataset_det")
+    data = tiny_detection.write_rsna(folder / "dataset_det", 32)
     words = ("--data-dir", data, "--out-dir", folder / "out", "--epochs", 1, "--size", 64, "--device", "cpu")
     with tiny_detection.few_samples():
         ended = command(detection_recipe.main, *words)
