@@ -239,7 +239,7 @@ def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config:
         (
             answer.path,
             dicom_output.Results(
-                detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest),
+                detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest, answer.borderline),
                 picture=answer.picture,
                 remarks=tuple(
                     remark for remark in (cautions.UNLIKE if answer.unlike else "", answer.note, adapted) if remark

@@ -46,7 +46,9 @@ class Documents:
         found = None
         if self.detector is not None:
             boxes = [(box.x, box.y, box.width, box.height, box.score) for box in exam.boxes]
-            found = dicom_output.Detection(self.detector[0], boxes, self.detector[1], exam.highest)
+            detector, lowest = self.detector
+            near = cautions.is_borderline(exam.highest, lowest)
+            found = dicom_output.Detection(detector, boxes, lowest, exam.highest, near)
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)

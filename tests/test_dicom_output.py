@@ -121,11 +121,15 @@ def test_a_classification_is_a_coded_finding_with_probability_and_operating_poin
     assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == [answer]
 
 
-def test_a_detection_without_boxes_says_that_no_opacity_was_found_and_how_near_it_was(source, tmp_path):
-    content = report_of(source, Results(detection=replace(DETECTED, boxes=[], highest_score=0.21)), tmp_path).content
+@pytest.mark.parametrize(("undecided", "answer"), [(False, "Absent"), (True, "Undetermined")])
+def test_a_detection_without_boxes_says_whether_that_is_certain_and_how_near_it_was(
+    source, tmp_path, undecided, answer
+):
+    said = replace(DETECTED, boxes=[], highest_score=0.21, undecided=undecided)
+    content = report_of(source, Results(detection=said), tmp_path).content
     assert content.get_planar_roi_measurement_groups() == []
     (group,) = content.get_image_measurement_groups()
-    assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == ["Absent"]
+    assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == [answer]
     assert [number.value for number in group.get_measurements()] == [21.0, 30.0]
 
 

@@ -102,10 +102,9 @@ def _content(image: Dataset, results: Results) -> "sr.MeasurementReport":
 
     groups: list[Any] = []
     if said := results.classification:
-        found = None if said.undecided else said.probability >= said.operating_point
-        groups.append(_whole_image(image, said, "Pneumonia", _PNEUMONIA, found, said.probability))
+        groups.append(_whole_image(image, said, "Pneumonia", _PNEUMONIA, said.probability))
     if said := results.detection:
-        groups.append(_whole_image(image, said, "Opacities", codes.DCM.Opacity, bool(said.boxes), said.highest_score))
+        groups.append(_whole_image(image, said, "Opacities", codes.DCM.Opacity, said.highest_score))
         groups += [_region(image, said, number, box) for number, box in enumerate(said.boxes, start=1)]
     for remark in (DISCLAIMER, *results.remarks):
         comment = sr.TextContentItem(codes.DCM.Comment, remark, sr.RelationshipTypeValues.CONTAINS)
@@ -127,20 +126,19 @@ def _whole_image(
     said: Classification | Detection,
     name: str,
     finding: Code,
-    found: bool | None,
     certainty: float,
 ) -> "sr.MeasurementsAndQualitativeEvaluations":
-    """Whether ``finding`` is there (None: undecided), how certain that is, and from where on it is called present."""
+    """Whether ``finding`` is there, how certain that is, and from where on it is called present."""
     from highdicom import sr
 
-    answer = codes.SCT.Undetermined if found is None else codes.SCT.Present if found else codes.SCT.Absent  # CID 240
+    answers = {None: codes.SCT.Undetermined, True: codes.SCT.Present, False: codes.SCT.Absent}  # CID 240
     return sr.MeasurementsAndQualitativeEvaluations(
         **_group(image, said, name, finding),
         measurements=[
             _percent(codes.DCM.CertaintyOfFinding, certainty),
             _percent(_OPERATING_POINT, said.operating_point),
         ],
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, answer)],
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, answers[said.found])],
         source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
     )
 

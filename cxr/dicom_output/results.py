@@ -40,6 +40,11 @@ class Classification:
     operating_point: float
     undecided: bool = False
 
+    @property
+    def found(self) -> bool | None:
+        """Whether there is pneumonia; None where that is undecided."""
+        return None if self.undecided else self.probability >= self.operating_point
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -50,12 +55,19 @@ class Detection:
             stored, x to the right and y down from the outer corner of its upper left pixel; scores in 0..1.
         operating_point: boxes are given out from this score on.
         highest_score: among all boxes that were looked at, given out or not.
+        undecided: that score is so near the operating point that without a box no opacity is not certain.
     """
 
     model: Model
     boxes: Sequence[tuple[float, float, float, float, float]]
     operating_point: float
     highest_score: float
+    undecided: bool = False
+
+    @property
+    def found(self) -> bool | None:
+        """Whether there are opacities; None where that is undecided."""
+        return True if self.boxes else None if self.undecided else False
 
 
 @dataclass(frozen=True)
