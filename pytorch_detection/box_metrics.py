@@ -218,7 +218,8 @@ def evaluate_detections(
         ``images``, ``images_with_opacity``, ``true_boxes``, ``patients``, ``threshold``, ``confidence``, ``resamples``,
         ``seed``; ``scores``: name as in ``score_detections`` -> ``value``, ``low``, ``high`` (``metrics.bootstrap``);
         ``false_positive_rates``: class -> the same for the share of images with any box, and ``images``.
-        A rate of 0 or 1 has Wilson's interval over patients.
+        Such a rate of 0 or 1, also of ``image_sensitivity`` and ``image_specificity``, has Wilson's interval over
+        patients.
     """
     matches, patients = match(boxes, scores, truths), np.asarray(groups)
     shown = np.asarray([""] * matches.images if classes is None else classes)
@@ -228,6 +229,8 @@ def evaluate_detections(
     rates = {name: {**found.pop(name), "images": int(among.sum())} for name, among in clear.items()}
     for name, rate in rates.items():
         metrics.add_wilson_interval(rate, np.unique(patients[clear[name]]).size)
+    for name, among in (("image_sensitivity", ~without), ("image_specificity", without)):
+        metrics.add_wilson_interval(found[name], np.unique(patients[among]).size)
     return {
         "images": matches.images,
         "images_with_opacity": int((matches.true_boxes > 0).sum()),

@@ -141,7 +141,7 @@ def evaluated(judged: Judged) -> dict[str, Any]:
     """The report as plain values: what is left out, ``all`` (``box_metrics.evaluate_detections``), ``subgroups``."""
     columns = dict(judged.columns)
     if judged.unlike is not None:
-        columns["unlike training"] = [cautions.in_words(bool(unlike)) for unlike in judged.unlike]
+        columns["unlike training:"] = [cautions.in_words(bool(unlike)) for unlike in judged.unlike]
     return {
         "left_out": judged.left_out,
         "unlike_training": None if judged.unlike is None else int(judged.unlike.sum()),

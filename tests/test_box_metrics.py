@@ -435,3 +435,11 @@ class TestReport:
         rate = report["false_positive_rates"]["x"]
         assert (rate["value"], rate["low"], rate["images"]) == (0, 0, 9)
         assert rate["high"] == pytest.approx(0.2992, abs=1e-4)  # z^2 / (9 + z^2)
+
+    def test_so_have_image_sensitivity_and_specificity_over_the_patients_whom_they_are_of(self):
+        scores = evaluate_detections([NONE] * 10, [[]] * 10, [[A]] + [NONE] * 9, range(10), 0.5)["scores"]
+        specificity, sensitivity = scores["image_specificity"], scores["image_sensitivity"]
+        assert (specificity["value"], specificity["high"]) == (1, 1)
+        assert specificity["low"] == pytest.approx(1 - 0.2992, abs=1e-4)  # nine patients without opacity
+        assert (sensitivity["value"], sensitivity["low"]) == (0, 0)
+        assert sensitivity["high"] == pytest.approx(0.7935, abs=1e-4)  # one with
