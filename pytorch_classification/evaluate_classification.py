@@ -5,7 +5,7 @@
     python pytorch_classification/evaluate_classification.py --table labels.csv --set-sensitivity 0.95 \
         --save-model my_model.pth
     python pytorch_classification/evaluate_classification.py --unlabelled inbox --prevalence 0.3 \
-        --save-model my_model.pth
+        --save-model inbox_model.pth
 
 Prints the report that training ends with, and writes it as report.json with errors.csv (the most confident error first)
 and pictures. The table has the columns path (from its own folder on) and label, and if you like patient, split (then
