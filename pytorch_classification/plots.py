@@ -218,10 +218,10 @@ def reliability(
         if before is not None:
             raw = np.asarray(before, np.float64)
             centres, shares, _ = _bins(truth, raw)
-            label = f"before: {_calibration(truth, raw)}"
+            label = f"before calibration: {_calibration(truth, raw)}"
             diagram.plot(centres, shares, "D", color=GREY, markerfacecolor="none", label=label)
         centres, shares, bars = _bins(truth, scores)
-        label = _calibration(truth, scores) if before is None else f"after: {_calibration(truth, scores)}"
+        label = _calibration(truth, scores) if before is None else f"calibrated: {_calibration(truth, scores)}"
         diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
         diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         diagram.set(ylabel="observed share of PNEUMONIA", title=fit(title, 5.4))

@@ -52,7 +52,7 @@ def test_reliability_of_two_worked_bins_and_one_too_small_to_draw(figures, tmp_p
     images = [0, 5, *[0] * 5, 1, *[0] * 6, 6]
     assert [bar.get_height() for bar in counts.patches] == images
     assert [text.get_text() for text in counts.texts] == [str(count) if count else "" for count in images]
-    assert before.get_label().startswith("before: ECE 0.167, Brier 0.250")
+    assert before.get_label().startswith("before calibration: ECE 0.167, Brier 0.250")
 
 
 def test_a_threshold_sweep_holds_sensitivity_specificity_and_predictive_values(figures, tmp_path):
