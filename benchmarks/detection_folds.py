@@ -171,8 +171,11 @@ def fold_of(data: Data, job: Job) -> Data:
 
     rows, exams = data.train, data.of(data.train)
     groups = np.array(patient_split.tied([exam.patient for exam in exams], [data.hashes[row] for row in rows]))
-    folds = StratifiedGroupKFold(job.folds, shuffle=True, random_state=job.seed)
-    learn, scored = list(folds.split(rows, [exam.finding for exam in exams], groups))[job.fold]
+    # Patients in another order: shuffle=True spreads the classes unevenly in older scikit-learn, such as 1.4.
+    _, patient = np.unique(groups, return_inverse=True)
+    shuffled = np.random.default_rng(job.seed).permutation(patient.max() + 1)[patient]
+    folds = StratifiedGroupKFold(job.folds).split(rows, [exam.finding for exam in exams], shuffled)
+    learn, scored = list(folds)[job.fold]
     share = RECIPES[job.recipe].exams
     if share < 1:  # of the patients; a smaller share is a part of a larger one
         patients = np.random.default_rng([job.seed, job.fold]).permutation(np.unique(groups[learn]))

@@ -70,7 +70,8 @@ def read_predictions(
         raise ValueError(f"{path}: all boxes lie in the first pixel; expected them in pixels of their image")
     height, width = sizes[index].T
     beyond = np.stack([-boxes[:, 0], -boxes[:, 1], boxes[:, 2] - width, boxes[:, 3] - height])
-    outside = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0)
+    (first, last), size = (boxes[:, :2], boxes[:, 2:]), np.stack([width, height], axis=1)
+    outside = (((first >= size) & (last > size)) | ((last <= 0) & (first < 0))).any(axis=1)
     readable = boxed.to_numpy(np.bool_) & (height > 0)
     tables.refuse(path, boxed & (readable & outside), "the box lies outside the image")
     if across := int((readable & (beyond > 1).any(0)).sum()):

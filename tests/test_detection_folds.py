@@ -57,6 +57,7 @@ def test_every_exam_is_scored_once_by_a_training_without_its_patient(exams, seed
         data = fold_of(exams, job(seed=seed, fold=fold))
         learnt, judged = ({exam.patient for exam in data.of(part)} for part in (data.train, data.validation))
         assert not learnt & judged
+        assert {exam.finding for exam in data.of(data.validation)} == {exam.finding for exam in exams.exams}
         scored += data.validation.tolist()
     assert sorted(scored) == exams.train.tolist()
 

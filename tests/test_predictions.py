@@ -37,8 +37,8 @@ def test_boxes_are_corner_plus_size_in_pixels_of_the_original(text, tmp_path):
 
 def test_a_box_that_rounding_left_without_width_is_kept(tmp_path):
     """The tables have tenths of a pixel; at a threshold of 0 an untrained network has such boxes."""
-    boxes, _, _ = read(tmp_path, TABLE + "x.dcm,10,20,0.0,3.1,0.01,0,m\n")
-    assert boxes[0][2].tolist() == [10, 20, 10, 23.1]
+    boxes, _, _ = read(tmp_path, TABLE + "x.dcm,10,20,0.0,3.1,0.01,0,m\nx.dcm,200.0,20,0.0,3.1,0.01,0,m\n")
+    assert boxes[0][2:].tolist() == [[10, 20, 10, 23.1], [200, 20, 200, 23.1]]
 
 
 def test_an_image_may_be_named_in_several_ways(tmp_path, monkeypatch):
