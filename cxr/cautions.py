@@ -20,6 +20,11 @@ def _log_odds(probability: float) -> float:
     return math.log(clipped / (1 - clipped))
 
 
+def remarks(unlike: bool | None, *others: str) -> tuple[str, ...]:
+    """What no reader of a report should miss; an empty one is none."""
+    return tuple(filter(None, (UNLIKE if unlike else "", *others)))
+
+
 def in_words(flag: bool | None) -> str:
     """For a table: yes, no, or nothing where nobody can tell."""
     return "" if flag is None else ("no", "yes")[flag]

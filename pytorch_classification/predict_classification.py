@@ -201,9 +201,7 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, adap
             dicom_output.Results(
                 dicom_output.Classification(model, answer.probability, answer.threshold, answer.borderline),
                 picture=answer.picture,
-                remarks=tuple(
-                    remark for remark in (cautions.UNLIKE if answer.unlike else "", answer.note, adapted) if remark
-                ),
+                remarks=cautions.remarks(answer.unlike, answer.note, adapted),
             ),
         )
         for answer in answers

@@ -241,9 +241,7 @@ def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config:
             dicom_output.Results(
                 detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest, answer.borderline),
                 picture=answer.picture,
-                remarks=tuple(
-                    remark for remark in (cautions.UNLIKE if answer.unlike else "", answer.note, adapted) if remark
-                ),
+                remarks=cautions.remarks(answer.unlike, answer.note, adapted),
             ),
         )
         for answer in answers

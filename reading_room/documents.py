@@ -52,8 +52,7 @@ class Documents:
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)
-            unlike = cautions.UNLIKE if exam.unlike_training else ""
-            remarks = tuple(remark for remark in (unlike, one_line(exam.note), *self.remarks) if remark)
+            remarks = cautions.remarks(exam.unlike_training, one_line(exam.note), *self.remarks)
             results = dicom_output.Results(said, found, picture, remarks)
             try:
                 dicom_output.write(source, results, self.folder, three_dimensional=self.three_dimensional)
