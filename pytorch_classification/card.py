@@ -324,18 +324,20 @@ def by_style(groups: Mapping[str, Any]) -> list[str]:
     return [*table(("", *styles.values()), rows), ""]
 
 
-def all_results(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], external: int) -> Section:
-    """Everything that was measured; the last ``external`` of ``reports`` are on another source."""
+def all_results(
+    state: Mapping[str, Any], internal: Sequence[Mapping[str, Any]], external: Sequence[Mapping[str, Any]]
+) -> Section:
+    """Everything that was measured."""
     lines: list[str] = []
     if own := state.get("validation_report"):
         lines += results("Validation, which temperature, operating point and epoch were chosen on", own)
     if tested := state.get("test_report"):
         lines += evaluation(f"Test images of training's own source ({said(tested['set'])})", tested)
-    for number, report in enumerate(reports, 1):
-        source = "Images of another source" if number > len(reports) - external else "Further images of the same source"
-        name = said(Path(report["set"]).name) if "set" in report else ""
-        lines += audit(report) if "contradicting" in report else evaluation(f"{source} ({name})", report)
-    if lines and not any(report.get("corruptions") for report in reports):
+    for source, reports in (("Further images of the same source", internal), ("Images of another source", external)):
+        for report in reports:
+            name = said(Path(report["set"]).name) if "set" in report else ""
+            lines += audit(report) if "contradicting" in report else evaluation(f"{source} ({name})", report)
+    if lines and not any(report.get("corruptions") for report in (*internal, *external)):
         lines.append(f"Corrupted images (noise, blur, compression): {NOT_STATED}.")
     return "Results", lines
 
@@ -368,12 +370,15 @@ def failures(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> 
 
 
 def claim(
-    sections: Sequence[Section], state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], external: int
+    sections: Sequence[Section],
+    state: Mapping[str, Any],
+    internal: Sequence[Mapping[str, Any]],
+    external: Sequence[Mapping[str, Any]],
 ) -> Section:
     """Each item of CLAIM 2024: where this card answers it, or that it does not."""
     there = {heading for heading, lines in sections if lines}
-    judged = [state["test_report"]] if state.get("test_report") else []
-    judged += reports
+    inside = [*([state["test_report"]] if state.get("test_report") else []), *internal]
+    judged = [*inside, *external]
     where = {heading: heading for heading in there}
     if _is_kaggle(state):
         where["data"] = "Training data"
@@ -387,8 +392,7 @@ def claim(
     }
     if any(robust.values()):
         where["robustness"] = ", ".join(["Results", *(words for words, is_there in robust.items() if is_there)])
-    inside, outside = (judged[: len(judged) - external], judged[len(judged) - external :])
-    for place, of_source in (("internal", inside), ("external", outside)):
+    for place, of_source in (("internal", inside), ("external", external)):
         if any("scores" in report for report in of_source):
             where[place] = "Results"
     if any(name.startswith(("sex ", "age ")) for report in judged for name in report.get("subgroups") or {}):
@@ -421,7 +425,6 @@ def card(
     Args:
         internal: reports on images of the source that was learnt from. external: on images of another.
     """
-    reports = [*internal, *external]
     sections = [
         summary(state, path),
         use(state),
@@ -429,10 +432,10 @@ def card(
         flow_of_images(state),
         recipe(state),
         operating_point(state),
-        all_results(state, reports, len(external)),
-        failures(state, reports),
+        all_results(state, internal, external),
+        failures(state, [*internal, *external]),
     ]
-    sections.append(claim(sections, state, reports, len(external)))
+    sections.append(claim(sections, state, internal, external))
     lines = [
         f"# Model card: {said(path.stem)}",
         "",
