@@ -145,12 +145,15 @@ def evaluated(
 def when_corrupted(judged: Judged, classifier: Classifier, run: runtime.Runtime) -> dict[str, Any]:
     """Scores as of a subgroup, and how many images are flagged, by name of the corruption; the first is none."""
     everything = np.arange(len(judged.listing))
-    found: dict[str, Any] = {}
-    for name, images in (("none", judged.images), *corrupted(judged.images)):
+
+    def scored(seen: Judged) -> dict[str, Any]:
+        flagged = None if seen.unlike is None else int(seen.unlike.sum())
+        return {**_of_group(seen, everything, classifier.threshold), "unlike_training": flagged}
+
+    found = {"none": scored(judged)}
+    for name, images in corrupted(judged.images):
         answers = classifier.judge(images, run)
-        seen = replace(judged, probabilities=answers.probability)
-        flagged = None if answers.unlike is None else int(answers.unlike.sum())
-        found[name] = {**_of_group(seen, everything, classifier.threshold), "unlike_training": flagged}
+        found[name] = scored(replace(judged, probabilities=answers.probability, unlike=answers.unlike))
     return found
 
 
