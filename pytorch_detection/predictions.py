@@ -68,13 +68,12 @@ def read_predictions(
     boxes[:, 2:] += sides[["width", "height"]].to_numpy(np.float64)
     if boxed.any() and boxes[boxed].max() <= 1:
         raise ValueError(f"{path}: all boxes lie in the first pixel; expected them in pixels of their image")
-    height, width = sizes[index].T
-    beyond = np.stack([-boxes[:, 0], -boxes[:, 1], boxes[:, 2] - width, boxes[:, 3] - height])
-    (first, last), size = (boxes[:, :2], boxes[:, 2:]), np.stack([width, height], axis=1)
+    first, last, size = boxes[:, :2], boxes[:, 2:], sizes[index, ::-1]  # x and y of each
     outside = (((first >= size) & (last > size)) | ((last <= 0) & (first < 0))).any(axis=1)
-    readable = boxed.to_numpy(np.bool_) & (height > 0)
+    beyond = ((first < -1) | (last > size + 1)).any(axis=1)
+    readable = boxed.to_numpy(np.bool_) & (size > 0).all(axis=1)
     tables.refuse(path, boxed & (readable & outside), "the box lies outside the image")
-    if across := int((readable & (beyond > 1).any(0)).sum()):
+    if across := int((readable & beyond).sum()):
         warnings.warn(f"{path}: {across} boxes reach beyond their image by more than a pixel", stacklevel=2)
     there = np.unique(index)
     _require_all(path, exams, there, sizes, allow_missing)
