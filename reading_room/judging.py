@@ -51,13 +51,12 @@ def answer(
     """
     for batch in reading.in_batches(lambda file: look(*file, judges.sizes), files, _BATCH):
         new: dict[str, Look] = {}
-        if own := [one.path for one in batch if one.facts.own]:
-            warn(f"passed over as DICOM results of this program: {first_of(own)}", stacklevel=2)
+        own: list[Path] = []
         for one in batch:
             before = new.get(one.key) or answers.exams.get(one.key)
             if one.facts.own:
-                continue
-            if one.error:
+                own.append(one.path)
+            elif one.error:
                 answers.add(_exam(one, naming, one.error))
             elif before is None:
                 new[one.key] = one
@@ -65,6 +64,8 @@ def answer(
                 answers.add(_exam(one, naming, _NOT_UNIQUE))
             else:  # a copy
                 answers.failed.pop(one.place, None)
+        if own:
+            warn(f"passed over as DICOM results of this program: {first_of(own)}", stacklevel=2)
         if new:
             _judge(judges, list(new.values()), answers, naming, documents)
         answers.settle()
