@@ -146,8 +146,11 @@ class Answers:
 
     def settle(self) -> None:
         """Wait until the disk has the answers, which is milliseconds; a power cut takes those added since."""
-        with self._journal().open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            with self._journal().open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:  # some systems tell of a full disk only now
+            raise not_written(self._journal(), None, error) from error
 
     def picture(self, exam: Exam, kind: str) -> Path:
         """Where the ``film.jpg`` or the ``heat.webp`` of an exam lies."""
