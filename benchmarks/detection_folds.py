@@ -202,7 +202,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         network = learner.average.module
         assert isinstance(network, GreyFasterRCNN)
-        found = find_boxes(network, data.images.images, data.validation, settings.flip_average, run)
+        found = find_boxes([network], data.images.images, data.validation, settings.flip_average, run)
     fold = OutOfFold.of(found, data.truths(data.validation), data.of(data.validation))
     fold.write(job.found)
     return {

@@ -83,7 +83,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
             optimizer.step()
             warm_up.step()
         schedule.step()
-    found = find_boxes(model, data.images.images, data.validation, False, run)
+    found = find_boxes([model], data.images.images, data.validation, False, run)
     truths = data.truths(data.validation)
     matches = box_matching.match(found.boxes, found.scores, truths)
     scores = box_metrics.score_detections(found.boxes, found.scores, truths)

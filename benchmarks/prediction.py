@@ -88,7 +88,7 @@ def detection(config: BenchConfig, model: Path, run: runtime.Runtime) -> Predict
     """The detector in ``model``, which is written first if it is untrained."""
     if config.model is None:
         network = construct(Architecture("resnet18", config.size, frozen=False, image_head=True))
-        Detector(network, True, Rule(0.0, 1.0, 0.5)).save(model)
+        Detector((network,), True, Rule(0.0, 1.0, 0.5)).save(model)
     script, found = predict_detection, Detector.load(model, run)
     settings = script.PredictConfig(image=("",), pictures=False)
     return Prediction(

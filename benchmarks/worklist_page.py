@@ -127,7 +127,7 @@ def main() -> None:
             Classifier(build("none"), size, size + size // 8, True, 1.0, 0.5).save(classifier)
         if config.detector is None:
             network = construct(Architecture("resnet18", config.detector_size, frozen=False, image_head=True))
-            Detector(network, True, Rule(0.0, 1.0, 0.5)).save(detector)
+            Detector((network,), True, Rule(0.0, 1.0, 0.5)).save(detector)
         measure_speed(paths, script.WorklistConfig((name,), classifier, detector, place / "listed"), run, config.rounds)
         if config.memory_files:
             pictures = [place / f"{number}.jpeg" for number in range(40)]

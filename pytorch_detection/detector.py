@@ -24,6 +24,7 @@ class Detector:
     """A finished model with everything that prediction needs; ``save`` and ``load`` are its file.
 
     Attributes:
+        networks: one or several of the same architecture, whose boxes are fused; the first tells what is unlike.
         flip_average: whether the mirror image is evaluated too.
         rule: how boxes are scored, scaled and selected.
         likeness: what training's images look like to the network; None in files from before it was kept.
@@ -31,7 +32,7 @@ class Detector:
         origin: what the file says of itself.
     """
 
-    model: GreyFasterRCNN
+    networks: tuple[GreyFasterRCNN, ...]
     flip_average: bool
     rule: Rule
     likeness: Likeness | None = None
@@ -41,17 +42,18 @@ class Detector:
     @property
     def size(self) -> int:
         """Side in pixels of the square the network sees."""
-        return self.model.architecture.size
+        return self.networks[0].architecture.size
 
     def save(self, path: Path, **record: Any) -> None:
         """Write the model file, with ``record`` (plain values) for a later reader."""
         settings = {"flip_average": self.flip_average, "rule": asdict(self.rule)}
-        architecture = asdict(self.model.architecture)
+        first, *others = self.networks
         checkpoints.save(
             path,
             task=TASK,
-            model=self.model.state_dict(),
-            architecture=architecture,
+            model=first.state_dict(),
+            members=[other.state_dict() for other in others],
+            architecture=asdict(first.architecture),
             prediction=settings,
             likeness=None if self.likeness is None else self.likeness.plain(),
             known_images=known_images.packed(self.known),
@@ -60,7 +62,7 @@ class Detector:
 
     @classmethod
     def load(cls, path: Path, run: runtime.Runtime) -> "Detector":
-        """The model file at ``path``, its network in evaluation mode on the run's device.
+        """The model file at ``path``, its networks in evaluation mode on the run's device.
 
         Raises:
             FileNotFoundError, ValueError: no file, or not a finished detection model.
@@ -72,10 +74,13 @@ class Detector:
                 "pneumonia_fasterrcnn.pth, unless --model-file named another"
             )
         settings = _settings(state["prediction"], path)
-        model = load_model(state, path, run)
-        likeness = Likeness.of(state.get("likeness"), model.backbone.body, path)
+        others: Any = state.get("members", [])  # none in files from before there could be several
+        if not isinstance(others, list):
+            raise ValueError(f"{path}: expected a list of further networks, found {quoted(others)}; train anew")
+        networks = tuple(load_model({**state, "model": each}, path, run) for each in [state.get("model"), *others])
+        likeness = Likeness.of(state.get("likeness"), networks[0].backbone.body, path)
         known = known_images.unpacked(state.get("known_images"), path)
-        return cls(model, **settings, likeness=likeness, known=known, origin=Origin.of(state, path))
+        return cls(networks, **settings, likeness=likeness, known=known, origin=Origin.of(state, path))
 
     @classmethod
     def of_user(cls, path: Path, run: runtime.Runtime, threshold: float | None) -> "Detector":
@@ -110,8 +115,8 @@ class Detector:
         """What ``find`` gives, at ``indices`` or all; of each stage of the backbone what ``Likeness`` judges by."""
         exact = replace(run, bf16=False)
         which = np.arange(len(images)) if indices is None else indices
-        with features(self.model.backbone.body) as seen:
-            found = find_boxes(self.model, images, which, self.flip_average, exact)
+        with features(self.networks[0].backbone.body) as seen:
+            found = find_boxes(self.networks, images, which, self.flip_average, exact)
         return found, seen.rows(2 if self.flip_average else 1, run)
 
 

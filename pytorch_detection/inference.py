@@ -1,4 +1,4 @@
-"""Which boxes a network finds in stored squares, from one look at each or from two that are fused."""
+"""Which boxes networks find in stored squares; several looks at an image are fused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Found:
 
 @torch.inference_mode()
 def find_boxes(
-    model: GreyFasterRCNN,
+    networks: Sequence[GreyFasterRCNN],
     images: NDArray[np.uint8],
     indices: NDArray[np.int64],
     flip_average: bool,
@@ -67,20 +67,21 @@ def find_boxes(
 ) -> Found:
     """Boxes in the stored squares uint8 [N, S, S] at ``indices``.
 
-    Every process computes its share of the images, each once, and has the answers of all. With ``flip_average`` an
-    image's answer is fused from itself and its mirror image.
+    Every process computes its share of the images, each once, and has the answers of all. What all ``networks`` find
+    in an image, and with ``flip_average`` also in its mirror image, is fused.
     """
-    model.eval()
+    for network in networks:
+        network.eval()
     mine = runtime.shard(indices, run)
     detections: list[Detection] = []
     for first in range(0, len(mine), _BATCH):
         seen = as_input(to_device(images[mine[first : first + _BATCH]], run.device))
         with run.autocast():
-            answers = model(seen)
+            looks: list[list[Detection]] = [network(seen) for network in networks]
             if flip_average:
-                mirrored = [_mirrored(one, seen.shape[-1]) for one in model(seen.flip(3))]
-                answers = [fuse(pair) for pair in zip(answers, mirrored, strict=True)]
-        detections += answers
+                mirrored = seen.flip(3)
+                looks += [[_mirrored(one, seen.shape[-1]) for one in network(mirrored)] for network in networks]
+        detections += looks[0] if len(looks) == 1 else [fuse(views) for views in zip(*looks, strict=True)]
     return Found.of(detections).gathered(run)
 
 

@@ -45,13 +45,14 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
 
 def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
-    folder = RunFolder(config.out_dir, TASK, NAME)
-    state = folder.load_best()
+    folders = [RunFolder(member.out_dir, TASK, NAME) for member in config.each_member()]
+    states = [folder.load_best() for folder in folders]
+    epochs = [state["epoch"] for state in states]
     if run.is_main:
-        print(f"training is finished; the best epoch is {state['epoch']}")
+        print(f"training is finished; the best epoch is {', '.join(map(str, epochs))}")
     known = known_images.known(data.hashes, data.train, data.validation)
-    model = load_model(state, folder.best, run)
-    detector = Detector(model, config.flip_average, Rule(0.0, 1.0, 1.0), known=known)
+    networks = tuple(load_model(state, folder.best, run) for state, folder in zip(states, folders, strict=True))
+    detector = Detector(networks, config.flip_average, Rule(0.0, 1.0, 1.0), known=known)
     exams = data.of(data.validation)
     found, like_training = detector.look(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
@@ -62,7 +63,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         detector.save(
             config.model_file,
             config=cli.plain(config),
-            epoch=state["epoch"],
+            epochs=epochs,
             validation={"images": len(exams), "rsna_score": score},
             trained_on=origin.trained_on(
                 config.root, len(data.train), len({exam.patient for exam in data.of(data.train)})

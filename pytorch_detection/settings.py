@@ -1,6 +1,6 @@
 """The settings of the detection scripts, one flag each; nothing here waits for torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ MAY_DIFFER = {
     "tensorboard",
     "resume",
     "flip_average",
+    "members",
 }
 
 Backbone = Literal["resnet18", "resnet50_v2"]
@@ -39,6 +40,9 @@ class TrainConfig:
     model_file: Path = cli.flag(MODEL_FILE, help="the finished model, all that prediction needs")
     backbone: Backbone = cli.flag("resnet18", help="resnet18 for training from scratch, resnet50_v2 for COCO's weights")
     weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
+    members: int = cli.flag(
+        1, at_least=1, at_most=9, help="networks trained one after the other, whose boxes are fused"
+    )
     epochs: int = cli.flag(24, at_least=1, help="passes over the training images")
     size: int = cli.flag(
         384, at_least=SMALLEST_SIZE, at_most=LARGEST_SIZE, help="side in pixels of the square the network sees"
@@ -83,6 +87,19 @@ class TrainConfig:
     def root(self) -> Path:
         """The folder that holds the exams, or the table of them."""
         return self.data_dir if self.table is None else self.table.parent
+
+    def each_member(self) -> "list[TrainConfig]":
+        """The settings of each network's own training: the same exams, other random draws, a folder of its own."""
+        further = [
+            replace(
+                self,
+                seed=(self.seed + number) % 2**63,
+                out_dir=self.out_dir / f"member_{number + 1}",
+                images_dir=self.images_dir / f"member_{number + 1}",
+            )
+            for number in range(1, self.members)
+        ]
+        return [self, *further]
 
 
 @dataclass(frozen=True)

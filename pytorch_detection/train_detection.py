@@ -9,6 +9,7 @@ images/detection/. The table is one as evaluate_detection.py takes. With --resum
 the same weights as a run that was never stopped. Under torchrun the batch is divided among the processes.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -179,14 +180,36 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
-    """The whole run: epochs, then operating point, model file, report on held-out patients and pictures."""
-    folder = RunFolder(config.out_dir, TASK, report.NAME)
-    state = folder.load_last() if config.resume else None
-    if state is None:
-        model = build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0)
-    else:
-        model = construct(Architecture.of(state, folder.last))
+    """The whole run: each network, then operating point, model file, report on held-out patients and pictures."""
+    members = config.each_member()
+    # Before the exams are decoded, so that a mistake is told at once.
+    begun = [begin(member, may_be_new=not config.resume or member is not members[0]) for member in members]
     data = load_data(config, run)
+    if run.is_main and not config.resume:
+        for folder in config.out_dir.glob("member_*"):
+            shutil.rmtree(folder)
+    for number, (member, (model, state)) in enumerate(zip(members, begun, strict=True), 1):
+        if run.is_main and len(members) > 1:
+            print(f"network {number} of {len(members)}, in {member.out_dir}")
+        fit_one(member, model, state, data, run)
+    report.finish(config, data, run)
+
+
+def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dict[str, Any] | None]:
+    """A network to train, and the checkpoint to go on from, if there is one."""
+    folder = RunFolder(config.out_dir, TASK, report.NAME)
+    if config.resume and (folder.last.exists() or not may_be_new):
+        state = folder.load_last()
+        return construct(Architecture.of(state, folder.last)), state
+    torch.manual_seed(config.seed)
+    return build(config.weights, config.backbone, config.size, image_head=config.image_loss_weight > 0), None
+
+
+def fit_one(
+    config: TrainConfig, model: GreyFasterRCNN, state: dict[str, Any] | None, data: Data, run: runtime.Runtime
+) -> None:
+    """All epochs of one network that are left after those of ``state``."""
+    folder = RunFolder(config.out_dir, TASK, report.NAME)
     images = len(epoch_order(data, config, 0))
     learner = make_learner(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
     about = {
@@ -224,7 +247,6 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
             print(line_of(record, config.epochs))
             report.show_progress(config, runlog.read(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
-    report.finish(config, data, run)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:

@@ -16,7 +16,7 @@ from pytorch_detection import inference
 from pytorch_detection import model as model_module
 from pytorch_detection.box_rule import Rule, choose_gate, choose_rule
 from pytorch_detection.detector import Detector
-from pytorch_detection.inference import Found, find_boxes, fuse
+from pytorch_detection.inference import Found, as_input, find_boxes, fuse
 from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.weights import build
 
@@ -335,7 +335,7 @@ def test_a_fused_score_never_exceeds_the_views():
 def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(network, processor, monkeypatch):
     squares = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
     mirrored = np.ascontiguousarray(squares[:, :, ::-1])
-    one, other = (find_boxes(network, some, np.arange(3), True, processor) for some in (squares, mirrored))
+    one, other = (find_boxes([network], some, np.arange(3), True, processor) for some in (squares, mirrored))
     for boxes, scores, turned, their_scores in zip(one.boxes, one.scores, other.boxes, other.scores, strict=True):
         back = np.stack([SIZE - turned[:, 2], turned[:, 1], SIZE - turned[:, 0], turned[:, 3]], axis=1)
         order, their_order = np.lexsort(boxes.T.round(2)), np.lexsort(back.T.round(2))
@@ -344,12 +344,27 @@ def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(net
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
 
 
+def test_what_several_networks_find_is_fused(network, processor):
+    torch.manual_seed(1)
+    other = construct(SMALL).eval()
+    squares = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
+    with torch.inference_mode():
+        alone = [one(as_input(torch.from_numpy(squares))) for one in (network, other)]
+    found = find_boxes([network, other], squares, np.arange(3), False, processor)
+    for row, views in enumerate(zip(*alone, strict=True)):
+        wanted = fuse(views)
+        np.testing.assert_allclose(found.boxes[row], wanted["boxes"], atol=1e-3)
+        np.testing.assert_allclose(found.scores[row], wanted["scores"], atol=1e-5)
+    both = torch.stack([torch.stack([one["image_probability"] for one in some]) for some in alone])
+    np.testing.assert_allclose(found.probability, both.mean(0), atol=1e-5)
+
+
 def test_every_image_is_asked_once_and_in_order(network, processor, monkeypatch):
     monkeypatch.setattr(inference, "_BATCH", 2)
     squares = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
-    found = find_boxes(network, squares, np.array([4, 0, 2]), False, processor)
+    found = find_boxes([network], squares, np.array([4, 0, 2]), False, processor)
     for place, index in enumerate([4, 0, 2]):
-        alone = find_boxes(network, squares, np.array([index]), False, processor)
+        alone = find_boxes([network], squares, np.array([index]), False, processor)
         np.testing.assert_allclose(found.boxes[place], alone.boxes[0], atol=1e-3)
         np.testing.assert_allclose(found.probability[place], alone.probability[0], atol=1e-5)
 
@@ -413,11 +428,12 @@ def test_boxes_are_shrunk_where_they_are_too_large():
 
 def test_a_detector_is_saved_and_loaded(network, processor, tmp_path):
     squares = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
-    made = Detector(network, True, Rule(0.5, 0.9, 0.25))
+    torch.manual_seed(1)
+    made = Detector((network, construct(SMALL).eval()), True, Rule(0.5, 0.9, 0.25))
     made.save(tmp_path / "model.pth", epoch=3)
     found = Detector.load(tmp_path / "model.pth", processor)
     assert (found.flip_average, found.rule) == (True, made.rule)
-    assert found.size == SIZE and not found.model.training
+    assert found.size == SIZE and not any(one.training for one in found.networks)
     for one, other in zip(found.find(squares, processor).boxes, made.find(squares, processor).boxes, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
     assert checkpoints.load(tmp_path / "model.pth", task=TASK)["epoch"] == 3
@@ -444,6 +460,8 @@ BROKEN = {
         "as this version writes them to pneumonia_fasterrcnn.pth, found .*; train anew",
     ),
     "an unknown backbone": (lambda s: changed(s["architecture"], "backbone", "vgg"), "expected an architecture"),
+    "further networks that are none": (lambda s: changed(s, "members", {}), "expected a list of further networks"),
+    "a further network without weights": (lambda s: changed(s, "members", [{}]), "not the weights of its own"),
     "weights of another network": (
         lambda s: changed(s["architecture"], "image_head", False),
         "not the weights of its own architecture",

@@ -38,7 +38,7 @@ def model(tmp_path_factory):
     with torch.no_grad():
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(20)
     path = tmp_path_factory.mktemp("detector") / "model.pth"
-    Detector(network, True, Rule(0.5, 0.9, 0.2), tiny_detection.anything_goes()).save(path)
+    Detector((network,), True, Rule(0.5, 0.9, 0.2), tiny_detection.anything_goes()).save(path)
     return path
 
 

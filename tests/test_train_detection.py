@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -263,10 +264,35 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
     state = checkpoints.load(path, task=TASK)
     assert state["validation"]["images"] == len(data.validation) and "rsna_score" in state["validation"]
     assert state["provenance"]["torch"] == torch.__version__
-    boxes = find_boxes(found.model, data.images.images, data.validation, False, processor)
+    boxes = find_boxes(found.networks, data.images.images, data.validation, False, processor)
     again = found.find(data.images.images[data.validation], processor)
     for one, other in zip(boxes.boxes, again.boxes, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, processor, without_pictures):
+    config = settings(data.source, folder, epochs=1, members=2)
+    second = config.out_dir / "member_2"
+    assert f"network 2 of 2, in {second}" in tiny_detection.train(config)
+    wanted = Detector.load(config.model_file, processor)
+    shutil.rmtree(second)  # as if the run had had one network
+    tiny_detection.train(replace(config, resume=True))
+    found = Detector.load(config.model_file, processor)
+    assert found.rule == wanted.rule and len(found.networks) == 2
+    states = [[network.state_dict() for network in model.networks] for model in (found, wanted)]
+    for mine, theirs in zip(*states, strict=True):
+        assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    name = "backbone.body.layer4.1.conv2.weight"
+    assert not torch.equal(states[0][0][name], states[0][1][name])
+
+
+def test_a_new_run_leaves_no_network_of_the_previous_one(data, folder, monkeypatch):
+    config = settings(data.source, folder)
+    (config.out_dir / "member_2").mkdir(parents=True)
+    for part, name in ((train_detection, "fit_one"), (train_detection.report, "finish")):
+        monkeypatch.setattr(part, name, lambda *_: None)
+    tiny_detection.train(replace(config, members=2))
+    assert not (config.out_dir / "member_2").exists()
 
 
 def test_the_report_tells_of_held_out_exams_alone(finished, data):

@@ -32,7 +32,7 @@ def models(tmp_path_factory):
     write_classifier(folder / "classifier.pth")
     torch.manual_seed(0)
     network = construct(Architecture("resnet18", 64, frozen=False, image_head=True))
-    Detector(network, False, Rule(0.0, 1.0, 0.3), anything_goes()).save(folder / "detector.pth")
+    Detector((network,), False, Rule(0.0, 1.0, 0.3), anything_goes()).save(folder / "detector.pth")
     return ["--classifier", folder / "classifier.pth", "--detector", folder / "detector.pth"]
 
 
