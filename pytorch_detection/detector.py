@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cxr import cautions, checkpoints, known_images, runtime
 from cxr.grey_resnet import tensors
@@ -151,11 +152,15 @@ def load_model(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyF
             from which no box would come and every chest would seem clear.
     """
     weights = tensors(state.get("model"), path)
-    if not all(tensor.isfinite().all() for tensor in weights.values()):
+    if not all(tensor.sum().isfinite() for tensor in weights.values()):
         raise ValueError(f"{path}: weights that are not finite numbers; train anew")
-    model = construct(Architecture.of(state, path))
+    architecture = Architecture.of(state, path)
+    with torch.device("meta"):  # memory and random numbers for weights to be replaced at once would take as long again
+        model = construct(architecture)
+    meta = model.rpn.anchor_generator
+    model.rpn.anchor_generator = AnchorGenerator(meta.sizes, meta.aspect_ratios)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not the weights of its own architecture ({reason})") from error
