@@ -1,13 +1,16 @@
-"""What several test files share: one tiny data set and one model trained on it."""
+"""What several test files share: tiny data sets and the models trained on them."""
 
 import os
 import shutil
 import signal
 import sys
 import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 # Before torch is imported here or in a child: on pictures this small several threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,27 +24,63 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def chest_xray(tmp_path_factory):
-    """The tiny data set, to be read only."""
-    from tiny_classification import write_chest_xray
+def made_once(tmp_path_factory):
+    """``made_once(name, fill)``: a folder that one process of the session fills, while those that want it too wait."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # each process has a folder of its own in there
 
-    return write_chest_xray(tmp_path_factory.mktemp("data") / "chest_xray")
+    def made(name, fill):
+        folder, done = place / name, place / f"{name}.done"
+        with FileLock(place / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed or was killed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+def finished_training(made_once, tiny, data, **changes):
+    """Of six epochs: its ``config``, and what it ``printed``."""
+    from tiny_classification import only_after
+
+    def settings(folder):
+        return tiny.settings(data, folder, epochs=6, **changes)
+
+    def fill(folder):
+        with redirect_stdout(StringIO()) as printed, only_after(6):
+            tiny.train(settings(folder))
+        (folder / "printed.txt").write_text(printed.getvalue(), encoding="utf-8")
+
+    folder = made_once(tiny.__name__, fill)
+    return SimpleNamespace(config=settings(folder), printed=(folder / "printed.txt").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
-def trained(chest_xray, tmp_path_factory):
-    """A finished training on ``chest_xray``, its files to be read only: ``config`` and what it ``printed``."""
-    from contextlib import redirect_stdout
-    from io import StringIO
+def chest_xray(made_once):
+    """The tiny data set, to be read only."""
+    from tiny_classification import write_chest_xray
 
-    from tiny_classification import only_after, settings, train
+    return made_once("chest_xray", write_chest_xray)
 
-    place = tmp_path_factory.mktemp("trained")
-    config = settings(chest_xray, place, epochs=6, batch_size=16)
-    with redirect_stdout(StringIO()) as printed, only_after(config.epochs):
-        train(config)
-    yield SimpleNamespace(config=config, printed=printed.getvalue())
-    shutil.rmtree(place, ignore_errors=True)
+
+@pytest.fixture(scope="session")
+def trained(chest_xray, made_once):
+    """A finished training on ``chest_xray``, its files to be read only."""
+    import tiny_classification
+
+    return finished_training(made_once, tiny_classification, chest_xray, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def finished(made_once):
+    """A finished training of the detector, its files to be read only."""
+    import tiny_detection
+
+    return finished_training(made_once, tiny_detection, made_once("dataset_det", tiny_detection.write_rsna))
 
 
 @pytest.fixture(scope="session", params=["classification", "detection"])

@@ -18,11 +18,6 @@ from pytorch_detection.predict_detection import main as predict
 from pytorch_detection.rsna_dataset import Exam
 
 
-@pytest.fixture(scope="module")
-def finished():
-    return tiny_detection.finished()
-
-
 def report_of(folder):
     return json.loads((folder / "report.json").read_text())
 
@@ -170,7 +165,7 @@ def test_errors_are_false_boxes_and_missed_ones_the_most_confident_first(tmp_pat
 
 def bad(finished, clinic, folder):
     """What a user may get wrong -> arguments, and what the one line says."""
-    model, data = ("--model", finished.config.model_file), ("--data-dir", finished.data)
+    model, data = ("--model", finished.config.model_file), ("--data-dir", finished.config.data_dir)
     rows = lines_of(clinic)
     for row in rows:
         row["path"] = str(clinic.parent / row["path"])
@@ -207,18 +202,21 @@ def test_mistakes_are_one_line_and_exit_code_2(finished, clinic, tmp_path, comma
 # ----------------------------------------------------------------------------------------------------- training on both
 
 
-def test_training_learns_from_a_table_and_ends_with_the_same_report(finished, folder):
+def test_training_learns_from_a_table_and_ends_with_the_same_report(finished, folder, capsys):
     config = replace(
         finished.config, epochs=1, out_dir=folder / "a", images_dir=folder / "a", model_file=folder / "a.pth"
     )
-    data = sources.load(finished.data, None, 64, folder / "store", skip_bad=False, allow_missing=False, progress=False)
+    data = sources.load(
+        finished.config.data_dir, None, 64, folder / "store", skip_bad=False, allow_missing=False, progress=False
+    )
     rows = [
         dict(zip(("path", "x", "y", "width", "height", "patient"), (exam.path, *box, exam.patient), strict=True))
         for exam in data.exams
         for box in [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in exam.boxes_xyxy] or [("",) * 4]
     ]
     table = write_table(folder / "boxes.csv", rows)
-    printed = tiny_detection.train(replace(config, table=table))
+    tiny_detection.train(replace(config, table=table))
+    printed = capsys.readouterr().out
     assert "train: 40 exams of 20 patients, 20 with opacity (32 boxes)" in printed
     state = checkpoints.load(folder / "a.pth", task=TASK)
     assert state["trained_on"]["images"] == 40

@@ -21,9 +21,8 @@ from pytorch_detection.training_data import divided, load_data
 
 
 @pytest.fixture(scope="module")
-def detection(tmp_path_factory, processor):
+def detection(finished, tmp_path_factory, processor):
     """A finished training of the detector, and the exams that it was made of."""
-    finished = tiny_detection.finished()
     return finished, load_data(replace(finished.config, out_dir=tmp_path_factory.mktemp("again")), processor)
 
 
@@ -102,7 +101,7 @@ def test_validation_scores_of_boxes_come_from_all_answers_at_once(detection, pro
 
 def test_exams_with_the_same_content_stay_in_one_part(detection, folder, processor):
     finished, data = detection
-    other = shutil.copytree(finished.data, folder / "data")
+    other = shutil.copytree(finished.config.data_dir, folder / "data")
     pairs = [(data.train[0], data.held_out[0]), (data.train[1], data.validation[0])]
     for known, copy in pairs:
         source, target = (other / IMAGES / data.exams[index].path.name for index in (known, copy))

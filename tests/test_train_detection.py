@@ -44,11 +44,6 @@ from pytorch_detection.training_data import (
 
 
 @pytest.fixture(scope="module")
-def finished():
-    return tiny_detection.finished()
-
-
-@pytest.fixture(scope="module")
 def data(finished, tmp_path_factory):
     """What the finished training learnt from, to be read only."""
     config = replace(finished.config, out_dir=tmp_path_factory.mktemp("again"))
@@ -370,7 +365,7 @@ def train_in_one_of_two(rank, arguments, folder):
 
 def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, folder):
     """Under torchrun itself the other training is tried."""
-    config = settings(finished.data, folder, epochs=1, negatives_per_positive=0.5)
+    config = settings(finished.config.data_dir, folder, epochs=1, negatives_per_positive=0.5)
     run_in_two(train_in_one_of_two, flags(config), folder)
     printed, nothing = ((folder / f"printed {rank}").read_text() for rank in range(2))
     assert printed.count("epoch   1/1") == 1 and "2 processes" in printed and not nothing

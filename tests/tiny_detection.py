@@ -1,23 +1,15 @@
 """An RSNA folder and settings with which the detection scripts run in seconds."""
 
-import atexit
 import csv
-import functools
 import json
-import shutil
-import tempfile
 import warnings
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-from tiny_classification import only_after
 
 from pytorch_detection.rsna_dataset import CLASS_INFO, CLASSES, IMAGES, LABELS, MAPPING
 
@@ -119,32 +111,18 @@ def few_samples() -> Any:
     return patch.dict(model.FEW_BOXES, box_batch_size_per_image=16, rpn_batch_size_per_image=64)
 
 
-def train(config: Any) -> str:
-    """What the script does once it has read its command line; gives what it prints."""
+def train(config: Any) -> None:
+    """What the script does once it has read its command line."""
     from cxr import runtime
     from cxr.run_folder import only_run_in
     from pytorch_detection.train_detection import fit
 
     with (
         few_samples(),
-        redirect_stdout(StringIO()) as printed,
         runtime.start(config.device, config.precision, config.seed) as run,
         only_run_in(config.out_dir, run),
     ):
         fit(config, run)
-    return printed.getvalue()
-
-
-@functools.cache
-def finished() -> SimpleNamespace:
-    """A finished training for all tests of a session, its files to be read only: ``config``, what it ``printed``."""
-    place = Path(tempfile.mkdtemp(prefix="detection-"))
-    atexit.register(shutil.rmtree, place, True)
-    data = write_rsna(place / "dataset_det")
-    config = settings(data, place, epochs=6)
-    with only_after(config.epochs):
-        printed = train(config)
-    return SimpleNamespace(config=config, printed=printed, data=data, place=place)
 
 
 def anything_goes() -> Any:
