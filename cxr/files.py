@@ -4,18 +4,14 @@ import errno
 import hashlib
 import io
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 # A full disk, a used-up share of it, and a file larger than the file system (4 GiB on FAT) or the user's limit allows.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-_PARTIAL = re.compile(r".+\.(\d{1,9})\.partial", re.DOTALL)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -43,10 +39,9 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int | N
     Raises:
         OSError: the file cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    partial = path.with_name(f"{path.name}.partial")
+    with writing(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent.absolute())
         try:
             with partial.open("wb") as file:
                 file.writelines(pieces)
@@ -55,41 +50,23 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int | N
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, needed: int | None = None) -> Generator[None]:
+    """An OSError in this block names the file ``path`` and, where the disk is full, how many bytes were ``needed``."""
+    try:
+        yield
     except OSError as error:
-        raise not_written(path, size, error) from error
-
-
-def not_written(path: Path, needed: int | None, error: OSError) -> OSError:
-    """What to raise when ``error`` kept ``needed`` bytes from ``path``: names the file, and the space if that lacks."""
-    reason = error.strerror or str(error)
-    if error.errno in FULL:
-        free = _amount(shutil.disk_usage(path.parent).free)
-        reason += f"; {free} are free" if needed is None else f"; {_amount(needed)} are needed, {free} are free"
-    return OSError(f"cannot write {path.absolute()}: {reason}")
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            free = _amount(shutil.disk_usage(path.parent).free)
+            reason += f"; {free} are free" if needed is None else f"; {_amount(needed)} are needed, {free} are free"
+        raise OSError(f"cannot write {path.absolute()}: {reason}") from error
 
 
 def _amount(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
-
-
-@cache
-def _remove_leftovers(folder: Path) -> None:
-    """Take away what processes that were killed while they wrote have left; once for a folder and process."""
-    for entry in os.scandir(folder):
-        found = _PARTIAL.fullmatch(entry.name)
-        if found and not _is_running(int(found[1])):
-            with suppress(PermissionError):  # Windows: it is open, so its writer lives. Elsewhere: somebody else's.
-                Path(entry.path).unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt":  # os.kill would end the process; there a file that is being written cannot be removed
-        return False
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)  # somebody else's process
-    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cxr.files import not_written, write_atomically
+from cxr.files import write_atomically, writing
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -16,12 +16,10 @@ def append(path: Path, record: dict[str, Any]) -> None:
         OSError: the line cannot be written; what part of it was, ``read`` leaves out.
     """
     line = _line(record)
-    try:
+    with writing(path, len(line)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(line)
-    except OSError as error:
-        raise not_written(path, len(line), error) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:

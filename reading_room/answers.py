@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from cxr.files import not_written
+from cxr.files import writing
 
 JOURNAL = "answers.jsonl"
 PICTURES = "pictures"
@@ -137,20 +137,15 @@ class Answers:
         for kind, content in (("film.jpg", film), ("heat.webp", heat)):
             if content:
                 path = self.picture(exam, kind)
-                try:
+                with writing(path, len(content)):
                     path.write_bytes(content)
-                except OSError as error:
-                    raise not_written(path, len(content), error) from error
         self._append(asdict(exam))
         self._take(exam)
 
     def settle(self) -> None:
         """Wait until the disk has the answers, which is milliseconds; a power cut takes those added since."""
-        try:
-            with self._journal().open("rb+") as file:
-                os.fsync(file.fileno())
-        except OSError as error:  # some systems tell of a full disk only now
-            raise not_written(self._journal(), None, error) from error
+        with writing(self._journal()), self._journal().open("rb+") as file:
+            os.fsync(file.fileno())  # some systems tell of a full disk only now
 
     def picture(self, exam: Exam, kind: str) -> Path:
         """Where the ``film.jpg`` or the ``heat.webp`` of an exam lies."""
@@ -186,11 +181,8 @@ class Answers:
 
     def _append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-        try:
-            with self._journal().open("ab") as file:
-                file.write(line)
-        except OSError as error:
-            raise not_written(self._journal(), len(line), error) from error
+        with writing(self._journal(), len(line)), self._journal().open("ab") as file:
+            file.write(line)
 
     def _journal(self) -> Path:
         return self.folder / JOURNAL

@@ -161,7 +161,7 @@ def _run(script: str, arguments: list[str], log: Path, die_at: tuple[str, int], 
 
     def hook(event: str, details: tuple[object, ...]) -> None:
         if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(details[0]).startswith(folder):
-            name = re.sub(r"\.\d+\.partial$", "", str(details[0]).removeprefix(folder))
+            name = re.sub(r"\.partial$", "", str(details[0]).removeprefix(folder))
             name = re.sub(r"(?<=decoded)/.*", "", Path(name).as_posix())
             touched[name] += 1
             if (name, touched[name]) == die_at:

@@ -12,7 +12,7 @@ import mutations
 import numpy as np
 import pytest
 import tiny_detection
-from bombs import BOMBS, LARGE
+from bombs import BOMBS
 
 from cxr import reading
 from cxr.text import one_line
@@ -96,17 +96,6 @@ def test_a_bomb_is_refused_soon(tmp_path, name):
         with pytest.raises(reading.UnreadableImage, match=reason):
             reading.read_square(path, 36)
         check(name)
-
-
-@pytest.mark.slow
-def test_a_folder_of_pictures_as_large_as_they_may_be_leaves_memory_free(tmp_path, monkeypatch):
-    for number in range(2):
-        for name, make in LARGE.items():
-            (tmp_path / f"{name} {number}").write_bytes(make())
-    monkeypatch.setattr("cxr.reading.ahead.cores", lambda: 16)
-    with within_bounds():
-        (batch,) = reading.read_ahead(sorted(tmp_path.iterdir()), 36, 32)
-    assert [read.error for read in batch] == [""] * 2 * len(LARGE)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables

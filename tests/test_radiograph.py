@@ -14,7 +14,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from cxr.reading import UnreadableImage, find_images, radiograph, read_grey, read_square
-from cxr.reading.limits import PixelBudget
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,8 +71,6 @@ def strip_fields(width, height, length, **other):
         "compression": 259,
         "photometric": 262,
         "orientation": 274,
-        "tile_width": 322,
-        "tile_height": 323,
     }
     fields = {
         256: (4, width),
@@ -217,7 +214,6 @@ REFUSED = {
     "1 x 1 png": (png_bytes(1, 1, rows=b"\0\0"), "1 x 1 pixels is too small for a radiograph"),
     "png without data": (png_bytes(64, 64), "cannot be decoded"),
     "tiff without a directory": (b"II*\0" + struct.pack("<I", 4000) + bytes(20), "neither JPEG"),
-    "tiff of giant tiles": (tiff_bytes(strip_fields(64, 64, 0, tile_width=65535, tile_height=65535)), "tiles of over 80"),
 }  # fmt: skip
 
 
@@ -239,14 +235,6 @@ def test_jpeg_that_claims_300_megapixels_is_refused_from_its_header(tmp_path):
     content = content[: frame + 5] + struct.pack(">HH", 15000, 20000) + content[frame + 9 :]
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=r"300000000 pixels.* exceeds limit"):
-        read_grey(tmp_path / "a.jpg")
-
-
-def test_jpeg_of_endless_scans_is_refused(tmp_path):
-    content = jpeg_bytes(np.zeros((1000, 1000), np.uint8), progressive=True)
-    last_scan = content[content.rindex(b"\xff\xda") : -2]
-    (tmp_path / "a.jpg").write_bytes(content[:-2] + last_scan * 1600 + b"\xff\xd9")
-    with pytest.raises(UnreadableImage, match="scans over 1000 x 1000"):
         read_grey(tmp_path / "a.jpg")
 
 
@@ -303,13 +291,9 @@ def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
     assert str(tmp_path / "gone.png") in str(caught.value)
 
 
-def test_folders_and_pipes_are_refused(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UnreadableImage, match="is a folder; expected a file"):
         read_grey(tmp_path)
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(UnreadableImage, match="is a device or a pipe"):
-            read_grey(tmp_path / "pipe")
 
 
 def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
@@ -378,37 +362,3 @@ def test_real_jpegs_equal_a_full_decode_within_one_grey_level():
         square, size, _ = read_square(path, 224)
         assert size == (whole.height, whole.width)
         assert np.abs(square.astype(float) - expected).mean() < 1
-
-
-class TestPixelBudget:
-    def test_what_does_not_fit_beside_others_waits(self):
-        budget, order = PixelBudget(10), []
-        entered, leave = threading.Event(), threading.Event()
-
-        def first():
-            with budget.reserve(7):
-                entered.set()
-                leave.wait(10)
-                order.append("first")
-
-        def second():
-            with budget.reserve(4):
-                order.append("second")
-
-        with ThreadPoolExecutor(2) as threads:
-            waiting = [threads.submit(first)]
-            assert entered.wait(10)
-            waiting.append(threads.submit(second))
-            with budget.reserve(3):  # fits beside the first
-                order.append("beside")
-            leave.set()
-            for one in waiting:
-                one.result(10)
-        assert order == ["beside", "first", "second"]
-
-    def test_what_is_larger_than_the_budget_has_it_alone(self):
-        budget = PixelBudget(10)
-        with ThreadPoolExecutor(1) as threads, budget.reserve(11):
-            waiting = threads.submit(budget.reserve(1).__enter__)
-            assert not waiting.done()
-        assert waiting.result(10) is None

@@ -1,5 +1,6 @@
 """Many radiographs for a prediction: read ahead of the model, a bad file is an answer and not the end."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.reading import radiograph
-from cxr.reading.store import cores
 from cxr.text import one_line, printable
 
 File = TypeVar("File")
@@ -79,3 +79,8 @@ def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:
     if image.shape != (read.height, read.width):
         return None, f"{printable(str(read.path))}: changed while its answer was worked out"
     return image, ""
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

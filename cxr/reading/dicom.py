@@ -6,13 +6,14 @@ Pixel spacing and aspect ratio are left aside, as they are for the other formats
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataelem import RawDataElement
 from pydicom.pixels.processing import apply_color_lut
 
-from cxr.reading.elements import DEFLATED, Element, Elements, read_elements
+from cxr.reading.elements import Elements, read_elements
 from cxr.reading.frame import Layout, read_frame
 from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
 from cxr.reading.header import read_header
-from cxr.reading.limits import BUDGET, MAX_PIXELS, check_size
+from cxr.reading.limits import check_size
 from cxr.reading.raster import Picture
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
@@ -34,21 +35,17 @@ def decode(data: bytes, at_least: int | None) -> Picture:
     Raises:
         ValueError: not one radiograph, or one that needs a codec to be installed, in words.
     """
-    inflates = DEFLATED.encode() in data[:4096]  # to what size nobody knows before
-    with BUDGET.reserve(MAX_PIXELS if inflates else 0):
-        elements = read_elements(data)
-        pixel_data = _require_one_frame(elements)
-        layout = _layout(elements)
-        size = (layout.width, layout.height)
-        check_size(*size)
-        with BUDGET.reserve(0 if inflates else layout.width * layout.height):
-            grey = _grey(elements, pixel_data, layout, at_least)
-        header = read_header(elements.text)
-        notes = [note for note in (header.note, _contradiction(elements)) if note]
-        return Picture(grey, size, header._replace(note="; ".join(notes)))
+    elements = read_elements(data)
+    pixel_data = _require_one_frame(elements)
+    layout = _layout(elements)
+    check_size(layout.width, layout.height)
+    grey = _grey(elements, pixel_data, layout, at_least)
+    header = read_header(elements.text)
+    notes = filter(None, (header.note, _contradiction(elements)))
+    return Picture(grey, (layout.width, layout.height), header._replace(note="; ".join(notes)))
 
 
-def _grey(elements: Elements, pixel_data: Element, layout: Layout, at_least: int | None) -> Image.Image:
+def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, at_least: int | None) -> Image.Image:
     if layout.samples == 3:
         values = read_frame(pixel_data, layout, elements, at_least)
         return values if isinstance(values, Image.Image) else Image.fromarray(values)
@@ -63,7 +60,7 @@ def _grey(elements: Elements, pixel_data: Element, layout: Layout, at_least: int
     return Image.fromarray(values if unchanged and values.dtype == np.uint8 else look_up(table, values))
 
 
-def _require_one_frame(elements: Elements) -> Element:
+def _require_one_frame(elements: Elements) -> RawDataElement:
     if not len(elements.dataset):
         raise ValueError("DICOM that ends in the middle of an element")
     if elements.raw("FloatPixelData") or elements.raw("DoubleFloatPixelData"):
@@ -127,19 +124,19 @@ def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
 
 def _lut(item: Elements | None, signed_input: bool) -> Lut | None:
     """The table in an item of a Modality or VOI LUT Sequence (DICOM PS3.3 C.11.1.1.1, C.11.2.1.1), if it holds one."""
-    descriptor, data = (item.raw("LUTDescriptor"), item.raw("LUTData")) if item else (None, None)
-    if item is None or descriptor is None or data is None:
+    descriptor, data = (item.raw("LUTDescriptor"), item.content("LUTData")) if item else (None, b"")
+    if item is None or descriptor is None or not data:
         return None
     count, first, bits = (*item.integers("LUTDescriptor"), 0, 0, 0)[:3]
     count = count or 2**16
-    if first >= 2**15 and (signed_input or descriptor.vr == "SS"):
+    if first >= 2**15 and (signed_input or descriptor.VR == "SS"):
         first -= 2**16
-    if len(data.value) in (count, count + 1) and bits <= 8:  # bytes, filled up to an even length
-        entries = np.frombuffer(data.value, np.uint8, count).astype(np.uint16)
-    elif len(data.value) > count + 1:  # some writers miscount; a table holds its last entry
-        entries = np.frombuffer(data.value, item.order + "u2", min(count, len(data.value) // 2))
+    if len(data) in (count, count + 1) and bits <= 8:  # bytes, filled up to an even length
+        entries = np.frombuffer(data, np.uint8, count).astype(np.uint16)
+    elif len(data) > count + 1:  # some writers miscount; a table holds its last entry
+        entries = np.frombuffer(data, item.order + "u2", min(count, len(data) // 2))
     else:
-        raise ValueError(f"LUTData of {len(data.value)} bytes; expected {count} entries")
+        raise ValueError(f"LUTData of {len(data)} bytes; expected {count} entries")
     return Lut(first, entries)
 
 

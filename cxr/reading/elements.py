@@ -5,7 +5,7 @@ import re
 import struct
 import warnings
 import zlib
-from typing import NamedTuple
+from io import BytesIO
 
 from pydicom import config
 from pydicom.dataelem import RawDataElement
@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial, read_sequence_item
 from pydicom.tag import BaseTag, Tag
 
-from cxr.reading.limits import MAX_PIXELS, BoundedFile
+from cxr.reading.limits import MAX_PIXELS
 
 # Headers are odd often enough, and what is looked at here is looked at below.
 config.settings.reading_validation_mode = config.IGNORE
@@ -39,23 +39,6 @@ _KEYWORDS = """
 _TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS.split()}
 
 
-class _Source(BoundedFile):
-    """What pydicom reads from. Only what it wants to inflate does it read to the end; that is done below, bounded."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size == -1:
-            raise ValueError("a deflated data set behind file meta information of another length than it says")
-        return BoundedFile.read(self, size)
-
-
-class Element(NamedTuple):
-    """One element as it lies in the file; ``length`` is ``UNDEFINED_LENGTH`` where a delimiter ends it."""
-
-    vr: str | None
-    length: int
-    value: bytes
-
-
 class Elements:
     """One data set, or one item of a sequence, as the numbers and words it stands for.
 
@@ -70,18 +53,22 @@ class Elements:
         self.syntax = syntax
         self.order = "<" if dataset.original_encoding[1] is not False else ">"  # of bytes
 
-    def raw(self, keyword: str) -> Element | None:
-        """The element as it lies in the file; None if it is absent or empty."""
+    def raw(self, keyword: str) -> RawDataElement | None:
+        """The element as it lies in the file; None if it is absent or empty.
+
+        Its ``length`` is ``UNDEFINED_LENGTH`` where a delimiter ends it.
+        """
         element = self._found.get(_TAGS[keyword])
-        if not isinstance(element, RawDataElement) or not element.value:
-            return None
-        return Element(element.VR, element.length, element.value)
+        return element if isinstance(element, RawDataElement) and element.value else None
+
+    def content(self, keyword: str, longest: int | None = None) -> bytes:
+        """The first ``longest`` bytes of its value; none if it is absent."""
+        element = self.raw(keyword)
+        return (element.value or b"")[:longest] if element else b""
 
     def text(self, keyword: str) -> str:
         """The first of its values, upper case and trimmed; empty if there is none."""
-        element = self.raw(keyword)
-        content = b"" if element is None else element.value[:128]
-        return content.split(b"\\")[0].strip(b" \0").decode("latin-1").upper()
+        return self.content(keyword, 128).split(b"\\")[0].strip(b" \0").decode("latin-1").upper()
 
     def number(self, keyword: str) -> float | None:
         """The first of the decimal strings (VR DS or IS), None if it is absent or empty; a comma counts as a point.
@@ -102,8 +89,7 @@ class Elements:
 
     def integers(self, keyword: str) -> tuple[int, ...]:
         """Its first values (VR US or SS), at most three, as unsigned 16-bit numbers; empty if it is absent."""
-        element = self.raw(keyword)
-        content = b"" if element is None else element.value[:6]
+        content = self.content(keyword, 6)
         return struct.unpack_from(f"{self.order}{len(content) // 2}H", content)
 
     def integer(self, keyword: str, default: int) -> int:
@@ -118,7 +104,7 @@ class Elements:
         if not isinstance(element, RawDataElement):
             return Elements(element.value[0])
         little = self.order == "<"
-        item = read_sequence_item(BoundedFile(element.value), element.is_implicit_VR, little, "iso8859")
+        item = read_sequence_item(BytesIO(element.value), element.is_implicit_VR, little, "iso8859")
         return None if item is None else Elements(item)
 
 
@@ -126,14 +112,14 @@ def read_elements(data: bytes) -> Elements:
     """The elements of the file ``data``.
 
     Raises:
-        ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``, or too many elements. pydicom met with
-            damage raises whatever it likes, RecursionError at sequences in sequences without end.
+        ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``. pydicom met with damage raises whatever it
+            likes, RecursionError at sequences in sequences without end.
     """
     found = _TRANSFER_SYNTAX.search(data, 0, 2**12)
     syntax = found[1].decode() if found else ""  # the first, should the file meta information be there twice
     if syntax == DEFLATED:
         data = _inflated(data)
-    dataset = read_partial(_Source(data), _behind_pixels, force=True, specific_tags=list(_TAGS.values()))
+    dataset = read_partial(BytesIO(data), _behind_pixels, force=True, specific_tags=list(_TAGS.values()))
     return Elements(dataset, syntax)
 
 

@@ -10,16 +10,15 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import Jpeg2KImagePlugin as Jpeg2KImagePlugin  # imported so that Pillow need not look through all its formats
 from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.config import IGNORE
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxr.reading.elements import DEFLATED, UNDEFINED_LENGTH, Element, Elements
-from cxr.reading.limits import check_scans
+from cxr.reading.elements import DEFLATED, UNDEFINED_LENGTH, Elements
 
 _GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"  # private: all but the pixels is Implicit VR Little Endian
 _NATIVE = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED, _GE_BIG_ENDIAN_PIXELS)
-_RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
 _DCT = tuple(_JPEG + number for number in ("50", "51", "53", "55"))  # the last two retired, and progressive
 _LOSSLESS = (_JPEG + "57", _JPEG + "70")
@@ -35,9 +34,6 @@ _PACKAGES = {
 }
 _CODECS = ("pillow", "pyjpegls", "pylibjpeg", "pydicom", "gdcm")  # gdcm last: it may abort where others raise
 _ADDRESS = re.compile(r" ?<[^>]*>")  # of an object in memory, which Pillow puts into messages
-# pydicom unfolds a segment to 64 times its size before it looks at how much was needed.
-_MAX_RLE_BYTES = 2**24
-
 
 _Pixels: TypeAlias = tuple[NDArray[Any], dict[str, Any]]  # [H, W] or [H, W, 3], and what pydicom says of them
 
@@ -63,7 +59,7 @@ class Layout(NamedTuple):
 
 
 def read_frame(
-    element: Element, layout: Layout, elements: Elements, at_least: int | None
+    element: RawDataElement, layout: Layout, elements: Elements, at_least: int | None
 ) -> NDArray[Any] | Image.Image:
     """The one frame in the Pixel Data ``element``.
 
@@ -79,12 +75,10 @@ def read_frame(
     if encapsulated == (syntax in _NATIVE):
         form = "encapsulated" if encapsulated else "not encapsulated"
         raise ValueError(f"pixel data are {form}; transfer syntax {syntax or '(none given)'} does not allow that")
-    content = element.value
-    if syntax == _RLE and len(content) > _MAX_RLE_BYTES:
-        raise ValueError(f"RLE of {len(content) >> 20} MiB; expected at most {_MAX_RLE_BYTES >> 20}")
+    content = element.value or b""
     if not encapsulated:
         big = elements.order == ">" or syntax == _GE_BIG_ENDIAN_PIXELS
-        return _values(*_native(content, element.vr, layout, big), layout, lossy=False)
+        return _values(*_native(content, element.VR, layout, big), layout, lossy=False)
     frame = _join_fragments(content)
     image = _opened(frame)
     if image is not None:
@@ -94,7 +88,6 @@ def read_frame(
         if image.format != "JPEG2000" and layout.stored > 8:
             raise ValueError(f"pixel data compressed with 8 bits; the header says {layout.stored}")
         if syntax in _DCT and layout.photometric != "RGB" and isinstance(image, JpegImageFile):
-            check_scans(image, frame)
             image.draft(None, (at_least, at_least) if at_least else None)
             image.load()
             return image if image.mode == "L" else image.convert("L")

@@ -1,6 +1,5 @@
 """Any radiograph file -> one grey image, white bone on black air: JPEG, PNG, TIFF and DICOM, told by their content."""
 
-import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from cxr.reading.header import Header
 from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
 from cxr.reading.limits import MAX_PIXELS
 from cxr.reading.raster import Picture
+from cxr.text import one_line, shortened
 
 # An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
 MAX_FILE_BYTES = 6 * MAX_PIXELS + 2**20
@@ -79,40 +79,32 @@ def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
         FileNotFoundError, UnreadableImage: as ``read_grey``.
     """
     data = _content(path)
-    return _decode(path, data, at_least), data
-
-
-def _decode(path: Path, data: bytes, at_least: int | None) -> Picture:
     try:
         if looks_like_dicom(data[:HEAD_BYTES]):
             from cxr.reading import dicom  # pydicom takes its time, and other files do without
 
-            return dicom.decode(data, at_least)
-        return raster.decode(data, at_least)
+            return dicom.decode(data, at_least), data
+        return raster.decode(data, at_least), data
     except Exception as error:  # decoders meet damage with whatever they like: struct.error, SyntaxError, MemoryError
-        raise UnreadableImage(f"{path}: {_one_line(error)}") from error
+        raise UnreadableImage(f"{path}: {_reason(error)}") from error
 
 
 def _content(path: Path) -> bytes:
     try:
-        status = path.stat()
+        size = path.stat().st_size
     except FileNotFoundError:
         raise FileNotFoundError(f"{path.absolute()}: no such file") from None
-    if stat.S_ISDIR(status.st_mode):
+    if path.is_dir():
         raise UnreadableImage(f"{path}: is a folder; expected a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage(f"{path}: is a device or a pipe; expected a file")
-    if status.st_size == 0:
+    if size == 0:
         raise UnreadableImage(f"{path}: is empty (0 bytes)")
-    if status.st_size > MAX_FILE_BYTES:
-        size = f"{status.st_size / 2**20:.0f} MiB"
-        raise UnreadableImage(f"{path}: has {size}; no radiograph needs more than {MAX_FILE_BYTES // 2**20} MiB")
+    if size > MAX_FILE_BYTES:
+        raise UnreadableImage(f"{path}: has {size >> 20} MiB; no radiograph needs more than {MAX_FILE_BYTES >> 20} MiB")
     return path.read_bytes()
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:_LONGEST_REASON]
-    text = "".join(character if character.isprintable() else "?" for character in text)
+def _reason(error: Exception) -> str:
+    text = shortened(one_line(error), _LONGEST_REASON)
     if isinstance(error, ValueError) and text:
         return text
     kind = type(error)

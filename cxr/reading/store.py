@@ -5,18 +5,20 @@ Beside the array ``<name>-<size>px-<key>.npy`` lies a JSON file of the same name
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -25,10 +27,12 @@ from tqdm import tqdm
 
 from cxr import files
 from cxr.reading import radiograph
+from cxr.reading.ahead import in_batches
 from cxr.reading.header import Header
 
 # The packages that decode: another version may give other pixels, a new one may read what could not be read.
 _DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
+_BATCH = 32
 _SHOWN = 10  # files named in an error; more would scroll the reason away
 
 
@@ -110,17 +114,6 @@ def key(paths: Sequence[Path], size: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_facts(store: Path, facts: Sequence[dict[str, Any]]) -> None:
-    """The JSON file beside the array ``store``: an object on a line for each image."""
-    text = "[\n" + ",\n".join(json.dumps(fact) for fact in facts) + "\n]\n"
-    files.write_atomically(store.with_suffix(".json"), lambda file: file.write(text.encode()))
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _stamp(path: Path) -> str:
     """Changes with the file."""
     try:
@@ -138,76 +131,41 @@ def _version(package: str) -> str:
 
 
 def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
-    partial = store.with_suffix(".npy.partial")  # one builder at a time: the lock is held
+    needed = len(paths) * size * size
+    with files.writing(store, needed):
+        if shutil.disk_usage(store.parent).free < needed:  # now, not after an hour
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    facts: list[dict[str, Any]] = []
+
+    def pieces() -> Iterator[bytes]:
+        header, about = io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
+        np.lib.format.write_array_header_1_0(header, about)
+        yield header.getvalue()
+        done = chain.from_iterable(in_batches(partial(_read, size=size), paths, _BATCH))
+        for square, fact in tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False):
+            facts.append(fact)
+            yield square
+
+    files.write_pieces(store, pieces(), needed)
+    lines = ",\n".join(json.dumps(fact) for fact in facts)
+    files.write_atomically(store.with_suffix(".json"), lambda file: file.write(f"[\n{lines}\n]\n".encode()))
+
+
+def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
+    """The square of a file, black if it cannot be read, and what the JSON file says of it."""
     try:
-        images = _create(partial, size, len(paths))
-        facts = _fill(images, paths, size, title, progress)
-        images.flush()
-        del images  # Windows renames no file that is mapped
-        partial.replace(store)
-        write_facts(store, facts)
-    finally:
-        with suppress(PermissionError):  # Windows: an error still holds it; the next build removes it
-            partial.unlink(missing_ok=True)
-
-
-def _fill(
-    images: NDArray[np.uint8], paths: Sequence[Path], size: int, title: str, progress: bool
-) -> list[dict[str, Any]]:
-    def fill(index: int) -> dict[str, Any]:
-        path = paths[index]
         before = _stamp(path)
-        try:
-            images[index], (height, width), header = radiograph.read_square(path, size)
-        except radiograph.UnreadableImage as error:
-            return {"file": path.name, "error": str(error)}
-        # Not before the picture: only now it is known that this is a file, and no larger than a radiograph.
+        square, (height, width), header = radiograph.read_square(path, size)
         content = files.sha256_of(path)
-        if _stamp(path) != before:
-            raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
-        said = {name: value for name, value in header._asdict().items() if value}
-        return {"file": path.name, "height": height, "width": width, "sha256": content, "header": said}
-
-    # Threads: Pillow and numpy let go of the interpreter lock while they decode and resize.
-    pool = ThreadPoolExecutor(cores())
-    try:
-        done = pool.map(fill, range(len(paths)))
-        return list(tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False))
-    finally:
-        pool.shutdown(cancel_futures=True)  # whoever interrupts does not want to wait for all the other files
-
-
-def _create(file: Path, size: int, count: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
-    """Room for ``count`` squares in a new file.
-
-    Raises:
-        OSError: the file cannot be made, or not as large; names it and what it needs.
-    """
-    try:
-        images = np.lib.format.open_memmap(file, "w+", np.uint8, (count, size, size))
-        _reserve(file)
-    except OSError as error:
-        raise files.not_written(file, count * size * size, error) from error
-    return cast("np.memmap[Any, np.dtype[np.uint8]]", images)
-
-
-def _reserve(file: Path) -> None:
-    """Take the disk space of a file of holes now: a disk that is full when a hole is filled kills the process (SIGBUS).
-
-    Raises:
-        OSError: there is not as much.
-    """
-    needed = file.stat().st_size
-    if shutil.disk_usage(file.parent).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as opened:
-            try:
-                os.posix_fallocate(opened.fileno(), 0, needed)
-            except OSError as error:
-                if error.errno in files.FULL:
-                    raise
-                # else a file system that reserves nothing
+        changed = _stamp(path) != before
+    except radiograph.UnreadableImage as error:
+        return bytes(size * size), {"file": path.name, "error": str(error)}
+    except OSError as error:  # would be taken for one of the store
+        raise ValueError(str(error)) from error
+    if changed:
+        raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
+    said = {name: value for name, value in header._asdict().items() if value}
+    return square.tobytes(), {"file": path.name, "height": height, "width": width, "sha256": content, "header": said}
 
 
 def _remove_stale(folder: Path, stem: str) -> None:
