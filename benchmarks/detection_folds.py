@@ -8,20 +8,18 @@ checkpoint/detection_folds/runs.jsonl, passes over what stands there, and keeps 
 a table of the recipes, what the box rule gains by being fitted on all exams, and draws growth.png where there are
 trainings on parts of the exams.
 
---packed FILE takes the exams from one file, and writes it first where it is missing: it holds the decoded training and
-validation exams and goes to a machine that has neither the DICOM files nor pydicom. --workers trains several at once,
-which a GPU is too large for otherwise; --minutes begins none that would not end in time.
+--workers trains several at once, which a GPU is too large for otherwise.
 """
 
 import json
-import math
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from benchmarks.detection_growth import growth_curve
-from benchmarks.out_of_fold import COLUMNS, OutOfFold, fused, joined, mean_text, rule_report
-from benchmarks.packed_exams import pack, unpacked
+from benchmarks import out_of_fold
+from benchmarks.out_of_fold import COLUMNS, Answer, mean_text
 from cxr import cli, patient_split, runtime
+from cxr.pictures import LINES, WIDTH, picture
 from cxr.run_folder import only_run_in
 from pytorch_detection import rsna_dataset
 from pytorch_detection import train_detection as training
@@ -85,7 +83,6 @@ class FoldsConfig:
     """What is trained, on what, and for how long."""
 
     data_dir: Path = cli.flag(TrainConfig.data_dir, help="holds the DICOM folder and the tables")
-    packed: Path | None = cli.flag(None, help="file of decoded exams, in place of --data-dir; made where missing")
     out_dir: Path = cli.flag(cli.ROOT / "checkpoint" / "detection_folds", help="where runs.jsonl and found/ go")
     recipes: tuple[str, ...] = cli.flag(tuple(RECIPES), help=f"some of {', '.join(RECIPES)}")
     folds: int = cli.flag(3, at_least=2, help="parts of the exams, each scored by a training on the others")
@@ -94,7 +91,6 @@ class FoldsConfig:
     size: int = cli.flag(256, help="side in pixels of the square the network sees")
     epochs: int = cli.flag(TrainConfig.epochs, at_least=1, help="passes over the training exams")
     workers: int = cli.flag(1, at_least=1, help="trainings at once, each a process with one thread on the CPU")
-    minutes: float | None = cli.flag(None, above=0, help="begin no training that would end later than this")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
 
@@ -120,7 +116,7 @@ class Job:
     def found(self) -> Path:
         """Where the boxes of its fold are kept."""
         name = "-".join(str(value) for value in self.key.values() if value != self.settings.weights)
-        return self.settings.out_dir / "found" / f"{name}-{Path(self.settings.weights).stem}.npz"
+        return self.settings.out_dir / "found" / f"{name}-{Path(self.settings.weights).stem}.json"
 
 
 def jobs_of(config: FoldsConfig) -> list[Job]:
@@ -153,16 +149,10 @@ def jobs_of(config: FoldsConfig) -> list[Job]:
 
 def development(config: FoldsConfig, run: runtime.Runtime) -> Data:
     """The training and validation exams, all as ``train``."""
-    if config.packed is not None and config.packed.exists():
-        return unpacked(config.packed, config.size, run.device)
     settings = TrainConfig(data_dir=config.data_dir, out_dir=config.out_dir, size=config.size, seed=_SPLIT_SEED)
     data = load_data(settings, run)
     none = np.zeros(0, np.int64)
-    data = replace(data, train=np.union1d(data.train, data.validation), validation=none, held_out=none)
-    if config.packed is not None:
-        pack(data, config.packed)
-        return unpacked(config.packed, config.size, run.device)
-    return data
+    return replace(data, train=np.union1d(data.train, data.validation), validation=none, held_out=none)
 
 
 def fold_of(data: Data, job: Job) -> Data:
@@ -203,11 +193,11 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         network = learner.average.module
         assert isinstance(network, GreyFasterRCNN)
         found = find_boxes([network], data.images.images, data.validation, settings.flip_average, run)
-    fold = OutOfFold.of(found, data.truths(data.validation), data.of(data.validation))
-    fold.write(job.found)
+    fold = out_of_fold.answers_of(found, data.truths(data.validation), data.of(data.validation))
+    out_of_fold.write(job.found, fold)
     return {
         **job.key,
-        **fold.scores(),
+        **out_of_fold.scores_of(fold),
         "train_loss": losses["loss"],
         "exams": len(data.train),
         "seconds": round(seconds, 1),
@@ -233,35 +223,15 @@ def _train_in_worker(job: Job) -> dict[str, Any]:
     return train(job, _data)
 
 
-def perform(jobs: Sequence[Job], config: FoldsConfig, data: Data, deadline: float) -> Iterator[dict[str, Any]]:
-    """The lines of the log as the trainings end; none is begun that would end after ``deadline``, monotonic seconds."""
-    pace = 0.0  # the longest time for one epoch of one exam so far, waiting and scoring included
-
-    def in_time(job: Job) -> bool:
-        return time.monotonic() + pace * work(job) <= deadline
-
-    def work(job: Job) -> float:
-        return job.settings.epochs * RECIPES[job.recipe].exams
-
+def perform(jobs: Sequence[Job], config: FoldsConfig, data: Data) -> Iterator[dict[str, Any]]:
+    """The lines of the log as the trainings end."""
     if config.workers == 1:
-        for job in jobs:
-            if in_time(job):
-                begun = time.monotonic()
-                yield train(job, data)
-                pace = max(pace, (time.monotonic() - begun) / work(job))
+        yield from (train(job, data) for job in jobs)
         return
-    waiting, running = list(jobs), dict[Future[dict[str, Any]], tuple[Job, float]]()
     spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     with ProcessPoolExecutor(config.workers, mp_context=spawn, initializer=_begin, initargs=(config,)) as pool:
-        while waiting or running:
-            while waiting and len(running) < config.workers:
-                job = waiting.pop(0)
-                if in_time(job):
-                    running[pool.submit(_train_in_worker, job)] = job, time.monotonic()
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, begun = running.pop(future)
-                yield future.result()
-                pace = max(pace, (time.monotonic() - begun) / work(job))
+        for ended in as_completed([pool.submit(_train_in_worker, job) for job in jobs]):
+            yield ended.result()
 
 
 # ------------------------------------------------------------------------------------------------------------ report
@@ -301,7 +271,6 @@ def _difference_text(values: Sequence[float]) -> str:
 def main() -> None:
     """Train what is missing, then report."""
     config = cli.parse(FoldsConfig)
-    deadline = time.monotonic() + 60 * config.minutes if config.minutes else math.inf
     unknown = [name for name in config.recipes if name not in RECIPES]
     if unknown:
         raise ValueError(f"--recipes {' '.join(unknown)}: expected some of {', '.join(RECIPES)}")
@@ -312,7 +281,7 @@ def main() -> None:
         rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         missing = [job for job in jobs if not _row_of(job, rows)]
         print(f"{rsna_dataset.describe(data.of(data.train))}; {len(missing)} of {len(jobs)} trainings are to do")
-        for row in perform(missing, config, data, deadline):
+        for row in perform(missing, config, data):
             rows.append(row)
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -333,16 +302,17 @@ def report(config: FoldsConfig, jobs: Sequence[Job], rows: Sequence[dict[str, An
         return
     print(f"\n{table(own, config.recipes)}")
     for name in config.recipes:
-        wholes = [whole for seed in config.seeds if (whole := whole_of(config, done, name, seed))]
+        by_seed = [folds_of(done, name, seed) for seed in config.seeds]
+        wholes = [list(chain.from_iterable(folds)) for folds in by_seed if len(folds) == config.folds]
         if len(wholes) > 1:
-            scores = fused(wholes).scores()
+            scores = out_of_fold.scores_of(out_of_fold.fused(wholes))
             text = ", ".join(f"{title} {mean_text([scores[key]])}" for key, title in COLUMNS.items())
             print(f"{name}, boxes of {len(wholes)} seeds fused: {text}")
     first = config.recipes[0]
     for seed in config.seeds:
         folds = folds_of(done, first, seed)
         if len(folds) == config.folds:
-            print(f"\n{first}, seed {seed}\n{rule_report(folds)}")
+            print(f"\n{first}, seed {seed}\n{out_of_fold.rule_report(folds)}")
     growth = {
         COLUMNS[column]: {
             round(float(np.mean([row["exams"] for row in some]))): [row[column] for row in some]
@@ -357,15 +327,40 @@ def report(config: FoldsConfig, jobs: Sequence[Job], rows: Sequence[dict[str, An
         print(f"\nscores against the number of training exams: {path}")
 
 
-def folds_of(done: Sequence[Job], recipe: str, seed: int) -> list[OutOfFold]:
+def growth_curve(scores: Mapping[str, Mapping[int, Sequence[float]]], path: Path, *, title: str) -> None:
+    """Draw each training as a dot, and a line through the means; the number of exams is on a logarithmic scale.
+
+    Args:
+        scores: name of a score -> number of training exams -> its value in 0..1 in each training.
+        title: a line.
+    """
+    with picture(path, (WIDTH * 0.7, 4)) as figure:
+        axes = figure.subplots()
+        numbers = sorted({number for by_number in scores.values() for number in by_number})
+        for (name, by_number), (colour, style), mark in zip(scores.items(), LINES, "osD^vP", strict=False):
+            at = sorted(by_number)
+            means = [float(np.mean(by_number[number])) for number in at]
+            axes.plot(at, means, color=colour, linestyle=style, marker=mark, label=name)
+            for number in at:
+                values = by_number[number]
+                axes.plot([number] * len(values), values, mark, color=colour, alpha=0.35, markersize=4, linestyle="")
+            axes.annotate(
+                f"{means[-1]:.2f}", (at[-1], means[-1]), xytext=(8, -4), textcoords="offset points", color=colour
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(numbers[0] / 1.1, numbers[-1] * 1.2)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("training exams, with as many steps each")
+        axes.set_ylabel("score on exams of other patients")
+        axes.set_title(title)
+        axes.legend()
+
+
+def folds_of(done: Sequence[Job], recipe: str, seed: int) -> list[list[Answer]]:
     """What was found in each fold that is ``done``."""
-    return [OutOfFold.read(job.found) for job in done if (job.recipe, job.seed) == (recipe, seed)]
-
-
-def whole_of(config: FoldsConfig, done: Sequence[Job], recipe: str, seed: int) -> OutOfFold | None:
-    """What was found in all exams; None before every fold is ``done``."""
-    folds = folds_of(done, recipe, seed)
-    return joined(folds) if len(folds) == config.folds else None
+    return [out_of_fold.read(job.found) for job in done if (job.recipe, job.seed) == (recipe, seed)]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Boxes found in exams that the network did not learn from: kept in files, scored, and a box rule fitted on them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,108 +26,89 @@ _DRAWS = 10  # of so few
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """What was found in some exams, and what is true; boxes are in pixels of the square."""
+class Answer:
+    """What was found in an exam, and what is true; boxes are xyxy in pixels of the square."""
 
-    found: Found
-    truths: list[NDArray[Any]]
-    exam_ids: list[str]
-    findings: list[str]
-    patients: list[str]
+    exam_id: str
+    finding: str
+    patient: str
+    boxes: list[list[float]]
+    scores: list[float]
+    probability: float
+    truth: list[list[float]]
 
-    @classmethod
-    def of(cls, found: Found, truths: Sequence[NDArray[Any]], exams: Sequence[rsna_dataset.Exam]) -> "OutOfFold":
-        """What was ``found`` in ``exams``."""
-        ids, findings = [exam.exam_id for exam in exams], [exam.finding for exam in exams]
-        return cls(found, list(truths), ids, findings, [exam.patient for exam in exams])
 
-    def write(self, path: Path) -> None:
-        """To a file that ``read`` reads."""
-        columns: dict[str, Any] = {
-            "boxes": np.concatenate(self.found.boxes),
-            "scores": np.concatenate(self.found.scores),
-            "counts": np.array([len(some) for some in self.found.boxes]),
-            "probability": self.found.probability,
-            "truths": np.concatenate(self.truths),
-            "true_counts": np.array([len(some) for some in self.truths]),
-            "exam_ids": np.array(self.exam_ids),
-            "findings": np.array(self.findings),
-            "patients": np.array(self.patients),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.savez_compressed(file, **columns))
+def answers_of(
+    found: Found, truths: Sequence[NDArray[np.floating]], exams: Sequence[rsna_dataset.Exam]
+) -> list[Answer]:
+    """What was ``found`` in ``exams``, one by one."""
+    each = zip(exams, found.boxes, found.scores, found.probability, truths, strict=True)
+    return [
+        Answer(exam.exam_id, exam.finding, exam.patient, boxes.tolist(), scores.tolist(), float(sure), truth.tolist())
+        for exam, boxes, scores, sure, truth in each
+    ]
 
-    @classmethod
-    def read(cls, path: Path) -> "OutOfFold":
-        """What ``write`` wrote."""
-        with np.load(path) as file:
-            columns: dict[str, NDArray[Any]] = dict(file)
-        ends, true_ends = columns["counts"].cumsum()[:-1], columns["true_counts"].cumsum()[:-1]
-        found = Found(np.split(columns["boxes"], ends), np.split(columns["scores"], ends), columns["probability"])
-        ids, findings, patients = (columns[name].tolist() for name in ("exam_ids", "findings", "patients"))
-        return cls(found, np.split(columns["truths"], true_ends), ids, findings, patients)
 
-    def at(self, rows: Iterable[int]) -> "OutOfFold":
-        """The exams at ``rows``."""
-        rows = list(rows)
-        found = Found(
-            [self.found.boxes[row] for row in rows],
-            [self.found.scores[row] for row in rows],
-            self.found.probability[rows],
-        )
-        return OutOfFold(
-            found,
-            [self.truths[row] for row in rows],
-            [self.exam_ids[row] for row in rows],
-            [self.findings[row] for row in rows],
-            [self.patients[row] for row in rows],
-        )
+def write(path: Path, answers: Sequence[Answer]) -> None:
+    """To a file that ``read`` reads."""
+    text = json.dumps([asdict(answer) for answer in answers])
+    write_atomically(path, lambda file: file.write(text.encode()))
 
-    def __add__(self, other: "OutOfFold") -> "OutOfFold":
-        found = Found(
-            self.found.boxes + other.found.boxes,
-            self.found.scores + other.found.scores,
-            np.concatenate([self.found.probability, other.found.probability]),
-        )
-        return OutOfFold(
-            found,
-            self.truths + other.truths,
-            self.exam_ids + other.exam_ids,
-            self.findings + other.findings,
-            self.patients + other.patients,
-        )
 
-    def scores(self) -> dict[str, float | None]:
-        """What recipes are compared by, one of each of ``COLUMNS``; None where undefined.
+def read(path: Path) -> list[Answer]:
+    """What ``write`` wrote."""
+    return [Answer(**row) for row in json.loads(path.read_bytes())]
 
-        The gate and the threshold are those that are best on these very exams.
-        """
-        gated = self.found.gated(choose_gate(self.found, self.truths))
-        matches = box_matching.match(self.found.boxes, gated, self.truths)
-        threshold, rsna = best_threshold(matches)
-        scores = box_metrics.score_detections(self.found.boxes, gated, self.truths, threshold)
-        return {
-            "ap50": scores["ap50"],
-            "rsna": rsna,
-            "sensitivity": scores["sensitivity_at_1_fp"],
-            "image_auc": scores["image_auc"],
-            "not_normal": self._not_normal_with_a_box(gated, threshold),
-        }
 
-    def outcome(self, rule: Rule) -> tuple[float, float | None]:
-        """RSNA score of ``rule``, and the share of Not Normal exams that it gives a box."""
-        boxes, scores = rule.apply(self.found)
-        matches = box_matching.match(boxes, scores, self.truths)
-        rsna = float(box_metrics.rsna_score(matches, np.array([rule.threshold]))[0])
-        return rsna, self._not_normal_with_a_box(scores, rule.threshold)
+def _found(answers: Sequence[Answer]) -> Found:
+    boxes, scores = _boxes([answer.boxes for answer in answers]), [np.array(answer.scores) for answer in answers]
+    return Found(boxes, scores, np.array([answer.probability for answer in answers]))
 
-    def _not_normal_with_a_box(self, scores: Sequence[NDArray[np.float64]], threshold: float) -> float | None:
-        among = [
-            bool((some >= threshold).any())
-            for some, finding in zip(scores, self.findings, strict=True)
-            if finding == rsna_dataset.CLASSES[1]
-        ]
-        return float(np.mean(among)) if among else None
+
+def _truths(answers: Sequence[Answer]) -> list[NDArray[np.float64]]:
+    return _boxes([answer.truth for answer in answers])
+
+
+def _boxes(rows: Sequence[list[list[float]]]) -> list[NDArray[np.float64]]:
+    return [np.array(row, np.float64).reshape(-1, 4) for row in rows]
+
+
+def scores_of(answers: Sequence[Answer]) -> dict[str, float | None]:
+    """What recipes are compared by, one of each of ``COLUMNS``; None where undefined.
+
+    The gate and the threshold are those that are best on these very exams.
+    """
+    found, truths = _found(answers), _truths(answers)
+    gated = found.gated(choose_gate(found, truths))
+    matches = box_matching.match(found.boxes, gated, truths)
+    threshold, rsna = best_threshold(matches)
+    scores = box_metrics.score_detections(found.boxes, gated, truths, threshold)
+    return {
+        "ap50": scores["ap50"],
+        "rsna": rsna,
+        "sensitivity": scores["sensitivity_at_1_fp"],
+        "image_auc": scores["image_auc"],
+        "not_normal": _not_normal_with_a_box(answers, gated, threshold),
+    }
+
+
+def outcome(answers: Sequence[Answer], rule: Rule) -> tuple[float, float | None]:
+    """RSNA score of ``rule``, and the share of Not Normal exams that it gives a box."""
+    boxes, scores = rule.apply(_found(answers))
+    matches = box_matching.match(boxes, scores, _truths(answers))
+    rsna = float(box_metrics.rsna_score(matches, np.array([rule.threshold]))[0])
+    return rsna, _not_normal_with_a_box(answers, scores, rule.threshold)
+
+
+def _not_normal_with_a_box(
+    answers: Sequence[Answer], scores: Sequence[NDArray[np.float64]], threshold: float
+) -> float | None:
+    among = [
+        bool((some >= threshold).any())
+        for some, answer in zip(scores, answers, strict=True)
+        if answer.finding == rsna_dataset.CLASSES[1]
+    ]
+    return float(np.mean(among)) if among else None
 
 
 def best_threshold(matches: box_matching.Matches) -> tuple[float, float]:
@@ -140,39 +121,31 @@ def best_threshold(matches: box_matching.Matches) -> tuple[float, float]:
     return float(thresholds[best]), float(scores[best])
 
 
-def joined(folds: Sequence[OutOfFold]) -> OutOfFold:
-    """The exams of several folds, one after the other."""
-    first, *others = folds
-    for other in others:
-        first = first + other
-    return first
-
-
-def fused(wholes: Sequence[OutOfFold]) -> OutOfFold:
+def fused(wholes: Sequence[Sequence[Answer]]) -> list[Answer]:
     """The same exams with the boxes of several networks fused, none of which learnt from the exam.
 
     This is what an average of so many networks reaches, without an exam set apart for it.
     """
-    places = [{name: row for row, name in enumerate(whole.exam_ids)} for whole in wholes]
-    answers = [
-        fuse(
-            [
-                {
-                    "boxes": torch.from_numpy(whole.found.boxes[place[name]]),
-                    "scores": torch.from_numpy(whole.found.scores[place[name]]),
-                    "labels": torch.ones(len(whole.found.scores[place[name]]), dtype=torch.int64),
-                    "image_probability": torch.tensor(whole.found.probability[place[name]]),
-                }
-                for whole, place in zip(wholes, places, strict=True)
-            ]
-        )
-        for name in wholes[0].exam_ids
-    ]
-    first = wholes[0]
-    return OutOfFold(Found.of(answers), first.truths, first.exam_ids, first.findings, first.patients)
+    by_exam = [{answer.exam_id: answer for answer in whole} for whole in wholes]
+    found: list[Answer] = []
+    for first in wholes[0]:
+        same = [answers[first.exam_id] for answers in by_exam]
+        detections = [
+            {
+                "boxes": torch.tensor(one.boxes, dtype=torch.float64).reshape(-1, 4),
+                "scores": torch.tensor(one.scores, dtype=torch.float64),
+                "labels": torch.ones(len(one.scores), dtype=torch.int64),
+                "image_probability": torch.tensor(one.probability, dtype=torch.float64),
+            }
+            for one in same
+        ]
+        both = fuse(detections)
+        boxes, scores, sure = (both[name].tolist() for name in ("boxes", "scores", "image_probability"))
+        found.append(replace(first, boxes=boxes, scores=scores, probability=sure))
+    return found
 
 
-def rule_report(folds: Sequence[OutOfFold]) -> str:
+def rule_report(folds: Sequence[Sequence[Answer]]) -> str:
     """How a box rule does that is fitted on few exams of a fold, against one fitted on all exams of the other folds.
 
     Both are judged on the rest of the fold. The few, drawn anew several times by patient, are exams of the network that
@@ -183,30 +156,31 @@ def rule_report(folds: Sequence[OutOfFold]) -> str:
     """
     outcomes: dict[str, list[tuple[float, float | None]]] = {}
     for number, fold in enumerate(folds):
-        others = joined([other for other in folds if other is not fold])
-        everywhere, _ = choose_rule(others.found, others.truths)
-        patients = np.array(fold.patients)
+        everywhere = _best_rule([answer for other in folds if other is not fold for answer in other])
+        patients = np.array([answer.patient for answer in fold])
         few = min(_FEW, len(patients) // 2)
         for draw in range(_DRAWS):
             order = np.random.default_rng([number, draw]).permutation(np.unique(patients))
             size = np.cumsum([(patients == patient).sum() for patient in order])
             taken = np.isin(patients, order[size <= few])
-            sample, rest = fold.at(np.flatnonzero(taken)), fold.at(np.flatnonzero(~taken))
-            if not all(any(len(truth) for truth in part.truths) for part in (sample, rest)):
+            sample, rest = ([fold[int(row)] for row in np.flatnonzero(part)] for part in (taken, ~taken))
+            if not all(any(answer.truth for answer in part) for part in (sample, rest)):
                 continue  # no rule can be fitted without an opacity
-            here, _ = choose_rule(sample.found, sample.truths)
-            best, _ = choose_rule(rest.found, rest.truths)
             for title, rule in {
-                f"{few} exams of the same network": here,
+                f"{few} exams of the same network": _best_rule(sample),
                 "all exams of the other folds": everywhere,
-                "the exams it is judged on (not honest)": best,
+                "the exams it is judged on (not honest)": _best_rule(rest),
             }.items():
-                outcomes.setdefault(title, []).append(rest.outcome(rule))
+                outcomes.setdefault(title, []).append(outcome(rest, rule))
     lines = [f"{'box rule fitted on':42}{COLUMNS['rsna']:>18}{COLUMNS['not_normal']:>27}"]
     for title, found in outcomes.items():
         rsna, not_normal = (mean_text(values) for values in zip(*found, strict=True))
         lines.append(f"{title:42}{rsna:>18}{not_normal:>27}")
     return "\n".join(lines)
+
+
+def _best_rule(answers: Sequence[Answer]) -> Rule:
+    return choose_rule(_found(answers), _truths(answers))[0]
 
 
 def mean_text(values: Sequence[float | None]) -> str:

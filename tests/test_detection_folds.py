@@ -1,19 +1,16 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_detection
 
-from benchmarks import detection_folds, packed_exams
-from benchmarks.detection_folds import FoldsConfig, Job, fold_of, jobs_of, table
-from benchmarks.detection_growth import growth_curve
-from benchmarks.out_of_fold import COLUMNS, OutOfFold, best_threshold, fused, joined, rule_report
+from benchmarks import detection_folds, out_of_fold
+from benchmarks.detection_folds import FoldsConfig, Job, fold_of, growth_curve, jobs_of, table
+from benchmarks.out_of_fold import COLUMNS, Answer, best_threshold, fused, outcome, rule_report, scores_of
 from cxr import patient_split
 from pytorch_detection.box_matching import match
 from pytorch_detection.box_rule import Rule
-from pytorch_detection.inference import Found
 from pytorch_detection.rsna_dataset import CLASSES
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import load_data
@@ -73,28 +70,6 @@ def test_parts_of_the_exams_are_nested_and_judged_on_the_same_fold(exams):
     assert np.array_equal(quarter.validation, whole.validation) and np.array_equal(half.validation, whole.validation)
 
 
-def test_packed_exams_are_the_same_squares_boxes_and_folds(exams, processor, tmp_path):
-    packed_exams.pack(exams, tmp_path / "exams.npz")
-    found = packed_exams.unpacked(tmp_path / "exams.npz", 64, processor.device)
-    assert np.array_equal(found.images.images, exams.images.images[exams.train])
-    for one, other in zip(found.truths(found.train), exams.truths(exams.train), strict=True):
-        assert np.allclose(one, other, atol=1e-4)
-    fold = fold_of(found, job())
-    assert np.array_equal(exams.train[fold.train], fold_of(exams, job()).train)
-    assert [exam.finding for exam in found.exams] == [exam.finding for exam in exams.of(exams.train)]
-
-
-def test_packed_exams_of_another_size_and_other_files_are_refused(exams, processor, tmp_path):
-    packed_exams.pack(exams, tmp_path / "exams.npz")
-    with pytest.raises(ValueError, match=r"exams\.npz: squares of 64 pixels, not of --size 96"):
-        packed_exams.unpacked(tmp_path / "exams.npz", 96, processor.device)
-    np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    (tmp_path / "text.npz").write_text("no archive")
-    for name in ("other.npz", "text.npz"):
-        with pytest.raises(ValueError, match=f"{name}: expected a file that --packed wrote"):
-            packed_exams.unpacked(tmp_path / name, 64, processor.device)
-
-
 # --------------------------------------------------------------------------------------------------------- trainings
 
 
@@ -110,26 +85,12 @@ def test_fewer_exams_are_trained_for_as_many_steps(config):
     assert len({one.found for one in jobs}) == len(jobs) == 12
 
 
-def test_no_training_is_begun_that_would_end_too_late(config, exams, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(detection_folds.time, "monotonic", lambda: clock[0])
-
-    def train(one, _data):
-        clock[0] += 10 * one.settings.epochs * detection_folds.RECIPES[one.recipe].exams
-        return {"recipe": one.recipe}
-
-    monkeypatch.setattr(detection_folds, "train", train)
-    jobs = jobs_of(replace(config, epochs=2, folds=2, recipes=("base", "longer", "high-rate")))
-    begun = [row["recipe"] for row in detection_folds.perform(jobs, config, exams, 65)]
-    assert begun == ["base", "base", "high-rate"]  # after 40 of 65 s there is time for 20 s more, not for 30
-
-
 def test_what_is_missing_is_trained_and_all_is_reported(config, command, figures):
     words = ["--data-dir", config.data_dir, "--out-dir", config.out_dir, "--size", 64, "--epochs", 1, "--folds", 2]
     words += ["--device", "cpu", "--precision", "fp32", "--recipes"]
     with tiny_detection.few_samples():
         first = command(detection_folds.main, *words, "base", "--seeds", 0, 1)
-        ended = command(detection_folds.main, *words, "base", "crops", "--seeds", 0, "--minutes", 100)
+        ended = command(detection_folds.main, *words, "base", "crops", "--seeds", 0)
     assert first.code == ended.code == 0, ended.err
     assert "; 4 of 4 trainings are to do" in first.out and "; 2 of 4 trainings are to do" in ended.out
     rows = [json.loads(line) for line in (config.out_dir / "runs.jsonl").read_text().splitlines()]
@@ -138,14 +99,14 @@ def test_what_is_missing_is_trained_and_all_is_reported(config, command, figures
         assert all(row[name] is None or 0 <= row[name] <= 1 for name in COLUMNS)
     assert "  less base" in ended.out and "base, boxes of 2 seeds fused: AP50 " in first.out
     assert not figures  # no training on a part of the exams
-    kept = OutOfFold.read(jobs_of(replace(config, recipes=("crops",)))[1].found)
-    assert kept.scores() == {name: rows[5][name] for name in COLUMNS}
+    kept = out_of_fold.read(jobs_of(replace(config, recipes=("crops",)))[1].found)
+    assert scores_of(kept) == {name: rows[5][name] for name in COLUMNS}
 
 
 @pytest.mark.slow
 def test_trainings_side_by_side_give_the_scores_of_one_after_the_other(config, command, tmp_path):
     words = ["--data-dir", config.data_dir, "--size", 64, "--epochs", 1, "--folds", 2, "--recipes", "base"]
-    words += ["--device", "cpu", "--precision", "fp32", "--packed", tmp_path / "exams.npz"]
+    words += ["--device", "cpu", "--precision", "fp32"]
     rows = []
     for workers in (1, 2):
         ended = command(detection_folds.main, *words, "--out-dir", tmp_path / str(workers), "--workers", workers)
@@ -181,34 +142,25 @@ def test_recipes_are_compared_on_the_same_folds():
 
 
 def exam(number, boxes, scores, truth, finding=CLASSES[2], probability=1.0):
-    found = Found([np.array(boxes, float).reshape(-1, 4)], [np.array(scores, float)], np.array([probability]))
-    return OutOfFold(found, [np.array(truth, float).reshape(-1, 4)], [f"e{number}"], [finding], [f"p{number}"])
+    return Answer(f"e{number}", finding, f"p{number}", boxes, scores, probability, truth)
 
 
-WHOLE = joined(
-    [
-        exam(0, [A, B], [0.9, 0.4], [A]),
-        exam(1, [B], [0.8], [B], probability=0.5),
-        exam(2, [A], [0.7], [], CLASSES[1]),
-        exam(3, [], [], [], CLASSES[1]),
-        exam(4, [A], [0.2], [], CLASSES[0]),
-    ]
-)
+WHOLE = [
+    exam(0, [A, B], [0.9, 0.4], [A]),
+    exam(1, [B], [0.8], [B], probability=0.5),
+    exam(2, [A], [0.7], [], CLASSES[1]),
+    exam(3, [], [], [], CLASSES[1]),
+    exam(4, [A], [0.2], [], CLASSES[0]),
+]
 
 
 def test_what_was_found_is_read_as_it_was_written(tmp_path):
-    WHOLE.write(tmp_path / "some" / "found.npz")
-    found = OutOfFold.read(tmp_path / "some" / "found.npz")
-    assert (found.exam_ids, found.findings, found.patients) == (WHOLE.exam_ids, WHOLE.findings, WHOLE.patients)
-    for name in ("boxes", "scores"):
-        for one, other in zip(getattr(found.found, name), getattr(WHOLE.found, name), strict=True):
-            assert np.array_equal(one, other)
-    assert np.array_equal(found.found.probability, WHOLE.found.probability)
-    assert [len(truth) for truth in found.truths] == [1, 1, 0, 0, 0]
+    out_of_fold.write(tmp_path / "some" / "found.json", WHOLE)
+    assert out_of_fold.read(tmp_path / "some" / "found.json") == WHOLE
 
 
 def test_scores_at_the_best_threshold():
-    scores = WHOLE.scores()
+    scores = scores_of(WHOLE)
     # .75 keeps both true boxes and no other: the gate, which would put exam 1 below, is not taken.
     assert scores["rsna"] == scores["ap50"] == scores["sensitivity"] == scores["image_auc"] == 1
     assert scores["not_normal"] == 0
@@ -217,20 +169,20 @@ def test_scores_at_the_best_threshold():
 
 
 def test_outcome_of_a_rule():
-    assert WHOLE.outcome(Rule(0.0, 1.0, 0.75)) == (1, 0)
+    assert outcome(WHOLE, Rule(0.0, 1.0, 0.75)) == (1, 0)
     # Exam 0 has two boxes, one of them false; exam 2 one where none is.
-    rsna, not_normal = WHOLE.outcome(Rule(0.0, 1.0, 0.3))
+    rsna, not_normal = outcome(WHOLE, Rule(0.0, 1.0, 0.3))
     assert rsna == pytest.approx((1 / 2 + 1 + 0) / 3) and not_normal == 0.5
 
 
 def test_boxes_of_seeds_are_fused_exam_by_exam():
-    one = joined([exam(0, [A], [0.8], [A], probability=0.6), exam(1, [B], [0.5], [])])
-    other = joined([exam(1, [], [], [], probability=0.5), exam(0, [A], [0.4], [A], probability=0.2)])
-    found = fused([one, other])
-    assert found.exam_ids == ["e0", "e1"]
-    assert np.allclose(found.found.boxes[0], [A]) and np.allclose(found.found.scores[0], [0.6])
-    assert np.allclose(found.found.scores[1], [0.25])  # only one of two has found it
-    assert np.allclose(found.found.probability, [0.4, 0.75])
+    one = [exam(0, [A], [0.8], [A], probability=0.6), exam(1, [B], [0.5], [])]
+    other = [exam(1, [], [], [], probability=0.5), exam(0, [A], [0.4], [A], probability=0.2)]
+    first, second = fused([one, other])
+    assert (first.exam_id, second.exam_id) == ("e0", "e1")
+    assert np.allclose(first.boxes, [A]) and np.allclose(first.scores, [0.6])
+    assert np.allclose(second.scores, [0.25])  # only one of two has found it
+    assert np.allclose([first.probability, second.probability], [0.4, 0.75])
 
 
 def test_the_rule_of_many_exams_is_held_against_that_of_few():
@@ -240,7 +192,7 @@ def test_the_rule_of_many_exams_is_held_against_that_of_few():
         ill, sure = number % 2 == 0, random.normal(0.6 if number % 2 == 0 else 0.4, 0.15)
         return exam(number, [A], [np.clip(sure, 0.01, 0.99)], [A] if ill else [], CLASSES[2 if ill else 1])
 
-    folds = [joined([some(number) for number in range(first, first + 60)]) for first in (0, 60)]
+    folds = [[some(number) for number in range(first, first + 60)] for first in (0, 60)]
     lines = rule_report(folds).splitlines()
     assert [line[:42].strip() for line in lines[1:]] == [
         "30 exams of the same network",
@@ -252,10 +204,8 @@ def test_the_rule_of_many_exams_is_held_against_that_of_few():
 
 
 def test_growth_is_drawn_against_the_number_of_exams(figures, tmp_path):
-    growth_curve({"AP50": {100: [0.1, 0.3], 200: [0.4]}}, tmp_path / "growth.png")
+    growth_curve({"AP50": {100: [0.1, 0.3], 200: [0.4]}}, tmp_path / "growth.png", title="")
     (axes,) = figures[0].axes
     line = axes.lines[0]
     assert np.allclose(line.get_xydata(), [[100, 0.2], [200, 0.4]])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["100", "200"]
-    with pytest.raises(ValueError, match="no score to draw"):
-        growth_curve({"AP50": {}}, Path("growth.png"))
