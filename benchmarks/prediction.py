@@ -42,7 +42,7 @@ from pytorch_detection.detector import Detector
 from pytorch_detection.model import Architecture, construct
 
 IMPORTS = (sys.executable, "-c", "import torch, torchvision")
-_BATCH = 16  # squares that only computing takes at once
+BATCH = 16  # squares that only computing takes at once
 
 
 @dataclass(frozen=True)
@@ -110,59 +110,63 @@ def measure_process(command: Sequence[str], rounds: int) -> None:
     print(spread("one image: time of the process / time of the imports, fp32", speedups(taken, "imports", "one image")))
 
 
-def measure_folder(paths: list[Path], one: Prediction, rounds: int) -> None:
-    """Print the speed on ``paths``, against only decoding them and only computing as often."""
-    squares = np.stack([reading.read_square(path, one.store_size)[0] for path in paths[:_BATCH]])
+def measure_folder(
+    paths: list[Path],
+    what: str,
+    decode: Callable[[Path], object],
+    compute: Callable[[int], object],
+    whole: Callable[[], object],
+    rounds: int,
+) -> None:
+    """Print how fast ``whole`` is on ``paths``, against decoding them on all cores and then computing as often.
 
-    def decode() -> None:
+    Args:
+        what: the title of what is found.
+        decode: for one file.
+        compute: for so many squares, at most ``BATCH``.
+        whole: for all files.
+    """
+
+    def decoding() -> None:
         with ThreadPoolExecutor(reading.cores()) as pool:
-            for _ in pool.map(lambda path: reading.read_square(path, one.store_size), paths):
+            for _ in pool.map(decode, paths):
                 pass
 
-    def compute() -> None:
-        for first in range(0, len(paths), len(squares)):
-            one.compute(squares[: len(paths) - first])
+    def computing() -> None:
+        for first in range(0, len(paths), BATCH):
+            compute(min(BATCH, len(paths) - first))
 
-    taken = alternate({"decoding": decode, "computing": compute, "predicting": lambda: one.predict(paths)}, rounds)
+    taken = alternate({"decoding": decoding, "computing": computing, "whole": whole}, rounds)
     parts = [sum(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
-    shares = speedups({**taken, "parts": parts}, "predicting", "parts")
-    print(spread("folder: speed of the prediction / speed of decoding, then computing, fp32", shares))
+    print(spread(what, speedups({**taken, "parts": parts}, "whole", "parts")))
 
 
-def measure_memory(paths: list[Path], config: BenchConfig, one: Prediction, model: Path, place: Path) -> None:
-    """Print the most memory of a prediction on some files and on ten times as many, links to ``paths`` in turn."""
+def measure_memory(few: int, main: Callable[[], int], flags: Sequence[str], place: Path) -> None:
+    """Print the most memory of the script's ``main`` on so many files and on ten times as many."""
+    pictures = [place / f"{number}.jpeg" for number in range(40)]
+    generated.write_jpegs(pictures)
     peaks: list[float] = []
-    for count in (config.memory_files, 10 * config.memory_files):
-        (place / str(count)).mkdir()
-        for number in range(count):
-            source = paths[number % len(paths)]
-            (place / str(count) / f"{number}{source.suffix}").symlink_to(source.resolve())
-        words = ["--image", str(place / str(count)), "--model", str(model), "--output-dir", str(place / "predictions")]
-        peaks.append(peak_in_own_process(one.script.main, [*words, one.quick, "--device", "cpu"]))
-        print(f"most memory: {count} files {peaks[-1]:.0f} MiB")
+    for count in (few, 10 * few):
+        folder, out = place / str(count), place / f"{count} answered"
+        folder.mkdir()
+        for number in range(count):  # no two alike: what follows the end of a JPEG picture is none of it
+            (folder / f"{number}.jpeg").write_bytes(pictures[number % 40].read_bytes() + str(number).encode())
+        words = ["--image", str(folder), *flags, "--output-dir", str(out), "--device", "cpu"]
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            peaks.append(pool.submit(peak_mib, main, words).result())
+        print(f"most memory: {count} files {peaks[-1]:.0f} MiB", flush=True)
     print(spread("memory of ten times as many files / memory", [peaks[1] / peaks[0]]))
 
 
-def peak_in_own_process(main: Callable[[], int], arguments: Sequence[str]) -> float:
-    """The most memory in MiB of a new process that runs the script's ``main``."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_mib, main, arguments).result()
-
-
-def _peak_mib(main: Callable[[], int], arguments: Sequence[str]) -> float:
-    """The most memory that this process has had after the script's ``main``."""
+def peak_mib(main: Callable[[], int], arguments: Sequence[str]) -> float:
+    """The most memory that this process, one of Linux, has had after the script's ``main``."""
     sys.argv = ["predict", *arguments]
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         main()
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: getrusage would count the process that started this one too
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-        assert found is not None
-        return int(found[1]) / 2**10
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 2**10
 
 
 def main() -> None:
@@ -180,9 +184,17 @@ def main() -> None:
         one = prepared(config, model, run)
         words = [sys.executable, str(Path(one.script.__file__)), "--image", str(paths[0]), "--model", str(model)]
         measure_process([*words, one.quick], config.rounds)
-        measure_folder(paths, one, config.rounds)
+        square = np.stack([reading.read_square(path, one.store_size)[0] for path in paths[:BATCH]])
+        measure_folder(
+            paths,
+            "folder: speed of the prediction / speed of decoding, then computing, fp32",
+            lambda path: reading.read_square(path, one.store_size),
+            lambda count: one.compute(square[:count]),
+            lambda: one.predict(paths),
+            config.rounds,
+        )
         if config.memory_files:
-            measure_memory(paths, config, one, model, place)
+            measure_memory(config.memory_files, one.script.main, ["--model", str(model), one.quick], place)
 
 
 if __name__ == "__main__":

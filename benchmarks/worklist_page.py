@@ -6,16 +6,14 @@
    then only computing on squares in memory (classifier with Grad-CAM and detector, same precision), alternating in
    one process, start-up left out. Decoding is to the size of the films on the page; the two parts are added: doing
    both at a time pays for all else.
-2. The most memory of a process that lists ten times as many exams, against one that lists some; size of the page.
+2. The most memory of a process that lists ten times as many exams, against one that lists some.
 
 Prints median ratios with their range. Files are generated unless --folder names real ones, and the models are untrained
 unless --classifier and --detector name some; an untrained detector finds more boxes than a chest has.
 """
 
-import shutil
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,19 +24,15 @@ from PIL import Image
 
 import worklist as script
 from benchmarks import generated
-from benchmarks.alternating import alternate, rates, speedups, spread
-from benchmarks.prediction import peak_in_own_process
+from benchmarks.prediction import BATCH, measure_folder, measure_memory
 from cxr import cli, reading, runtime
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
 from pytorch_detection.box_rule import Rule
 from pytorch_detection.detector import Detector
 from pytorch_detection.model import Architecture, construct
-from reading_room import page
 from reading_room.inbox import state_of
 from reading_room.pictures import FILM_SIDE
-
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -65,18 +59,11 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     judges = script.open_room(config, run).judges
     classifier, detector = judges.classifier, judges.detector
     assert detector is not None
-    first = [np.stack([reading.read_square(path, size)[0] for path in paths[:_BATCH]]) for size in judges.sizes]
+    small, large = (np.stack([reading.read_square(path, size)[0] for path in paths[:BATCH]]) for size in judges.sizes)
 
-    def decode() -> None:
-        with ThreadPoolExecutor(reading.cores()) as pool:
-            for _ in pool.map(film_of, paths):
-                pass
-
-    def compute() -> None:
-        for start in range(0, len(paths), _BATCH):
-            small, large = (squares[: len(paths) - start] for squares in first)
-            classifier.judge(small, run, explain=True)
-            detector.find(large, run)
+    def compute(count: int) -> None:
+        classifier.judge(small[:count], run, explain=True)
+        detector.find(large[:count], run)
 
     def listing() -> None:
         room = replace(script.open_room(config, run), judges=judges)
@@ -84,35 +71,8 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
             pass
         room.write()
 
-    taken = alternate({"decoding": decode, "computing": compute, "listing": listing}, rounds)
-    parts = [sum(pair) for pair in zip(taken["decoding"], taken["computing"], strict=True)]
-    print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
     title = "worklist: speed / speed of decoding once, then computing, fp32"
-    print(spread(title, speedups({**taken, "parts": parts}, "listing", "parts")))
-
-
-def measure_memory(paths: list[Path], few: int, flags: list[str], place: Path) -> None:
-    """Print the most memory of a worklist of ``few`` exams and of ten times as many, and how large their pages are."""
-    peaks: list[float] = []
-    for count in (few, 10 * few):
-        folder, out = different(paths, count, place / str(count)), place / f"{count} listed"
-        arguments = ["--image", str(folder), *flags, "--output-dir", str(out), "--device", "cpu"]
-        peaks.append(peak_in_own_process(script.main, arguments))
-        size = (out / page.PAGE).stat().st_size / 1e6
-        print(f"{count} exams: at most {peaks[-1]:.0f} MiB of memory, a page of {size:.1f} MB", flush=True)
-        shutil.rmtree(folder)
-        shutil.rmtree(out)
-    print(spread("worklist: memory of ten times as many exams / memory", [peaks[1] / peaks[0]]))
-
-
-def different(paths: list[Path], count: int, place: Path) -> Path:
-    """``place`` with ``count`` copies of ``paths`` in turn, no two of which are one exam."""
-    place.mkdir()
-    for number in range(count):
-        source = paths[number % len(paths)]
-        # What follows the end of a JPEG picture is none of it.
-        (place / f"{number}{source.suffix}").write_bytes(source.read_bytes() + str(number).encode())
-    return place
+    measure_folder(paths, title, film_of, compute, listing, rounds)
 
 
 def main() -> None:
@@ -130,10 +90,8 @@ def main() -> None:
             Detector((network,), True, Rule(0.0, 1.0, 0.5)).save(detector)
         measure_speed(paths, script.WorklistConfig((name,), classifier, detector, place / "listed"), run, config.rounds)
         if config.memory_files:
-            pictures = [place / f"{number}.jpeg" for number in range(40)]
-            generated.write_jpegs(pictures)
             flags = ["--classifier", str(classifier), "--detector", str(detector)]
-            measure_memory(pictures, config.memory_files, flags, place)
+            measure_memory(config.memory_files, script.main, flags, place)
 
 
 if __name__ == "__main__":
