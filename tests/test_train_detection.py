@@ -265,10 +265,11 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, processor, without_pictures):
+def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, processor, without_pictures, capsys):
     config = settings(data.source, folder, epochs=1, members=2)
     second = config.out_dir / "member_2"
-    assert f"network 2 of 2, in {second}" in tiny_detection.train(config)
+    tiny_detection.train(config)
+    assert f"network 2 of 2, in {second}" in capsys.readouterr().out
     wanted = Detector.load(config.model_file, processor)
     shutil.rmtree(second)  # as if the run had had one network
     tiny_detection.train(replace(config, resume=True))
