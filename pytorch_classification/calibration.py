@@ -32,11 +32,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         A number within ``TEMPERATURE_LIMITS``; above 1 the logits were overconfident.
 
     Raises:
-        ValueError: shapes differ, a logit is not finite, a label is neither 0 nor 1, or one class is missing.
+        ValueError: a logit is not finite.
 
     Guo et al. 2017, arXiv:1706.04599; Platt 1999, "Probabilistic outputs for support vector machines", section 2.2.
     """
-    scores, truth = _both_classes(*checked(logits, labels))
+    scores, truth = checked(logits, labels)
     positives = truth.sum()
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (truth.size - positives + 2))
     coldest, hottest = TEMPERATURE_LIMITS
@@ -58,15 +58,9 @@ def operating_point(
     ``probability >= threshold`` is PNEUMONIA.
     Any number between the last score that must be on its side and the next one beyond makes the same decisions here.
     The threshold is put half-way, so that the last digit of a score (another batch size, another machine) decides
-    nothing; 0 or 1 stands in where no score is beyond.
-
-    Raises:
-        ValueError: the target is not in (0, 1], one class is missing, or a probability is not in 0..1.
+    nothing; 0 or 1 stands in where no score is beyond. Both classes must be there.
     """
-    if not 0 < target <= 1:
-        raise ValueError(f"the target {measure} must be above 0 and at most 1, found {target}")
-    scores, truth = _both_classes(*checked(probabilities, labels))
-    require_probabilities(scores)
+    scores, truth = checked(probabilities, labels)
     if measure == "sensitivity":
         last = _last_needed(np.sort(scores[truth])[::-1], target)
         beyond = float(scores[scores < last].max(initial=0.0))
@@ -102,15 +96,3 @@ def calibration_bin(probabilities: ArrayLike) -> NDArray[np.int64]:
     """The index 0..14 of the bin of equal width that each probability falls in; 1 belongs to the last."""
     bins = np.floor(np.asarray(probabilities, np.float64) * CALIBRATION_BINS).astype(np.int64)
     return np.minimum(bins, CALIBRATION_BINS - 1)
-
-
-def _both_classes(scores: Array, truth: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
-    if truth.all() or not truth.any():
-        raise ValueError(f"expected images of both classes, found {truth.size} with the label {int(truth[0])} alone")
-    return scores, truth
-
-
-def require_probabilities(scores: Array) -> None:
-    """Raise ValueError for a score outside 0..1."""
-    if scores.min() < 0 or scores.max() > 1:
-        raise ValueError(f"expected probabilities in 0..1, found {scores.min():.4g} to {scores.max():.4g}")
