@@ -17,7 +17,11 @@ from cxr.metrics import (
     ratio,
     roc_auc,
 )
-from pytorch_classification.calibration import calibration_error, require_probabilities
+from pytorch_classification.calibration import calibration_error
+from pytorch_classification.data_load import CLASSES
+
+_SEED = 0  # of the bootstrap
+Counted = Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]  # name -> hits, and among which images, both [N]
 
 
 def evaluate_classifier(
@@ -26,91 +30,66 @@ def evaluate_classifier(
     groups: Sequence[object] | NDArray[Any],
     threshold: float | NDArray[np.float64],
     *,
-    classes: tuple[str, str] = ("NORMAL", "PNEUMONIA"),
     prevalence: float = 0.1,
     resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """The whole report on a classifier as plain values, which JSON and a checkpoint can hold.
 
     Args:
-        probabilities: [N], of the second class.
-        labels: [N], 1 is the second class.
+        probabilities: [N], of PNEUMONIA.
+        labels: [N], 1 is PNEUMONIA.
         groups: [N], the patient of each image; intervals are drawn by patient.
-        threshold: an image is predicted as the second class where its probability is at or above it. [N] where each
-            has its own; then the report gives their range.
-        classes: names of class 0 and class 1.
-        prevalence: share of the second class at which PPV and NPV are stated too: it is far higher in data sets than
-            in a hospital. About 10 % of the upright (PA) exams of the RSNA challenge show pneumonia.
+        threshold: an image is predicted as PNEUMONIA where its probability is at or above it. [N] where each has its
+            own; then the report gives their range.
+        prevalence: share of PNEUMONIA at which PPV and NPV are stated too: it is far higher in data sets than in a
+            hospital. About 10 % of the upright (PA) exams of the RSNA challenge show pneumonia.
 
     Returns:
         ``images``, ``patients``, ``threshold``, ``confidence``, ``resamples``, ``seed``; ``confusion_matrix``
         [[tn, fp], [fn, tp]], rows are the truth; ``scores``: name -> ``value``, ``low``, ``high`` (see ``bootstrap``;
         a proportion of 0 or 1 has Wilson's interval over patients); ``classes``: name -> ``precision``, ``recall``,
         ``f1``, each like a score, and ``support``; ``at_prevalence``: ``prevalence``, ``ppv``, ``npv``.
-
-    Raises:
-        ValueError: shapes differ, a probability or the prevalence is not in 0..1, or a label is neither 0 nor 1.
     """
     scores, truth = checked(probabilities, labels)
-    require_probabilities(np.append(scores, prevalence))
-    patients = np.asarray(groups)
-    if patients.shape != truth.shape:
-        raise ValueError(f"expected one patient for each of {truth.size} images, found shape {patients.shape}")
     called = scores >= threshold
     found = bootstrap(
         lambda weights: _classifier_scores(scores, truth, called, prevalence, weights),
-        patients,
+        groups,
         resamples=resamples,
-        seed=seed,
+        seed=_SEED,
         reflected=["ece"],
     )
-    _explain(found, truth, called, patients, classes)
-    keys = zip(classes, ("npv", "ppv"), ("specificity", "sensitivity"), ("f1_negative", "f1_positive"), strict=True)
+    for name, score in found.items():
+        if score["value"] is None:
+            score["note"] = _UNDEFINED.get(name, "needs images of both classes")
+    bound(found, counted(truth, called), groups)
+    keys = zip(CLASSES, ("npv", "ppv"), ("specificity", "sensitivity"), ("f1_negative", "f1_positive"), strict=True)
     table = {name: {"precision": found[p], "recall": found[r], "f1": found.pop(f)} for name, p, r, f in keys}
     matrix = [[int((row & column).sum()) for column in (~called, called)] for row in (~truth, truth)]
+    at = float(threshold) if np.ndim(threshold) == 0 else [float(np.min(threshold)), float(np.max(threshold))]
     return {
         "images": int(truth.size),
-        "patients": int(np.unique(patients).size),
-        "threshold": _one_or_range(threshold),
+        "patients": len(set(groups)),
+        "threshold": at,
         "confidence": CONFIDENCE,
         "resamples": resamples,
-        "seed": seed,
+        "seed": _SEED,
         "confusion_matrix": matrix,
-        "classes": {name: {**table[name], "support": sum(row)} for name, row in zip(classes, matrix, strict=True)},
+        "classes": {name: {**table[name], "support": sum(row)} for name, row in zip(CLASSES, matrix, strict=True)},
         "at_prevalence": {"prevalence": prevalence, "ppv": found.pop("ppv_there"), "npv": found.pop("npv_there")},
         "scores": found,
     }
 
 
-def _one_or_range(threshold: float | NDArray[np.float64]) -> float | list[float]:
-    return float(threshold) if np.ndim(threshold) == 0 else [float(np.min(threshold)), float(np.max(threshold))]
+def rates(of: Counted, weights: Array) -> dict[str, Array]:
+    """The share of the images that are hits, under ``weights`` [R, N]; NaN among no images."""
+    return {name: ratio(weights @ hits, weights @ among) for name, (hits, among) in of.items()}
 
 
-def proportions(
-    counted: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], groups: Sequence[str], seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Shares of images, each with its interval by patient.
-
-    Args:
-        counted: name -> the images that count and those among which they are counted, both bool [N].
-        groups: [N], the patient of each image.
-        seed: of the bootstrap.
-
-    Returns:
-        As ``bootstrap``; a share of 0 or 1 has Wilson's interval over patients, and one among no images is None.
-    """
-    patients = np.asarray(groups)
-    found = bootstrap(
-        lambda weights: {
-            name: ratio(weights @ (hits & among), weights @ among) for name, (hits, among) in counted.items()
-        },
-        patients,
-        seed=seed,
-    )
-    for name, (_, among) in counted.items():
-        add_wilson_interval(found[name], np.unique(patients[among]).size)
-    return found
+def bound(found: dict[str, dict[str, Any]], of: Counted, groups: Sequence[object] | NDArray[Any]) -> None:
+    """Give those of the bootstrapped ``rates`` in ``found`` that are 0 or 1 Wilson's interval over patients."""
+    for name in of.keys() & found.keys():
+        add_wilson_interval(found[name], len({*np.asarray(groups)[of[name][1]]}))
 
 
 def format_report(report: Mapping[str, Any]) -> str:
@@ -192,7 +171,7 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
 def _classifier_scores(
     scores: Array, truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float, weights: Array
 ) -> dict[str, Array]:
-    found = {name: ratio(weights @ hits, weights @ among) for name, (hits, among) in counted(truth, called).items()}
+    found = rates(counted(truth, called), weights)
     accuracy, sensitivity, specificity = found.pop("accuracy"), found["sensitivity"], found["specificity"]
     ppv_there, npv_there = predictive_values(sensitivity, specificity, prevalence)
     return {
@@ -210,10 +189,8 @@ def _classifier_scores(
     }
 
 
-def counted(
-    truth: NDArray[np.bool_], called: NDArray[np.bool_]
-) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """The images that each proportion counts, and those among which it counts them."""
+def counted(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> Counted:
+    """What the scores that are proportions count."""
     right = truth == called
     return {
         "accuracy": (right, np.ones_like(right)),
@@ -224,30 +201,16 @@ def counted(
     }
 
 
-def _explain(
-    found: dict[str, dict[str, Any]],
-    truth: NDArray[np.bool_],
-    called: NDArray[np.bool_],
-    patients: NDArray[Any],
-    classes: tuple[str, str],
-) -> None:
-    """Say in place why a score is undefined, and give proportions of 0 or 1 Wilson's interval."""
-    negative, positive = classes
-    reasons = {
-        "sensitivity": f"no image shows {positive}",
-        "specificity": f"no image shows {negative}",
-        "ppv": f"no image was predicted as {positive}",
-        "npv": f"no image was predicted as {negative}",
-        "f1_positive": f"no image shows or was predicted as {positive}",
-        "f1_negative": f"no image shows or was predicted as {negative}",
-        "ppv_there": f"needs images of both classes, and one predicted as {positive}",
-        "npv_there": f"needs images of both classes, and one predicted as {negative}",
-    }
-    for name, score in found.items():
-        if score["value"] is None:
-            score["note"] = reasons.get(name, "needs images of both classes")
-    for name, (_, among) in counted(truth, called).items():
-        add_wilson_interval(found[name], np.unique(patients[among]).size)
+_UNDEFINED = {
+    "sensitivity": "no image shows PNEUMONIA",
+    "specificity": "no image shows NORMAL",
+    "ppv": "no image was predicted as PNEUMONIA",
+    "npv": "no image was predicted as NORMAL",
+    "f1_positive": "no image shows or was predicted as PNEUMONIA",
+    "f1_negative": "no image shows or was predicted as NORMAL",
+    "ppv_there": "needs images of both classes, and one predicted as PNEUMONIA",
+    "npv_there": "needs images of both classes, and one predicted as NORMAL",
+}
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

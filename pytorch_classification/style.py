@@ -5,6 +5,7 @@ away, a classifier may learn them instead of the lungs, and a test set of the sa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cxr import metrics
-from pytorch_classification.image_metrics import aligned, proportions
+from pytorch_classification.image_metrics import aligned, bound, rates
 
 # What a classifier is given too; the size of the image and of the file it never sees.
 PICTURE = ("outer frame", "corners", "grey histogram", "power spectrum")
@@ -179,16 +180,13 @@ def group_scores(
     """
     right = predicted == (labels == 1)
     styles = {"all": np.ones_like(contradicts), "agrees": ~contradicts, "contradicts": contradicts}
-    among = {
-        (name, style): chosen & (labels == label)
-        for name, label in (("sensitivity", 1), ("specificity", 0))
-        for style, chosen in styles.items()
-    }
-    counted = {f"{name} {style}": (right, of) for (name, style), of in among.items()}
-    found = proportions(counted, groups, seed)
-    scores: dict[str, dict[str, dict[str, Any]]] = {"sensitivity": {}, "specificity": {}}
-    for (name, style), of in among.items():
-        scores[name][style] = {**found[f"{name} {style}"], "images": int(of.sum())}
+    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        of_class = {style: chosen & (labels == label) for style, chosen in styles.items()}
+        counted = {style: (right & of, of) for style, of in of_class.items()}
+        found = metrics.bootstrap(partial(rates, counted), groups, seed=seed)
+        bound(found, counted, groups)
+        scores[name] = {style: {**found[style], "images": int(of.sum())} for style, of in of_class.items()}
     return scores
 
 

@@ -1,19 +1,19 @@
 """A table of thresholds: what each would have made of some images, sensitivity against specificity."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.metrics import Array, add_wilson_interval, bootstrap, interval_text, ratio
+from cxr.metrics import Array, bootstrap, interval_text
 from pytorch_classification.calibration import Measure, operating_point
-from pytorch_classification.image_metrics import aligned, counted, predictive_values
+from pytorch_classification.image_metrics import Counted, aligned, bound, counted, predictive_values, rates
 
 # Thresholds that reach these shares of one class, to see what becomes of the other.
 _TARGETS = (0.99, 0.975, 0.95, 0.9, 0.8)
 _MEASURES: tuple[Measure, ...] = ("sensitivity", "specificity")
-_AT_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv", "ppv_there", "npv_there")
 
 
 def trade_off(
@@ -24,7 +24,6 @@ def trade_off(
     prevalence: float,
     *,
     resamples: int = 500,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """What a dozen thresholds would have made of these images, in ascending order.
 
@@ -32,7 +31,7 @@ def trade_off(
     there are images of both classes. Choosing among them by this table would be judged too well by it.
 
     Args:
-        probabilities, labels, groups, resamples, seed: as for ``evaluate_classifier``.
+        probabilities, labels, groups, resamples: as for ``evaluate_classifier``.
         threshold: the model's.
         prevalence: at which the predictive values are stated too.
 
@@ -48,35 +47,18 @@ def trade_off(
             for target in _TARGETS:
                 cut = operating_point(probabilities, labels, target, measure)
                 reasons.setdefault(cut, f"{measure} {target:g}")
-    cuts, patients = sorted(reasons), np.asarray(groups)
-    found = bootstrap(
-        lambda weights: {
-            f"{name} {cut}": values
-            for cut in cuts
-            for name, values in _at_threshold(truth, probabilities >= cut, prevalence, weights).items()
-        },
-        patients,
-        resamples=resamples,
-        seed=seed,
-    )
     rows: list[dict[str, Any]] = []
-    for cut in cuts:
-        row = {name: found[f"{name} {cut}"] for name in _AT_THRESHOLD}
-        for name, (_, among) in counted(truth, probabilities >= cut).items():
-            if name in row:
-                add_wilson_interval(row[name], np.unique(patients[among]).size)
-        rows.append({"threshold": float(cut), "reason": reasons[cut], **row})
+    for cut in sorted(reasons):
+        of = counted(truth, probabilities >= cut)
+        found = bootstrap(partial(_at_threshold, of, prevalence), groups, resamples=resamples)
+        bound(found, of, groups)
+        rows.append({"threshold": float(cut), "reason": reasons[cut], **found})
     return {"prevalence": prevalence, "rows": rows}
 
 
-def _at_threshold(
-    truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float, weights: Array
-) -> dict[str, Array]:
-    found = {
-        name: ratio(weights @ hits, weights @ among)
-        for name, (hits, among) in counted(truth, called).items()
-        if name != "accuracy"
-    }
+def _at_threshold(of: Counted, prevalence: float, weights: Array) -> dict[str, Array]:
+    found = rates(of, weights)
+    del found["accuracy"]
     ppv, npv = predictive_values(found["sensitivity"], found["specificity"], prevalence)
     return {**found, "ppv_there": ppv, "npv_there": npv}
 
