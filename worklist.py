@@ -51,12 +51,10 @@ def check(config: WorklistConfig) -> None:
 
     Raises:
         FileNotFoundError: no folder to watch.
-        ValueError: --dicom-3d alone, highdicom is not installed, or something to read lies where results go.
+        ValueError: highdicom is not installed, or something to read lies where results go.
     """
     if config.dicom_output is not None:
         dicom_output.require_highdicom()
-    elif config.dicom_3d:
-        raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
     for name in config.image:
         for own in config.own_folders:
             if Path(name).resolve().is_relative_to(own.resolve()):

@@ -43,6 +43,7 @@ def flag(
     *,
     help: str,
     positional: bool = False,
+    needs: str = "",
     above: float | None = None,
     below: float | None = None,
     at_least: float | None = None,
@@ -50,11 +51,13 @@ def flag(
 ) -> Any:
     """A dataclass field that carries its ``--help`` text and the range of its number; without a default, required.
 
-    A ``positional`` one, of several values, is also what stands on the command line without a flag.
+    A ``positional`` one, of several values, is also what stands on the command line without a flag. ``needs`` is the
+    field without which this one means nothing.
     """
     limits = {"more than": above, "less than": below, "at least": at_least, "at most": at_most}
     given = {name: limit for name, limit in limits.items() if limit is not None}
-    return dataclasses.field(default=default, metadata={"help": help, "limits": given, "positional": positional})
+    metadata = {"help": help, "limits": given, "positional": positional, "needs": needs}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse(
@@ -65,8 +68,8 @@ def parse(
     Each field becomes one flag, its underscores dashes: bool gives ``--name`` and ``--no-name``, Literal gives choices,
     ``tuple[X, ...]`` takes one or more values, which may stand without the flag if the field is positional. The first
     paragraph of ``summary``, or else of the module that defines ``config_type``, is the description that ``--help``
-    shows. A command line that does not fit, or a number outside its range, ends the process with one line on stderr and
-    exit code 2.
+    shows. A command line that does not fit, a number outside its range, or a flag without the one that it needs ends
+    the process with one line on stderr and exit code 2.
 
     Raises:
         TypeError: a field whose type no command line can give.
@@ -101,6 +104,9 @@ def parse(
         if value is not None and not all(_WITHIN[name](value, limit) for name, limit in limits.items()):
             expected = " and ".join(f"{name} {limit}" for name, limit in limits.items())
             parser.error(f"--{field.name.replace('_', '-')} {value}: expected {expected}")
+        needed = field.metadata["needs"]
+        if value and needed and not values[needed]:
+            parser.error(f"--{field.name.replace('_', '-')} needs --{needed.replace('_', '-')}")
     return config_type(**values)
 
 

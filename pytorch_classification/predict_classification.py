@@ -173,20 +173,6 @@ def draw_answer(
     return replace(answer, picture=picture)
 
 
-def require_for_dicom(config: PredictConfig) -> None:
-    """Refuse at once what could only fail after the last image.
-
-    Raises:
-        ValueError: --dicom-3d alone, or highdicom is not installed.
-    """
-    if config.dicom_output is not None:
-        from cxr import dicom_output
-
-        dicom_output.require_highdicom()
-    elif config.dicom_3d:
-        raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
-
-
 def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, adapted: str) -> str:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them.
 
@@ -233,7 +219,10 @@ def main() -> int:
     config = cli.parse(PredictConfig, summary=__doc__)
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
-    require_for_dicom(config)
+    if config.dicom_output is not None:  # what could only fail after the last image is refused at once
+        from cxr import dicom_output
+
+        dicom_output.require_highdicom()
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:

@@ -215,20 +215,6 @@ def require_distinct(paths: list[Path]) -> None:
         raise ValueError(f"--submission: {count} files are called {name}, and the challenge has one row for each name")
 
 
-def require_for_dicom(config: PredictConfig) -> None:
-    """Refuse at once what could only fail after the last image.
-
-    Raises:
-        ValueError: --dicom-3d alone, or highdicom is not installed.
-    """
-    if config.dicom_output is not None:
-        from cxr import dicom_output
-
-        dicom_output.require_highdicom()
-    elif config.dicom_3d:
-        raise ValueError("--dicom-3d is a form of what --dicom-output writes; give both")
-
-
 def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config: PredictConfig) -> str:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_output
@@ -275,7 +261,10 @@ def main() -> int:
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.submission is not None:
         require_distinct(paths)
-    require_for_dicom(config)
+    if config.dicom_output is not None:  # what could only fail after the last image is refused at once
+        from cxr import dicom_output
+
+        dicom_output.require_highdicom()
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:

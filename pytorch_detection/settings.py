@@ -121,7 +121,9 @@ class PredictConfig:
     dicom_output: Path | None = cli.flag(
         None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
     )
-    dicom_3d: bool = cli.flag(False, help="make the reports Comprehensive 3D SR, which some viewers ask for")
+    dicom_3d: bool = cli.flag(
+        False, needs="dicom_output", help="make the reports Comprehensive 3D SR, which some viewers ask for"
+    )
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 

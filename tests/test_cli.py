@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
+class Needy:
+    report: Path | None = cli.flag(None, help="where it goes")
+    in_colour: bool = cli.flag(False, needs="report", help="draw it so")
+
+
+@dataclass(frozen=True)
 class Config:
     data_dir: Path = cli.flag(help="where the images are")
     epochs: int = cli.flag(10, help="passes over the images")
@@ -95,6 +101,11 @@ def test_a_wrong_command_line_is_one_line_and_code_2(capsys, arguments, message)
 
 def test_a_field_without_default_is_required(capsys):
     assert refusal(capsys) == "error: the following arguments are required: --data-dir; --help shows every flag\n"
+
+
+def test_a_flag_is_refused_without_the_one_that_it_needs(capsys):
+    assert refusal(capsys, "--in-colour", config=Needy).startswith("error: --in-colour needs --report;")
+    assert cli.parse(Needy, ["--in-colour", "--report", "a"]).in_colour
 
 
 def test_help_shows_every_flag_with_its_text_and_default_once(capsys):

@@ -216,11 +216,6 @@ def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tm
 
 
 def test_what_dicom_output_lacks_is_said_before_anything_is_predicted(predict, film, tmp_path, monkeypatch):
-    ended = predict(film, "--dicom-3d")
-    assert (ended.code, ended.err.splitlines()) == (
-        2,
-        ["error: --dicom-3d is a form of what --dicom-output writes; give both"],
-    )
     monkeypatch.setitem(sys.modules, "highdicom", None)
     ended = predict(film, "--dicom-output", tmp_path / "pacs")
     message = "error: DICOM output needs highdicom, which is not installed: pip install highdicom"
