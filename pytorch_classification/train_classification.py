@@ -205,7 +205,8 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
         f"{name} {count[0]} {data_load.CLASSES[0]} + {count[1]} {data_load.CLASSES[1]} of {people} patients"
         for name, count, people in zip(("train", "validation"), counts, patients, strict=True)
     ]
-    return f"{'; '.join(parts)}\n{config.epochs} epochs at {config.size} px from weights {config.weights} on {run}"
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+    return f"{'; '.join(parts)}\n{epochs} at {config.size} px from weights {config.weights} on {run}"
 
 
 def line_of(record: dict[str, Any], epochs: int) -> str:

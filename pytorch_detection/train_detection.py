@@ -255,7 +255,8 @@ def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
     lines = [f"{name}: {rsna_dataset.describe(data.of(part))}" for name, part in parts.items()]
     what = f"{config.backbone} from weights {config.weights}"
     images = len(epoch_order(data, config, 0))
-    return "\n".join([*lines, f"{config.epochs} epochs of {images} images at {config.size} px, {what}, on {run}"])
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+    return "\n".join([*lines, f"{epochs} of {images} images at {config.size} px, {what}, on {run}"])
 
 
 def line_of(record: dict[str, Any], epochs: int) -> str:
