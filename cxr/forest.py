@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cxr.metrics import interval_text
 from cxr.pictures import BLUE, GREY, VERMILLION, WIDTH, fit, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _ROW, _MARGIN = 0.3, 1.25  # inches
 _LABEL = 2.6  # inches for the names of the rows
@@ -30,16 +34,17 @@ def forest_plot(
             if first[key]["value"] is not None:
                 axes.axvline(first[key]["value"], color=GREY, linestyle=":", linewidth=1)
             for place, row in enumerate(rows.values()):
-                score = row[key]
-                known = score["value"] is not None
-                text = f"{score['value']:.3f}" if known else "undefined"
-                axes.text(1.02, place, text, va="center", fontsize=9, transform=axes.get_yaxis_transform())
-                if not known:
-                    continue
-                colour, mark = (BLUE, "o") if place else (VERMILLION, "D")
-                if score["low"] is not None:
-                    axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=1.5)
-                axes.plot(score["value"], place, color=colour, marker=mark, markersize=6)
+                draw_score(axes, place, row[key], *((BLUE, "o") if place else (VERMILLION, "D")))
             axes.set_title(fit(name, WIDTH / len(scores) - 0.8))
         panels[0].set_yticks(range(len(rows)), [fit(name, _LABEL) for name in rows])
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
+
+
+def draw_score(axes: "Axes", place: int, score: Mapping[str, Any], colour: str, mark: str) -> None:
+    """A score as a mark, its interval as a bar and its value as text, on the line ``place``."""
+    text = interval_text({"value": score["value"], "low": None})
+    axes.text(1.02, place, text, va="center", fontsize=9, transform=axes.get_yaxis_transform())
+    if score["value"] is not None:
+        if score["low"] is not None:
+            axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=1.5)
+        axes.plot(score["value"], place, color=colour, marker=mark, markersize=6)

@@ -1,24 +1,16 @@
 """The pictures of a classifier's scores; where it looks is in ``heat_plots``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxr import metrics
-from cxr.pictures import (
-    BLUE,
-    GREY,
-    VERMILLION,
-    WIDTH,
-    fit,
-    picture,
-    say,
-    unit_square,
-)
+from cxr import forest, metrics
+from cxr.pictures import BLUE, GREY, VERMILLION, WIDTH, fit, picture, say, unit_square
 from pytorch_classification.calibration import CALIBRATION_BINS, calibration_bin, calibration_error
+from pytorch_classification.data_load import CLASSES
 from pytorch_classification.image_metrics import average_precision, predictive_values
 
 if TYPE_CHECKING:
@@ -30,12 +22,11 @@ _FEWEST = 5  # images of a bin whose share of positives is drawn
 _DARK_BLUES = 0.71  # of the colour map: from here on white text has the better contrast
 
 
-def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, title: str = "") -> None:
+def confusion_matrix(matrix: ArrayLike, path: Path, *, title: str) -> None:
     """Counts of each true and predicted class, and their share of the true class.
 
     Args:
-        matrix: whole numbers [C, C]; rows are the true classes, columns the predicted ones.
-        classes: C names.
+        matrix: whole numbers [2, 2]; rows are the true classes, columns the predicted ones.
         title: which images, how many, at which threshold.
     """
     from matplotlib.ticker import StrMethodFormatter
@@ -50,9 +41,8 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: Path, *, t
             colour = "white" if shares[row, column] > _DARK_BLUES else "black"
             text = f"{count:,}\n{shares[row, column]:.1%}" if totals[row, 0] else "no image"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=15)
-        names = [fit(name, 2.0) for name in classes]
-        axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+        axes.set_xticks((0, 1), CLASSES)
+        axes.set_yticks((0, 1), CLASSES, rotation=90, va="center")
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -69,8 +59,8 @@ def roc_and_precision_recall(
     threshold: float,
     path: Path,
     *,
-    groups: Sequence[object] | NDArray[Any] | None = None,
-    title: str = "",
+    groups: Sequence[object] | NDArray[Any],
+    title: str,
 ) -> None:
     """Both curves with the operating point on them.
 
@@ -97,8 +87,7 @@ def roc_and_precision_recall(
         sensitivity, false_rate = called[truth].mean(), called[~truth].mean()
         roc.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance")
         recall.axhline(share, color=GREY, linestyle=":", label=f"chance ({share:.0%} positive)")
-        if groups is not None:
-            _bands(roc, recall, truth, scores, groups)
+        _bands(roc, recall, truth, scores, groups)
         false_rates, found, precision = _curves(truth, scores)
         roc.plot(false_rates, found, color=BLUE, label=f"AUC {metrics.roc_auc(scores, truth):.3f}")
         area = average_precision(scores, truth)
@@ -150,7 +139,7 @@ def threshold_sweep(
     *,
     groups: Sequence[object] | NDArray[Any],
     prevalence: float,
-    title: str = "",
+    title: str,
 ) -> None:
     """What every threshold would make of the images: sensitivity and specificity, and predictive values.
 
@@ -196,9 +185,7 @@ def threshold_sweep(
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handlelength=1.6)
 
 
-def reliability(
-    labels: ArrayLike, probabilities: ArrayLike, path: Path, *, before: ArrayLike | None = None, title: str = ""
-) -> None:
+def reliability(labels: ArrayLike, probabilities: ArrayLike, path: Path, *, before: ArrayLike, title: str) -> None:
     """Share of positives against mean probability in 15 bins of equal width, and how many images each bin holds.
 
     A bin of fewer than 5 images has no point: its share would be chance.
@@ -215,13 +202,12 @@ def reliability(
     with picture(path, (6.4, 6.8)) as figure:
         diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         diagram.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
-        if before is not None:
-            raw = np.asarray(before, np.float64)
-            centres, shares, _ = _bins(truth, raw)
-            label = f"before calibration: {_calibration(truth, raw)}"
-            diagram.plot(centres, shares, "D", color=GREY, markerfacecolor="none", label=label)
+        raw = np.asarray(before, np.float64)
+        centres, shares, _ = _bins(truth, raw)
+        label = f"before calibration: {_calibration(truth, raw)}"
+        diagram.plot(centres, shares, "D", color=GREY, markerfacecolor="none", label=label)
         centres, shares, bars = _bins(truth, scores)
-        label = _calibration(truth, scores) if before is None else f"calibrated: {_calibration(truth, scores)}"
+        label = f"calibrated: {_calibration(truth, scores)}"
         diagram.errorbar(centres, shares, bars, color=BLUE, marker="o", linewidth=1.5, elinewidth=1, label=label)
         diagram.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         diagram.set(ylabel="observed share of PNEUMONIA", title=fit(title, 5.4))
@@ -252,3 +238,43 @@ def _bins(
 
 def _calibration(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> str:
     return f"ECE {calibration_error(scores, truth):.3f}, Brier {np.mean((scores - truth) ** 2):.3f}"
+
+
+def told_without_lungs(
+    told: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
+    path: Path,
+    *,
+    title: str,
+) -> None:
+    """ROC AUC of each probe with its interval and, of a model, its scores where the style agrees and contradicts.
+
+    Args:
+        told: name of a probe -> ROC AUC with ``value``, ``low``, ``high``.
+        groups: as ``style.group_scores`` returns them; None draws the probes alone.
+        title: which images, how many.
+    """
+    with picture(path, (WIDTH, 4.2)) as figure:
+        figure.suptitle(fit(title, WIDTH))
+        panels = figure.subplots(1, 1 if groups is None else 2, squeeze=False)[0]
+        _dots(panels[0], {name: (score, BLUE, "o") for name, score in told.items()})
+        panels[0].axvline(0.5, color=GREY, linestyle=":", label="chance")
+        panels[0].set(title="told without lungs", xlabel="ROC AUC", xlim=(None, 1.01))
+        panels[0].legend(loc="lower left")
+        if groups is not None:
+            looks = {"all": (GREY, "s"), "agrees": (BLUE, "o"), "contradicts": (VERMILLION, "D")}
+            shown = {
+                f"{name}\n{group}" if group == "all" else f"{name}\nstyle {group}": (score, *looks[group])
+                for name, of in groups.items()
+                for group, score in of.items()
+            }
+            _dots(panels[1], shown)
+            panels[1].set(title="the model at its operating point", xlabel="share that is right", xlim=(None, 1.01))
+
+
+def _dots(axes: "Axes", rows: Mapping[str, tuple[Mapping[str, Any], str, str]]) -> None:
+    """One line for each score with its colour and mark; the first row is on top."""
+    for place, (score, colour, mark) in enumerate(rows.values()):
+        forest.draw_score(axes, place, score, colour, mark)
+    axes.set_yticks(range(len(rows)), [fit(name, 2.0) for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)

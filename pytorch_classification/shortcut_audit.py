@@ -38,7 +38,7 @@ from cxr.names import shown_path
 from cxr.provenance import provenance
 from cxr.tables import write_csv
 from cxr.text import printable
-from pytorch_classification import data_load, heat_in_lungs, style, style_plots
+from pytorch_classification import data_load, heat_in_lungs, plots, style
 from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.image_metrics import aligned
 
@@ -265,7 +265,7 @@ def main() -> None:
     sheet.sheet(sheet_blocks(audited, probed[_WHOLE], answers), config.out_dir / "shortcut_audit_images.png", note=note)
     title = f"{len(audited.listing)} images, style {report['style']}"
     groups = report["model"]["groups"] if "model" in report else None
-    style_plots.scores(report["roc_auc"], groups, config.out_dir / "shortcut_audit.png", title=title)
+    plots.told_without_lungs(report["roc_auc"], groups, config.out_dir / "shortcut_audit.png", title=title)
     print(f"{format_audit(report)}\n\nreport, table and pictures: {config.out_dir}")
 
 
