@@ -16,11 +16,10 @@ from cxr import cautions, checkpoints, known_images, runtime
 from cxr.grey_resnet import State
 from cxr.likeness import Likeness, features
 from cxr.origin import UNSAVED, Origin
-from cxr.text import quoted
 from pytorch_classification.model import TASK, as_input, build, fill, predict_logits, to_probability, weights_in
-from pytorch_classification.settings import LARGEST_SIZE
 
 _EXPLAINED = 32  # images at once when gradients are kept
+_SETTINGS = ("size", "store_size", "flip_average", "temperature", "threshold")  # that a model file holds
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,12 @@ class Classifier:
 
     def save(self, path: Path, **record: Any) -> None:
         """Write the model file, with ``record`` (plain values) for a later reader; kernels as ``with_half_kernels``."""
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        likeness = None if self.likeness is None else self.likeness.plain()
         checkpoints.save(
             path,
             task=TASK,
             model=with_half_kernels(self.model.state_dict()),
-            prediction=settings,
-            likeness=likeness,
+            prediction={name: getattr(self, name) for name in _SETTINGS},
+            likeness=None if self.likeness is None else self.likeness.plain(),
             heat_scale=self.heat_scale,
             known_images=known_images.packed(self.known),
             **record,
@@ -98,16 +95,19 @@ class Classifier:
                 f"{path}: from a training, without the operating point that prediction needs; the finished model is "
                 "pneumonia_resnet18.pth, unless --model-file named another"
             )
-        settings = _settings(state["prediction"], path)
+        settings = state["prediction"]
+        if {*settings} != {*_SETTINGS}:
+            raise ValueError(f"{path}: expected the prediction settings {', '.join(_SETTINGS)}")
         model = build("none")
         fill(model, weights_in(state, str(path)), str(path))
-        likeness, heat_scale = Likeness.of(state.get("likeness"), model, path), state.get("heat_scale")
-        if heat_scale is not None and not (type(heat_scale) is float and 0 < heat_scale < float("inf")):
-            raise ValueError(f"{path}: a scale of Grad-CAM that no training writes: {quoted(heat_scale)}")
-        known = known_images.unpacked(state.get("known_images"), path)
-        model = model.to(run.device).to(memory_format=torch.channels_last).eval()
-        origin = Origin.of(state, path)
-        return cls(model, **settings, likeness=likeness, heat_scale=heat_scale, known=known, origin=origin)
+        return cls(
+            model.to(run.device).to(memory_format=torch.channels_last).eval(),
+            **settings,
+            likeness=Likeness.of(state.get("likeness"), model, path),
+            heat_scale=state.get("heat_scale"),
+            known=known_images.unpacked(state.get("known_images"), path),
+            origin=Origin.of(state, path),
+        )
 
     @classmethod
     def of_user(cls, path: Path, run: runtime.Runtime, threshold: float | None = None) -> "Classifier":
@@ -236,27 +236,10 @@ def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
             parameter.requires_grad_(wanted)
 
 
-_SETTINGS = {"size": int, "store_size": int, "flip_average": bool, "temperature": float, "threshold": float}
-
-
 def _finite(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     if not np.isfinite(log_odds).all():
         raise ValueError("the model's answers are not finite numbers: its weights are damaged, train it anew")
     return log_odds
-
-
-def _settings(found: Any, path: Path) -> dict[str, Any]:
-    """``found`` if prediction can work with it; a model file may come from anywhere."""
-    if not isinstance(found, dict) or {*found} != {*_SETTINGS}:
-        raise ValueError(f"{path}: expected the prediction settings {', '.join(_SETTINGS)}")
-    sound = all(type(found[name]) is kind for name, kind in _SETTINGS.items()) and (
-        1 <= found["size"] <= found["store_size"] <= 2 * LARGEST_SIZE
-        and 0 < found["temperature"] < float("inf")
-        and 0 <= found["threshold"] <= 1
-    )
-    if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
-    return found
 
 
 def with_half_kernels(state: State) -> State:

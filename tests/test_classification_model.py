@@ -193,17 +193,6 @@ GOOD = {"size": 32, "store_size": 36, "flip_average": True, "temperature": 1.5, 
         ({"prediction": {"size": 32}}, "expected the prediction settings size, store_size"),
         ({"prediction": GOOD | {"more": 1}}, "expected the prediction settings size, store_size"),
         ({"prediction": [1, 2]}, "expected the prediction settings size, store_size"),
-        *[
-            ({"prediction": GOOD | change}, "prediction settings that no training writes")
-            for change in (
-                {"size": 0},
-                {"size": 10**9, "store_size": 10**9},
-                {"store_size": 31},
-                {"temperature": 0.0},
-                {"temperature": float("nan")},
-                {"threshold": 1.01},
-            )
-        ],
         ({"model": None}, "expected a checkpoint of this project"),
         ({"model": {"fc.weight": 1}}, "expected a checkpoint of this project"),
         ({"model": {}}, "not the weights of a ResNet-18"),
