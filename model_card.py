@@ -46,7 +46,7 @@ from cxr import checkpoints
 from cxr.files import write_atomically
 from cxr.runtime import Runtime
 from cxr.text import one_line
-from pytorch_classification.card import NOT_STATED, audit, card, evaluation, said
+from pytorch_classification.card import NOT_STATED, audit, card, measured, said
 from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.model import TASK
 
@@ -68,7 +68,7 @@ def read_report(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
         ]
         thresholds = [point["threshold"] for point in points if "threshold" in point]
         weights = report["model"].get("weights_sha256")
-        audit(report) if "contradicting" in report else evaluation("", report)
+        audit(report) if "contradicting" in report else measured("", report)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a report on a model by evaluate_classification.py or shortcut_audit.py "

@@ -13,21 +13,19 @@ from cxr.metrics import Array
 from cxr.origin import AT_OPERATING_POINT
 from pytorch_classification import image_metrics, style
 from pytorch_classification.calibration import Measure, fit_temperature, operating_point
-from pytorch_classification.data_load import CLASSES
+from pytorch_classification.data_load import CLASSES, patients_of_each_class
 from pytorch_classification.model import TASK, to_probability
 
 LEAST_PATIENTS = 20  # of each class: one of them is a twentieth of the sensitivity
-LEAST_UNLABELLED = 100  # images
 
 
 def require_patients(labels: NDArray[np.int64], groups: Sequence[str], measure: Measure) -> None:
     """Raise ValueError unless there are 20 patients of each class."""
-    for label, name in enumerate(CLASSES):
-        count = len({group for group, of in zip(groups, labels, strict=True) if of == label})
-        if count < LEAST_PATIENTS:
+    for name, patients in zip(CLASSES, patients_of_each_class(labels, groups), strict=True):
+        if len(patients) < LEAST_PATIENTS:
             raise ValueError(
-                f"--set-{measure} needs images of at least {LEAST_PATIENTS} patients of each class, found {count} "
-                f"with {name}"
+                f"--set-{measure} needs images of at least {LEAST_PATIENTS} patients of each class, found "
+                f"{len(patients)} with {name}"
             )
 
 
@@ -69,15 +67,6 @@ def cross_fitted(
     return image_metrics.evaluate_classifier(probabilities, labels, groups, thresholds, prevalence=prevalence)
 
 
-def require_unlabelled(count: int) -> None:
-    """Raise ValueError unless there are 100 images."""
-    if count < LEAST_UNLABELLED:
-        raise ValueError(
-            f"--unlabelled needs at least {LEAST_UNLABELLED} different images, found {count}: fewer do not tell where "
-            "the operating point lies"
-        )
-
-
 def set_by_prevalence(probabilities: Array, prevalence: float, sensitivity: float, specificity: float) -> float:
     """The threshold that calls as large a share of images PNEUMONIA as the model's own would, were they validation's.
 
@@ -98,13 +87,11 @@ def measured(state: dict[str, Any], path: Path) -> tuple[float, float]:
     Raises:
         ValueError: the model file ``path`` does not say.
     """
-    validation = state.get("validation")
-    found = validation.get("val") if isinstance(validation, dict) else None
-    shares = [found[name] for name in AT_OPERATING_POINT if name in found] if isinstance(found, dict) else []
-    if len(shares) < len(AT_OPERATING_POINT) or not all(type(share) is float and 0 <= share <= 1 for share in shares):
-        raise ValueError(f"{path}: does not say its sensitivity and specificity on validation; train anew")
-    sensitivity, specificity = shares
-    return sensitivity, specificity
+    try:
+        found = state["validation"]["val"]
+        return found["sensitivity"], found["specificity"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: does not say its sensitivity and specificity on validation; train anew") from error
 
 
 def untouched(path: Path) -> dict[str, Any]:
@@ -147,7 +134,6 @@ def save(
         validation = {
             name: {key: value for key, value in scores.items() if key not in AT_OPERATING_POINT}
             for name, scores in state["validation"].items()
-            if isinstance(scores, dict)
         }
     text = f"{text}, {datetime.now(timezone.utc).date().isoformat()}"
     kept = {name: value for name, value in state.items() if name not in ("format", "task")}

@@ -8,8 +8,10 @@ from cxr.files import sha256_of
 from cxr.metrics import interval_text
 from cxr.origin import RESEARCH_ONLY
 from cxr.text import one_line, shortened
+from pytorch_classification import evaluation, heat_in_lungs, style
 from pytorch_classification.claim import CLAIM, NO_ENSEMBLE
 from pytorch_classification.data_load import CLASSES
+from pytorch_classification.image_metrics import SCORES
 
 NOT_STATED = "not stated"
 _LONGEST = 300  # characters of a text from a file, which may come from anywhere
@@ -25,18 +27,6 @@ _KAGGLE = {
     "truth": "two physicians graded each film; a third checked the set meant for evaluation",
 }
 _SYNTHETIC = {"source": "drawn by make_sample_data.py: no person is shown", "licence": "does not apply"}
-_SCORES = {
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "brier": "Brier score",
-    "ece": "ECE, 15 bins",
-}
 
 Section = tuple[str, list[str]]  # heading and lines; no lines where nothing is known
 
@@ -54,6 +44,11 @@ def said(value: Any) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A Markdown table; the cells are as they are to be shown."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def block(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A report's table, which begins with its header, and an empty line."""
+    return [*table(rows[0], ([said(cell or None) for cell in row] for row in rows[1:])), ""]
 
 
 # ----------------------------------------------------------------------------------------------------- the sections
@@ -217,7 +212,7 @@ def results(title: str, report: Mapping[str, Any]) -> list[str]:
     """Scores of ``image_metrics.evaluate_classifier`` with intervals, and the confusion matrix."""
     (tn, fp), (fn, tp) = report["confusion_matrix"]
     there = report["at_prevalence"]
-    rows = [(name, interval_text(report["scores"][key])) for key, name in _SCORES.items() if key in report["scores"]]
+    rows = [(name, interval_text(report["scores"][key])) for key, name in SCORES.items() if key in report["scores"]]
     rows += [
         (f"{key.upper()} at {there['prevalence']:.0%} {CLASSES[1]}", interval_text(there[key]))
         for key in ("ppv", "npv")
@@ -237,45 +232,26 @@ def results(title: str, report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def evaluation(title: str, report: Mapping[str, Any]) -> list[str]:
+def measured(title: str, report: Mapping[str, Any]) -> list[str]:
     """A whole report on labelled images: scores, who was left out, subgroups, style, Grad-CAM."""
     lines = results(title, report["scores"])
-    facts = {
-        "Images left out because they cannot be read": report["left_out"]["unreadable"],
-        "Images left out because the model was trained on them or chosen by them": report["left_out"]["in_training"],
-        "Images flagged as unlike training": report["unlike_training"],
-        "Patients with images of both classes": report["patients_of_both_classes"],
-    }
-    lines += [*(f"- {words}: {said(count)}." for words, count in facts.items()), ""]
-    if groups := report.get("subgroups"):
-        names = ("sensitivity", "specificity", "roc_auc")
-        rows = [
-            (said(name), said(group["images"]), said(group["patients"]), *(interval_text(group[key]) for key in names))
-            for name, group in groups.items()
-        ]
-        lines += [*table(("subgroup", "images", "patients", "sensitivity", "specificity", "ROC AUC"), rows), ""]
-    if corruptions := report.get("corruptions"):
-        names = ("roc_auc", "sensitivity", "specificity")
-        rows = [
-            (said(name), *(interval_text(found[key]) for key in names), said(found["unlike_training"]))
-            for name, found in corruptions.items()
-        ]
-        header = ("corrupted by", "ROC AUC", "sensitivity", "specificity", "flagged as unlike training")
-        lines += [
-            "The same images corrupted, as the small squares that prediction makes of them; noise in percent of the "
-            "grey range, blur in pixels of these squares:",
-            "",
-            *table(header, rows),
-            "",
-        ]
+    lines += [*(f"- {words.capitalize()}: {said(count)}." for words, count in evaluation.counts(report).items()), ""]
+    for kind, rows in evaluation.group_rows(report).items():
+        if kind == "corruptions":
+            lines += [
+                "The same images corrupted, as the small squares that prediction makes of them; noise in percent of "
+                "the grey range, blur in pixels of these squares:",
+                "",
+            ]
+        lines += block(rows)
     if grad_cam := report.get("grad_cam"):
-        lines += looks_at_lungs(grad_cam)
-    if "groups" in (style := report.get("style") or {}):
+        lines += block(heat_in_lungs.rows(grad_cam))
+    if "groups" in (styles := report.get("style") or {}):
         lines += [
             f"Style alone (frame, corners, grey levels, sharpness) tells the class with ROC AUC "
-            f"{interval_text(style['roc_auc'])}; the model by style:",
+            f"{interval_text(styles['roc_auc'])}; the model by style:",
             "",
-            *by_style(style["groups"]),
+            *block(style.group_rows(styles["groups"])),
         ]
     if point := report.get("operating_point"):
         words = f"{title}: operating point set here for {said(point['measure'])} {said(point['target'])}, cross-fitted"
@@ -286,42 +262,16 @@ def evaluation(title: str, report: Mapping[str, Any]) -> list[str]:
 def audit(report: Mapping[str, Any]) -> list[str]:
     """What shortcut_audit.py found."""
     counts = ", ".join(f"{said(count)} {said(name)}" for name, count in report["images"].items())
-    lines = [
+    told = [[name, interval_text(score)] for name, score in report["roc_auc"].items()]
+    return [
         f"### Shortcut audit on {said(Path(report['data_dir']).name)}",
         "",
         f"{counts}, of {said(report['patients'])} patients. How well the class is told without lungs:",
         "",
-        *table(
-            ("told by", "ROC AUC (interval)"),
-            [(said(name), interval_text(score)) for name, score in report["roc_auc"].items()],
-        ),
-        "",
+        *block([["told by", "ROC AUC (interval)"], *told]),
+        *block(style.group_rows(report["model"]["groups"])),
+        *block(heat_in_lungs.rows(report["model"]["grad_cam"])),
     ]
-    return lines + by_style(report["model"]["groups"]) + looks_at_lungs(report["model"]["grad_cam"])
-
-
-def looks_at_lungs(report: Mapping[str, Any]) -> list[str]:
-    """How much of Grad-CAM lies in the lung field, as ``heat_in_lungs.by_group`` found it."""
-    rows = [
-        (
-            said(name),
-            said(found["images"]),
-            interval_text(found["inside"]),
-            NOT_STATED if found["even"] is None else f"{found['even']:.3f}",
-        )
-        for name, found in report["groups"].items()
-    ]
-    return [*table(("Grad-CAM in the lung field", "images", "share (interval)", "of an even map"), rows), ""]
-
-
-def by_style(groups: Mapping[str, Any]) -> list[str]:
-    """Sensitivity and specificity where the style of an image agrees with its class and where it contradicts it."""
-    styles = {"all": "all", "agrees": "style agrees with the class", "contradicts": "style contradicts the class"}
-    rows = [
-        (name, *(f"{interval_text(found[style])}, {said(found[style]['images'])} images" for style in styles))
-        for name, found in groups.items()
-    ]
-    return [*table(("", *styles.values()), rows), ""]
 
 
 def all_results(
@@ -332,11 +282,11 @@ def all_results(
     if own := state.get("validation_report"):
         lines += results("Validation, which temperature, operating point and epoch were chosen on", own)
     if tested := state.get("test_report"):
-        lines += evaluation(f"Test images of training's own source ({said(tested['set'])})", tested)
+        lines += measured(f"Test images of training's own source ({said(tested['set'])})", tested)
     for source, reports in (("Further images of the same source", internal), ("Images of another source", external)):
         for report in reports:
             name = said(Path(report["set"]).name) if "set" in report else ""
-            lines += audit(report) if "contradicting" in report else evaluation(f"{source} ({name})", report)
+            lines += audit(report) if "contradicting" in report else measured(f"{source} ({name})", report)
     if lines and not any(report.get("corruptions") for report in (*internal, *external)):
         lines.append(f"Corrupted images (noise, blur, compression): {NOT_STATED}.")
     return "Results", lines

@@ -24,7 +24,6 @@ _PNEUMONIA_NAME = re.compile(r"(person\d+)_(?:bacteria|virus)_\d+")
 # The NORMAL2- prefix is a numbering of its own and must stay part of the name.
 _NORMAL_NAME = re.compile(r"((?:NORMAL2-)?IM-\d+)-\d+")
 
-
 Names: TypeAlias = tuple[Sequence[str], Sequence[str]]  # what NORMAL and what PNEUMONIA is called in folders and tables
 KAGGLE_NAMES: Names = ((CLASSES[0],), (CLASSES[1],))
 SPLITS = ("train", "val", "test")
@@ -66,6 +65,11 @@ def patient_of(path: Path) -> str | None:
     return found.group(1) if found else None
 
 
+def patients_of_each_class(labels: NDArray[np.int64], patients: Sequence[str]) -> list[set[str]]:
+    """Those with an image of class 0, and those with one of class 1."""
+    return [{name for name, of in zip(patients, labels, strict=True) if of == label} for label in range(len(CLASSES))]
+
+
 def place(path: Path, root: Path) -> str:
     """How ``path`` is called below ``root``, the same on Windows: the split depends on it where no patient is known."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
@@ -78,14 +82,9 @@ def list_images(data_dir: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Li
         FileNotFoundError: a split folder is missing, or a class folder is missing or empty.
         ValueError: the class folders are not those expected.
     """
-    paths: list[Path] = []
-    labels: list[int] = []
-    for split in splits:
-        for path, label in _samples(data_dir / split, names):
-            paths.append(path)
-            labels.append(label)
-    patients = [patient_of(path) or place(path, data_dir) for path in paths]
-    return Listing(paths, np.array(labels, dtype=np.int64), patients)
+    found = [sample for split in splits for sample in _samples(data_dir / split, names)]
+    patients = [patient_of(path) or place(path, data_dir) for path, _ in found]
+    return Listing([path for path, _ in found], np.array([label for _, label in found], dtype=np.int64), patients)
 
 
 def read_table(table: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listing:

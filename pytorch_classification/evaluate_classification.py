@@ -39,6 +39,8 @@ from pytorch_classification import adapting, data_load, evaluation, image_metric
 from pytorch_classification.calibration import Measure
 from pytorch_classification.classifier import Classifier, weights_sha256
 
+LEAST_UNLABELLED = 100  # images
+
 
 def require_sensible(config: EvaluateConfig) -> None:
     """Refuse what does not go together.
@@ -93,7 +95,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     result: dict[str, Any] = {"set": str(source), **report, "model": about}
     print(f"{evaluation.format_report(report)}\n")
     if goal:
-        result["operating_point"] = set_operating_point(config, judged, prevalence, state)
+        result["operating_point"] = set_operating_point(config, judged, *goal, prevalence, state)
     path = config.output_dir / "report.json"
     evaluation.write({**result, "provenance": provenance(run)}, path, config.output_dir, judged, classifier, run)
     print(f"report, errors.csv and pictures: {config.output_dir}")
@@ -108,12 +110,15 @@ def wanted(config: EvaluateConfig) -> tuple[Measure, float] | None:
 
 
 def set_operating_point(
-    config: EvaluateConfig, judged: evaluation.Judged, prevalence: float, state: dict[str, Any]
+    config: EvaluateConfig,
+    judged: evaluation.Judged,
+    measure: Measure,
+    target: float,
+    prevalence: float,
+    state: dict[str, Any],
 ) -> dict[str, Any]:
     """Fit temperature and threshold to all images, say how such a fit does on others, and write the model file."""
-    goal = wanted(config)
-    assert config.save_model is not None and goal is not None
-    measure, target = goal
+    assert config.save_model is not None
     labels, groups = judged.listing.labels, evaluation.tied_patients(judged)
     temperature, threshold = adapting.set_by_labels(judged.log_odds, labels, measure, target)
     found = adapting.cross_fitted(
@@ -154,7 +159,11 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
     readable = np.flatnonzero(store.readable)
     _, first = np.unique([store.hashes[index] for index in readable], return_index=True)
     different = np.sort(readable[first])
-    adapting.require_unlabelled(len(different))
+    if len(different) < LEAST_UNLABELLED:
+        raise ValueError(
+            f"--unlabelled needs at least {LEAST_UNLABELLED} different images, found {len(different)}: fewer do not "
+            "tell where the operating point lies"
+        )
     judged = classifier.judge(store.images[different], run)
     threshold = adapting.set_by_prevalence(judged.probability, config.prevalence, sensitivity, specificity)
     text = adapting.save(

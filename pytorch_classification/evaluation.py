@@ -19,10 +19,10 @@ from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
-from pytorch_classification import data_load, heat_plots, image_metrics, plots, trade_off
+from pytorch_classification import data_load, heat_in_lungs, heat_plots, image_metrics, plots, trade_off
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.corruptions import corrupted
-from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing
+from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing, patients_of_each_class
 from pytorch_classification.model import to_probability
 
 _GRID = 8  # pictures in the Grad-CAM grid
@@ -34,6 +34,10 @@ _SHEET = 2 * sheet.COLUMNS  # pictures of each kind of error
 _LOOKED_AT = 100  # images whose Grad-CAM is held to the lungs: 2.5 s of one core at 96 pixels
 _FEW_RESAMPLES = 500  # for each of the subgroups
 _BY_GROUP = {"sensitivity": "sensitivity", "specificity": "specificity", "roc_auc": "ROC AUC"}
+_COUNTED = {  # beside those scores
+    "subgroups": {"images": "images", "patients": "patients", "pneumonia": "PNEUMONIA"},
+    "corruptions": {"unlike_training": "unlike training"},
+}
 _NO_GROUPS = ("patient", "split")  # columns of a table that mean something of their own
 
 
@@ -118,18 +122,16 @@ def evaluated(
     """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups``, ``grad_cam`` and more.
 
     Args:
-        judged: the images.
-        classifier: by which they were judged.
         prevalence: at which predictive values are stated too.
-        run: where Grad-CAM is computed.
-        grad_cam: whether it is, which takes about a third of the time for 500 images; else the report has None there.
-        corrupt: whether the images are judged with each of ``CORRUPTIONS`` too, as ``corruptions``; likewise.
+        grad_cam: takes about a third of the time for 500 images; without it the report has None there.
+        corrupt: whether the images are judged with each of ``CORRUPTIONS`` too; likewise.
     """
     listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
     arguments = (probabilities, listing.labels, listing.patients, threshold)
     return {
         "left_out": judged.left_out,
-        "patients_of_both_classes": len(_both_classes(listing)),
+        # Patients fall ill and recover.
+        "patients_of_both_classes": len(set.intersection(*patients_of_each_class(listing.labels, listing.patients))),
         "conflicting_duplicates": len(data_load.conflicting_duplicates(listing, judged.hashes)),
         "unlike_training": None if judged.unlike is None else int(judged.unlike.sum()),
         "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
@@ -161,22 +163,11 @@ def looks_at_lungs(
     classifier: Classifier, listing: Listing, images: NDArray[np.uint8], run: runtime.Runtime
 ) -> dict[str, Any]:
     """The share of Grad-CAM in the lung field, on up to 100 of ``images``; see ``heat_in_lungs.by_group``."""
-    from pytorch_classification import heat_in_lungs
-
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
     some = listing.take(chosen)
     groups = {"all": np.ones(len(chosen), np.bool_)}
     groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
     return heat_in_lungs.by_group(heat_in_lungs.shares(classifier, images[chosen], run), groups, some.patients)
-
-
-def _both_classes(listing: Listing) -> set[str]:
-    """Patients with images of both classes, which may well be: they fall ill and recover."""
-    ill, well = (
-        {patient for patient, of in zip(listing.patients, listing.labels, strict=True) if (of == PNEUMONIA) == wanted}
-        for wanted in (True, False)
-    )
-    return ill & well
 
 
 def _columns(judged: Judged) -> dict[str, Sequence[str]]:
@@ -200,36 +191,40 @@ def _of_group(judged: Judged, at: NDArray[np.int64], threshold: float) -> dict[s
 
 def format_report(report: Mapping[str, Any]) -> str:
     """What ``evaluated`` returned, for the terminal."""
-    counts = {
-        "left out, cannot be read": report["left_out"]["unreadable"],
-        "left out, the model was trained on them": report["left_out"]["in_training"],
-        "unlike the images the model was trained on": report["unlike_training"],
-        "patients with images of both classes": report["patients_of_both_classes"],
-        "images that stand in both classes with the same content": report["conflicting_duplicates"],
-    }
     blocks = [
         image_metrics.format_report(report["scores"]),
         "What other thresholds would have made of these images (they were not set apart to choose by):\n"
         + trade_off.format_trade_off(report["trade_off"]),
     ]
-    if report["subgroups"]:
-        rows = [
-            [name, *(str(group[key]) for key in ("images", "patients", "pneumonia")), *_group_scores(group)]
-            for name, group in report["subgroups"].items()
-        ]
-        blocks.append(image_metrics.aligned([["", "images", "patients", "PNEUMONIA", *_BY_GROUP.values()], *rows]))
-    if report["corruptions"]:
-        rows = [
-            [name, *_group_scores(found), "" if (flagged := found["unlike_training"]) is None else str(flagged)]
-            for name, found in report["corruptions"].items()
-        ]
-        blocks.append(image_metrics.aligned([["corrupted", *_BY_GROUP.values(), "unlike training"], *rows]))
+    blocks += [image_metrics.aligned(rows) for rows in group_rows(report).values()]
     if report["grad_cam"]:
-        from pytorch_classification import heat_in_lungs
-
         blocks.append(heat_in_lungs.formatted(report["grad_cam"]))
-    blocks.append("\n".join(f"{name}: {count}" for name, count in counts.items() if count))
+    blocks.append("\n".join(f"{name}: {count}" for name, count in counts(report).items() if count))
     return "\n\n".join(block for block in blocks if block)
+
+
+def counts(report: Mapping[str, Any]) -> dict[str, int | None]:
+    """How many images and patients stand out, by what is said of them."""
+    return {
+        "left out, cannot be read": report["left_out"]["unreadable"],
+        "left out, the model was trained on them or chosen by them": report["left_out"]["in_training"],
+        "unlike the images the model was trained on": report["unlike_training"],
+        "patients with images of both classes": report["patients_of_both_classes"],
+        "images that stand in both classes with the same content": report["conflicting_duplicates"],
+    }
+
+
+def group_rows(report: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """The tables of subgroups and of corruptions, where the report has some; their first row is the header."""
+    found: dict[str, list[list[str]]] = {}
+    for kind, numbers in _COUNTED.items():
+        if groups := report.get(kind):
+            rows = [
+                [name, *("" if group[key] is None else str(group[key]) for key in numbers), *_group_scores(group)]
+                for name, group in groups.items()
+            ]
+            found[kind] = [[kind, *numbers.values(), *_BY_GROUP.values()], *rows]
+    return found
 
 
 def _group_scores(group: Mapping[str, Any]) -> list[str]:
@@ -283,7 +278,7 @@ def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[s
     """The pictures of a report."""
     listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
     labels, title = listing.labels, f"{judged.title}, operating point {threshold:.3f}"
-    plots.confusion_matrix(report["scores"]["confusion_matrix"], CLASSES, folder / "confusion_matrix.png", title=title)
+    plots.confusion_matrix(report["scores"]["confusion_matrix"], folder / "confusion_matrix.png", title=title)
     plots.roc_and_precision_recall(
         labels, probabilities, threshold, folder / "roc_pr.png", groups=listing.patients, title=title
     )
@@ -303,19 +298,14 @@ def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[s
         if not report[name] and (folder / f"{name}.png").exists():
             (folder / f"{name}.png").unlink()  # of another report
     if report["subgroups"]:
-        draw_subgroups(folder / "subgroups.png", report, title)
+        whole = report["scores"]
+        rows = {f"all ({whole['images']} images)": whole["scores"]}
+        rows |= {f"{name} ({group['images']})": group for name, group in report["subgroups"].items()}
+        forest.forest_plot(rows, _BY_GROUP, folder / "subgroups.png", title=title)
     if report["corruptions"]:
         forest.forest_plot(report["corruptions"], _BY_GROUP, folder / "corruptions.png", title=f"Corrupted: {title}")
     if report["grad_cam"]:
         draw_grad_cam(folder / "grad_cam.png", classifier, judged, run)
-
-
-def draw_subgroups(path: Path, report: Mapping[str, Any], title: str) -> None:
-    """A forest plot."""
-    whole = report["scores"]
-    rows = {f"all ({whole['images']} images)": whole["scores"]}
-    rows |= {f"{name} ({group['images']})": group for name, group in report["subgroups"].items()}
-    forest.forest_plot(rows, _BY_GROUP, path, title=title)
 
 
 def draw_errors(path: Path, judged: Judged, threshold: float) -> None:

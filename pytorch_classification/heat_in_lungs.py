@@ -93,12 +93,17 @@ def by_group(
 
 
 def formatted(report: Mapping[str, Any]) -> str:
-    """What ``by_group`` returned as a table for the terminal."""
-    rows = [["Grad-CAM in the lung field", "share", "an even map", "images"]]
-    for name, of in report["groups"].items():
-        even = "" if of["even"] is None else f"{of['even']:.3f}"
-        rows.append([name, metrics.interval_text(of["inside"]), even, str(of["images"])])
+    """What ``by_group`` returned, for the terminal."""
     left_out = f"left out: {report['no_lungs']} of {report['images']} images in which no lungs were found"
     if report["no_heat"]:
         left_out += f", {report['no_heat']} in which nothing speaks for PNEUMONIA"
-    return f"{aligned(rows)}\n{left_out}"
+    return f"{aligned(rows(report))}\n{left_out}"
+
+
+def rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """The groups of ``by_group`` as a table; the first row is the header."""
+    found = [["Grad-CAM in the lung field", "share", "an even map", "images"]]
+    for name, of in report["groups"].items():
+        even = metrics.interval_text({"value": of["even"], "low": None})
+        found.append([name, metrics.interval_text(of["inside"]), even, str(of["images"])])
+    return found

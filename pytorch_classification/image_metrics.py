@@ -21,6 +21,18 @@ from pytorch_classification.calibration import calibration_error
 from pytorch_classification.data_load import CLASSES
 
 _SEED = 0  # of the bootstrap
+SCORES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier score",
+    "ece": "ECE (15 bins)",
+}
 Counted = Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]  # name -> hits, and among which images, both [N]
 
 
@@ -112,7 +124,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     (tn, fp), (fn, tp) = report["confusion_matrix"]
     there = report["at_prevalence"]
     share = f"{there['prevalence']:.0%} {positive}"
-    scores = [[_LONG_NAMES[name], cell(score)] for name, score in report["scores"].items()]
+    scores = [[SCORES[name], cell(score)] for name, score in report["scores"].items()]
     scores += [[f"{name.upper()} at {share}", cell(there[name])] for name in ("ppv", "npv")]
     blocks = [
         f"{report['images']} images, {report['patients']} patients; "
@@ -132,20 +144,6 @@ def _threshold_text(threshold: float | Sequence[float]) -> str:
         low, high = threshold
         return f"{low:.4g} to {high:.4g}, each patient by that of the others"
     return f"{threshold:.4g}"
-
-
-_LONG_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "ece": "ECE (15 bins)",
-}
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cxr import metrics
+from pytorch_classification.data_load import patients_of_each_class
 from pytorch_classification.image_metrics import aligned, bound, rates
 
 # What a classifier is given too; the size of the image and of the file it never sees.
@@ -149,7 +150,7 @@ def _told(known: Floats, labels: NDArray[np.int64], features: Floats, seed: int)
 
 def require_patients(labels: NDArray[np.int64], groups: Sequence[str]) -> None:
     """Raise TooFewPatients unless both classes have 20."""
-    first, second = (len({group for group, of in zip(groups, labels, strict=True) if of == label}) for label in (0, 1))
+    first, second = map(len, patients_of_each_class(labels, groups))
     if min(first, second) < LEAST_PATIENTS:
         raise TooFewPatients(
             f"at least {LEAST_PATIENTS} patients of each class tell a style from chance, found {first} and {second}"
@@ -203,11 +204,7 @@ def worst_group(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> tuple[
 
 def format_groups(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], classes: tuple[str, str]) -> str:
     """What ``group_scores`` returned as a table for the terminal, and the worst group beside the mean."""
-    rows = [
-        [name, *(f"{metrics.interval_text(score)}, {score['images']} images" for score in of.values())]
-        for name, of in scores.items()
-    ]
-    table = aligned([["", "all", "style agrees with the class", "style contradicts the class"], *rows])
+    table = aligned(group_rows(scores))
     worst = worst_group(scores)
     if worst is None:
         return table
@@ -218,3 +215,12 @@ def format_groups(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], classes
         f"{table}\nworst group: {name} {scores[name][group]['value']:.3f} on {classes[label]} in the style of {whose}; "
         f"{scores[name]['all']['value']:.3f} on all {classes[label]}"
     )
+
+
+def group_rows(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[list[str]]:
+    """What ``group_scores`` returned as a table; the first row is the header."""
+    rows = [
+        [name, *(f"{metrics.interval_text(score)}, {score['images']} images" for score in of.values())]
+        for name, of in scores.items()
+    ]
+    return [["", "all", "style agrees with the class", "style contradicts the class"], *rows]

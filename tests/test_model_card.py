@@ -122,10 +122,10 @@ def test_reports_add_their_results_subgroups_and_corruptions(report, written, tm
     (tmp_path / "audit.json").write_text(json.dumps(audit))
     text = written("--external-report", path, "--internal-report", tmp_path / "audit.json")
     assert "### Images of another source (other_hospital)" in text
-    assert f"| sex F | 7 | 5 | {interval_text(score)} |" in text
-    assert f"| blur of 2 pixels | {' | '.join([interval_text(score)] * 3)} | 4 |" in text
+    assert f"| sex F | 7 | 5 | 3 | {interval_text(score)} |" in text
+    assert f"| blur of 2 pixels | 4 | {' | '.join([interval_text(score)] * 3)} |" in text
     assert "### Shortcut audit on films" in text and "| corners | 0.750 (0.700-0.800) |" in text
-    assert f"| PNEUMONIA | 41 | {interval_text(score)} | 0.250 |" in text
+    assert f"| PNEUMONIA | {interval_text(score)} | 0.250 | 41 |" in text
     claimed = section(text, "CLAIM 2024")
     assert "| 30 | Robustness or sensitivity analysis | yes: Results, corrupted images, by style |" in claimed
     assert "| 33 | Testing on external data | yes: Results |" in claimed
