@@ -128,16 +128,20 @@ class Classifier:
             return classifier
         return replace(classifier, threshold=threshold, origin=classifier.origin.adapted_by_hand())
 
-    def log_odds(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
+    def log_odds(
+        self, images: NDArray[np.uint8], run: runtime.Runtime, chosen: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
         """Log-odds of PNEUMONIA before calibration, float64 [N], of squares uint8 [N, store_size, store_size].
 
-        Always in float32, so that every machine and batch gives the same answer to five digits.
+        Of all, or of those at ``chosen``. Always in float32, so that every machine and batch gives the same answer to
+        five digits.
 
         Raises:
             ValueError: an answer is not a finite number, which must not pass for NORMAL.
         """
+        rows = np.arange(len(images)) if chosen is None else chosen
         exact = replace(run, bf16=False)
-        return _finite(predict_logits(self.model, images, np.arange(len(images)), self.size, self.flip_average, exact))
+        return _finite(predict_logits(self.model, images, rows, self.size, self.flip_average, exact))
 
     def probabilities(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float64]:
         """Calibrated probability of PNEUMONIA; as ``log_odds`` otherwise."""

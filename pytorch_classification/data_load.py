@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets import ImageFolder
 
 from cxr import reading, tables
 from cxr.patients import identified as identify
 from cxr.reading.header import Header
 from cxr.text import first_of, quoted
+from pytorch_classification.settings import TrainConfig
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 PNEUMONIA = CLASSES.index("PNEUMONIA")
@@ -79,7 +79,7 @@ def list_images(data_dir: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Li
     """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}``, or what these are called, for every one of ``splits``.
 
     Raises:
-        FileNotFoundError: a split folder is missing, or a class folder is missing or empty.
+        FileNotFoundError: a split folder is missing, or a class folder is empty.
         ValueError: the class folders are not those expected.
     """
     found = [sample for split in splits for sample in _samples(data_dir / split, names)]
@@ -127,13 +127,21 @@ def read_table(table: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listin
     return listing
 
 
-def missing_test(data_dir: Path, table: Path | None) -> str:
+def listed(config: TrainConfig, *splits: str) -> Listing:
+    """The images of these ``splits`` that a training names, by folders or a table."""
+    names = (config.normal, config.pneumonia)
+    if config.table is None:
+        return list_images(config.data_dir, *splits, names=names)
+    return read_table(config.table, *splits, names=names)
+
+
+def missing_test(config: TrainConfig) -> str:
     """Why there are no images to be judged on; empty where a folder ``test``, or rows of that split, are there."""
-    if table is None:
-        return "" if (data_dir / "test").is_dir() else f"no folder {data_dir / 'test'}"
-    rows = tables.read_table(table, ("path",), (), others=True)
+    if config.table is None:
+        return "" if (config.data_dir / "test").is_dir() else f"no folder {config.data_dir / 'test'}"
+    rows = tables.read_table(config.table, ("path",), (), others=True)
     there = "split" in rows and bool((rows["split"].str.strip() == "test").any())
-    return "" if there else f"no row of split test in {table}"
+    return "" if there else f"no row of split test in {config.table}"
 
 
 def identified(listing: Listing, headers: Sequence[Header]) -> Listing:
@@ -160,33 +168,25 @@ def _numbered(names: Names) -> dict[str, int]:
     return numbers
 
 
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders in ``folder``, sorted, without those of file servers and systems."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not reading.is_of_a_system(entry.name))
+
+
 def _samples(folder: Path, names: Names) -> list[tuple[Path, int]]:
+    numbers = _numbered(names)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no folder {folder.resolve()}, which --data-dir names; expected the class folders "
-            f"{', '.join(_numbered(names))} in it"
+            f"no folder {folder.resolve()}, which --data-dir names; expected the class folders {', '.join(numbers)} in "
+            "it"
         )
-    folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    found = sorted(name for name in folders if not reading.is_of_a_system(name))
-    numbers = _numbered(names)
+    found = class_folders(folder)
     if found != sorted(numbers):
         raise ValueError(
             f"{folder}: expected the class folders {', '.join(numbers)} (--normal and --pneumonia say what yours are "
             f"called), found {', '.join(found) or 'none'}"
         )
-    listed = ImageFolder.make_dataset(
-        str(folder), numbers, is_valid_file=lambda path: _is_image(Path(path), folder), allow_empty=True
-    )
-    for label, called in enumerate(names):
-        if not any(number == label for _, number in listed):
-            where = " or ".join(str((folder / name).resolve()) for name in called)
-            raise FileNotFoundError(f"no images in {where}; both classes are needed")
-    return [(Path(path), label) for path, label in listed]
-
-
-def _is_image(path: Path, folder: Path) -> bool:
-    """As prediction tells it; what file servers and systems add are copies, which would cross the split."""
-    return not any(map(reading.is_of_a_system, path.relative_to(folder).parts)) and reading.is_radiograph(path)
+    return [(path, numbers[name]) for name in found for path in reading.find_images([str(folder / name)])]
 
 
 def conflicting_duplicates(listing: Listing, hashes: Sequence[str]) -> list[Path]:

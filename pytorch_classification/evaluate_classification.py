@@ -74,12 +74,11 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     """The report on labelled images; and the operating point set by them, where it is wanted."""
     state = adapting.untouched(config.model) if config.save_model else {}
     prevalence = PREVALENCE if config.prevalence is None else config.prevalence
-    names = (config.normal, config.pneumonia)
-    if config.table is not None:
-        source, listing = config.table, data_load.read_table(config.table, "test", names=names)
+    source, names = config.table or config.data_dir, (config.normal, config.pneumonia)
+    assert source is not None
+    if config.table:
+        listing = data_load.read_table(source, "test", names=names)
     else:
-        assert config.data_dir is not None
-        source = config.data_dir
         listing = data_load.list_images(source.parent, source.name, names=names)
     if classifier.known is None:
         warnings.warn(f"{config.model}: does not say which images it was trained on; none is left out", stacklevel=2)
@@ -87,7 +86,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
         listing, source.resolve().name, classifier, config.output_dir / "decoded", run, skip_bad=config.skip_bad
     )
     if goal := wanted(config):
-        adapting.require_patients(judged.listing.labels, evaluation.tied_patients(judged), goal[0])
+        adapting.require_patients(judged.listing.labels, judged.tied_patients, goal[0])
     report = evaluation.evaluated(
         judged, classifier, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions
     )
@@ -119,7 +118,7 @@ def set_operating_point(
 ) -> dict[str, Any]:
     """Fit temperature and threshold to all images, say how such a fit does on others, and write the model file."""
     assert config.save_model is not None
-    labels, groups = judged.listing.labels, evaluation.tied_patients(judged)
+    labels, groups = judged.listing.labels, judged.tied_patients
     temperature, threshold = adapting.set_by_labels(judged.log_odds, labels, measure, target)
     found = adapting.cross_fitted(
         judged.log_odds, labels, groups, measure, target, prevalence=prevalence, seed=config.seed

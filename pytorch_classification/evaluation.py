@@ -70,6 +70,11 @@ class Judged:
         """For pictures."""
         return f"{len(self.listing)} images ({self.name})"
 
+    @property
+    def tied_patients(self) -> list[str]:
+        """Of each image; those who share a file byte for byte are one, so that no fold holds it twice."""
+        return patient_split.tied(self.listing.patients, self.hashes)
+
 
 def judge(
     listing: Listing, name: str, classifier: Classifier, store_dir: Path, run: runtime.Runtime, *, skip_bad: bool
@@ -365,8 +370,3 @@ def instructive_cases(
         hits = hits[np.argsort(probabilities[hits], kind="stable")]
         right += [hits[int(share * (len(hits) - 1))] for share in (0.25, 0.75)] if len(hits) else []
     return np.unique(np.concatenate([worst, np.array(right, dtype=np.int64)]))
-
-
-def tied_patients(judged: Judged) -> list[str]:
-    """The patient of each image; those who share a file byte for byte are one, so that no fold holds it twice."""
-    return patient_split.tied(judged.listing.patients, judged.hashes)

@@ -15,7 +15,7 @@ from pytorch_classification import data_load, evaluation, image_metrics, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.classifier import Classifier, with_half_kernels
 from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import TASK, build, predict_logits, to_probability
+from pytorch_classification.model import TASK, build, to_probability
 from pytorch_classification.settings import MAY_DIFFER, PREVALENCE, TrainConfig
 from pytorch_classification.shift import even_odds
 from pytorch_classification.training_data import Data
@@ -45,26 +45,19 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     model = build("none")
     model.load_state_dict(with_half_kernels(state["model"]))  # as the file will hold it: what is fitted fits the file
     model = model.to(run.device).eval()
-    exact = replace(run, bf16=False)
+    seen = known_images.known(data.hashes, data.train, data.validation)
+    classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, 1.0, 0.5, known=seen)
     scored = {
-        name: (predict_logits(model, images, rows, config.size, config.flip_average, exact), labels)
-        for name, (images, rows, labels) in data.sets().items()
+        name: (classifier.log_odds(images, run, rows), labels) for name, (images, rows, labels) in data.sets().items()
     }
     both = [np.concatenate(column) for column in zip(*scored.values(), strict=True)]
     temperature = fit_temperature(*both)
     threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
-    seen = known_images.known(data.hashes, data.train, data.validation)
-    classifier = Classifier(
-        model, config.size, data.images.shape[-1], config.flip_average, temperature, threshold, known=seen
-    )
-    classifier = with_likeness(classifier, data, run)
-    logits, labels = scored["val"]
+    classifier = with_likeness(replace(classifier, temperature=temperature, threshold=threshold), data, run)
+    judged = {name: (to_probability(log_odds, temperature), labels) for name, (log_odds, labels) in scored.items()}
     patients = [data.listing.patients[index] for index in data.validation]
-    own = image_metrics.evaluate_classifier(to_probability(logits, temperature), labels, patients, threshold)
-    validation = {
-        name: quality(to_probability(logits, temperature), labels, threshold)
-        for name, (logits, labels) in scored.items()
-    }
+    own = image_metrics.evaluate_classifier(*judged["val"], patients, threshold)
+    validation = {name: quality(*answers, threshold) for name, answers in judged.items()}
     about = {
         "config": without_places(config),
         "classes": list(CLASSES),
@@ -86,7 +79,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
         print(f"model: {config.model_file}")
     runtime.wait(run)  # the other processes read the model file too: what is written is what is judged
-    missing = data_load.missing_test(config.data_dir, config.table)
+    missing = data_load.missing_test(config)
     if not missing:
         tested = test_report(config, data, Classifier.load(config.model_file, run), own, run)
         if run.is_main:  # once more, so that the file alone tells how it did
@@ -112,11 +105,8 @@ def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> C
     """``classifier`` with what its training images look like to it, and the scale of its heat maps."""
 
     def seen(indices: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-        exact = replace(run, bf16=False)
         with likeness.features(classifier.model) as found:
-            log_odds = predict_logits(
-                classifier.model, data.images, indices, classifier.size, classifier.flip_average, exact
-            )
+            log_odds = classifier.log_odds(data.images, run, indices)
         return log_odds, found.rows(classifier.views, run)
 
     (_, training), (log_odds, validation) = seen(data.train), seen(data.validation)
@@ -140,11 +130,7 @@ def test_report(
     Returns:
         The report for the model file; empty in all processes but the first.
     """
-    names = (config.normal, config.pneumonia)
-    if config.table is not None:
-        source, listing = config.table, data_load.read_table(config.table, "test", names=names)
-    else:
-        source, listing = config.data_dir / "test", data_load.list_images(config.data_dir, "test", names=names)
+    source, listing = config.table or config.data_dir / "test", data_load.listed(config, "test")
     judged = evaluation.judge(
         listing, source.name, classifier, config.out_dir / "decoded", run, skip_bad=config.skip_bad
     )

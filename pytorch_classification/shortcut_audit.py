@@ -95,18 +95,15 @@ def list_classes(folder: Path) -> tuple[tuple[str, str], data_load.Listing]:
     """The two classes of ``folder``, sorted by name, and their images; label 1 is the second class."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.resolve()}; expected one with a folder for each of two classes")
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = data_load.class_folders(folder)
     if len(found) != 2:
         raise ValueError(
             f"{folder}: expected two folders, one for each class, found {', '.join(found) or 'none'}; "
             "of Kaggle's set name train or test, not the folder above them"
         )
-    of_class = [reading.find_images([str(folder / name)]) for name in found]
-    paths = [path for paths in of_class for path in paths]
-    labels = np.repeat([0, 1], [len(paths) for paths in of_class])
+    first, second = found
     # Below the folder above: files without a patient's name may be numbered alike in train/ and test/.
-    patients = [data_load.patient_of(path) or data_load.place(path, folder.parent) for path in paths]
-    return (found[0], found[1]), data_load.Listing(paths, labels, patients)
+    return (first, second), data_load.list_images(folder.parent, folder.name, names=((first,), (second,)))
 
 
 def probe(audited: Collection, known: Collection | None, seed: int) -> dict[str, style.Floats]:

@@ -100,12 +100,9 @@ def _decoded(listing: data_load.Listing, name: str, config: TrainConfig, run: ru
 
 def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
     """train/ and val/, or those rows of the table, decoded and divided by patient; test images are not opened."""
-    if config.table is not None:
-        listing = data_load.read_table(config.table, "train", "val", names=(config.normal, config.pneumonia))
-    else:
-        pool = ("train", "val") if (config.data_dir / "val").is_dir() else ("train",)
-        listing = data_load.list_images(config.data_dir, *pool, names=(config.normal, config.pneumonia))
-    if missing := data_load.missing_test(config.data_dir, config.table):
+    pool = ("train", "val") if config.table or (config.data_dir / "val").is_dir() else ("train",)
+    listing = data_load.listed(config, *pool)
+    if missing := data_load.missing_test(config):
         warnings.warn(f"{missing}: the run will end without a test report", stacklevel=2)
     store = _decoded(listing, "train", config, run)
     listing = data_load.identified(listing, store.headers)
