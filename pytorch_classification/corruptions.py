@@ -6,67 +6,54 @@ radiographs, in two strengths each.
 
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Corruption = Callable[[Image.Image, np.random.Generator], Image.Image]
 
-
-def _noise(share: float) -> Corruption:
+def _noise(share: float, image: Image.Image, random: np.random.Generator) -> Image.Image:
     """Gaussian noise with a standard deviation of ``share`` of the grey range."""
-
-    def noisy(image: Image.Image, random: np.random.Generator) -> Image.Image:
-        grey = np.asarray(image, np.float32)
-        noise = random.normal(0, 255 * share, grey.shape)
-        return Image.fromarray(np.clip(np.rint(grey + noise), 0, 255).astype(np.uint8))
-
-    return noisy
+    grey = np.asarray(image, np.float32)
+    noise = random.normal(0, 255 * share, grey.shape)
+    return Image.fromarray(np.clip(np.rint(grey + noise), 0, 255).astype(np.uint8))
 
 
-def _blur(pixels: float) -> Corruption:
-    return lambda image, _: image.filter(ImageFilter.GaussianBlur(pixels))
+def _blur(pixels: float, image: Image.Image, _: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(pixels))
 
 
-def _jpeg(quality: int) -> Corruption:
-    def compressed(image: Image.Image, _: np.random.Generator) -> Image.Image:
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality)
-        with Image.open(file) as found:
-            return found.copy()
-
-    return compressed
+def _jpeg(quality: int, image: Image.Image, _: np.random.Generator) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    with Image.open(file) as found:
+        return found.copy()
 
 
-def _gamma(power: float) -> Corruption:
-    levels = [round(255 * (level / 255) ** power) for level in range(256)]
-    return lambda image, _: image.point(levels)
+def _gamma(power: float, image: Image.Image, _: np.random.Generator) -> Image.Image:
+    return image.point([round(255 * (level / 255) ** power) for level in range(256)])
 
 
-def _centre(share: float) -> Corruption:
+def _centre(share: float, image: Image.Image, _: np.random.Generator) -> Image.Image:
     """The central ``share`` of each side, drawn as large as the whole."""
-
-    def cropped(image: Image.Image, _: np.random.Generator) -> Image.Image:
-        side = image.width
-        edge = side * (1 - share) / 2
-        return image.resize((side, side), Image.Resampling.BILINEAR, (edge, edge, side - edge, side - edge))
-
-    return cropped
+    side = image.width
+    edge = side * (1 - share) / 2
+    return image.resize((side, side), Image.Resampling.BILINEAR, (edge, edge, side - edge, side - edge))
 
 
 # Noise is in percent of the grey range, blur in pixels of the squares that are corrupted.
-CORRUPTIONS: dict[str, Corruption] = {
-    "noise of 5 %": _noise(0.05),
-    "noise of 10 %": _noise(0.1),
-    "blur of 1 pixel": _blur(1),
-    "blur of 2 pixels": _blur(2),
-    "JPEG of quality 30": _jpeg(30),
-    "JPEG of quality 10": _jpeg(10),
-    "gamma 0.7, brighter": _gamma(0.7),
-    "gamma 1.4, darker": _gamma(1.4),
-    "the central 90 %": _centre(0.9),
-    "the central 80 %": _centre(0.8),
+CORRUPTIONS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
+    "noise of 5 %": partial(_noise, 0.05),
+    "noise of 10 %": partial(_noise, 0.1),
+    "blur of 1 pixel": partial(_blur, 1),
+    "blur of 2 pixels": partial(_blur, 2),
+    "JPEG of quality 30": partial(_jpeg, 30),
+    "JPEG of quality 10": partial(_jpeg, 10),
+    "gamma 0.7, brighter": partial(_gamma, 0.7),
+    "gamma 1.4, darker": partial(_gamma, 1.4),
+    "the central 90 %": partial(_centre, 0.9),
+    "the central 80 %": partial(_centre, 0.8),
 }
 
 
