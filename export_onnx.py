@@ -8,10 +8,10 @@ temperature are part of it, and its metadata say what else a user must know. Bef
 answers a few images with it, which must agree with torch. Research only, not a medical device.
 """
 
-import importlib
 import sys
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,8 @@ def require_packages() -> None:
         ValueError: one of the packages that export needs is not installed.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(
-                f"export needs {name}, which is not installed: pip install -r requirements-onnx.txt"
-            ) from error
+        if find_spec(name) is None:
+            raise ValueError(f"export needs {name}, which is not installed: pip install -r requirements-onnx.txt")
 
 
 def exported(classifier: Classifier) -> bytes:
