@@ -122,18 +122,13 @@ def predict(
 
 def judged(classifier: Classifier, batch: list[reading.Read], run: runtime.Runtime) -> list[Answer]:
     """An answer without picture for each of ``batch``."""
-    squares = [read.image for read in batch if read.image is not None]
-    found = classifier.judge(np.stack(squares), run) if squares else None
-    row = 0
-    answers: list[Answer] = []
-    for read in batch:
-        answer = Answer(read.path, None, classifier.threshold, read.error, None, note=read.note)
-        if read.image is not None:
-            assert found is not None
+    answers = [Answer(read.path, None, classifier.threshold, read.error, None, note=read.note) for read in batch]
+    good = {place: read.image for place, read in enumerate(batch) if read.image is not None}
+    if good:
+        found = classifier.judge(np.stack([*good.values()]), run)
+        for row, place in enumerate(good):
             unlike = None if found.unlike is None else bool(found.unlike[row])
-            answer = replace(answer, probability=float(found.probability[row]), unlike=unlike)
-            row += 1
-        answers.append(answer)
+            answers[place] = replace(answers[place], probability=float(found.probability[row]), unlike=unlike)
     return answers
 
 
