@@ -1,4 +1,9 @@
-"""Radiographs beside themselves under Grad-CAM: where a classifier looks."""
+"""Radiographs beside themselves under Grad-CAM: where a classifier looks.
+
+Throughout: an image is uint8 [H, W] at any resolution, and its heat map floats [h, w] in 0..1, stretched over it. A
+title has a line or two, the caption stands below in small letters. With ``common_scale`` 1 is the same strength in all
+heat maps, and else the strongest in each.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,19 +40,10 @@ def grad_cam_grid(
     path: Path,
     *,
     correct: Sequence[bool],
-    caption: str = "",
-    common_scale: bool = False,
+    caption: str,
+    common_scale: bool,
 ) -> None:
-    """Radiographs, each beside itself under its heat map; correct answers are ticked, wrong ones crossed and framed.
-
-    Args:
-        images: N of uint8 [H, W].
-        heatmaps: N of floats [h, w] in 0..1, stretched over the image.
-        titles: N, a line or two each.
-        correct: N.
-        caption: small, below; how these were chosen.
-        common_scale: whether 1 is the same strength in all heat maps, and not the strongest in each.
-    """
+    """Radiographs, each beside itself under its heat map; correct answers are ticked, wrong ones crossed and framed."""
     columns = min(2, len(images))
     rows = -(-len(images) // columns)
     across = WIDTH / columns
@@ -72,18 +68,10 @@ def grad_cam_overlay(
     title: str,
     path: Path,
     *,
-    caption: str = "",
-    common_scale: bool = False,
+    caption: str,
+    common_scale: bool,
 ) -> None:
-    """One radiograph beside itself under its heat map, in the proportions of the original.
-
-    Args:
-        image: uint8 [H, W] at any resolution.
-        heatmap: floats [h, w] in 0..1, stretched over the image.
-        title: a line or two.
-        caption: small, below.
-        common_scale: as for ``grad_cam_grid``.
-    """
+    """One radiograph beside itself under its heat map, in the proportions of the original."""
     shown = thumbnail(image, 1024)
     text, below = wrapped(title, OVERLAY_WIDTH), small(caption, OVERLAY_WIDTH)
     lines = 1.1 + 0.2 * text.count("\n") + CAPTION_LINE * len(below.splitlines())
@@ -130,8 +118,7 @@ def _heat_bar(figure: "Figure", panels: Sequence["Axes"], common_scale: bool) ->
     opacity = _opacity(heat)[:, None]
     colours = ListedColormap((1 - opacity) * 0.5 + opacity * matplotlib.colormaps["inferno"](heat)[:, :3])
     most = "validation's clearest" if common_scale else "strongest in this image"
-    label = f"Grad-CAM: evidence for PNEUMONIA (1: {most})"
     place: dict[str, Any] = {"location": "bottom", "shrink": 0.7, "aspect": 50, "panchor": False}
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=list(panels), **place)
-    bar.set_label(label)
+    bar.set_label(f"Grad-CAM: evidence for PNEUMONIA (1: {most})")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

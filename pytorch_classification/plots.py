@@ -1,4 +1,9 @@
-"""The pictures of a classifier's scores; where it looks is in ``heat_plots``."""
+"""The pictures of a classifier's scores; where it looks is in ``heat_plots``.
+
+Throughout: ``labels`` [N], 1 is PNEUMONIA; ``probabilities`` [N] of it; ``threshold``, the operating point, at or above
+which it is predicted; ``groups`` [N], the patient of each image, over whose resamples the pointwise 95 % bands are
+drawn; ``title`` says which images, and how many.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,12 +28,7 @@ _DARK_BLUES = 0.71  # of the colour map: from here on white text has the better 
 
 
 def confusion_matrix(matrix: ArrayLike, path: Path, *, title: str) -> None:
-    """Counts of each true and predicted class, and their share of the true class.
-
-    Args:
-        matrix: whole numbers [2, 2]; rows are the true classes, columns the predicted ones.
-        title: which images, how many, at which threshold.
-    """
+    """The counts ``matrix`` [2, 2] of true classes (rows) and predicted ones, and their share of the true class."""
     from matplotlib.ticker import StrMethodFormatter
 
     counts = np.asarray(matrix)
@@ -62,15 +62,7 @@ def roc_and_precision_recall(
     groups: Sequence[object] | NDArray[Any],
     title: str,
 ) -> None:
-    """Both curves with the operating point on them.
-
-    Args:
-        labels: [N], 0 or 1.
-        probabilities: [N].
-        threshold: an image is predicted positive where its probability is at or above it.
-        groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
-        title: which images, how many.
-    """
+    """Both curves with the operating point on them."""
     truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
     with picture(path, (WIDTH, 4.8)) as figure:
         roc, recall = figure.subplots(1, 2)
@@ -141,16 +133,7 @@ def threshold_sweep(
     prevalence: float,
     title: str,
 ) -> None:
-    """What every threshold would make of the images: sensitivity and specificity, and predictive values.
-
-    Args:
-        labels: [N], 0 or 1.
-        probabilities: [N].
-        threshold: the model's, marked.
-        groups: [N], the patient of each image; draws pointwise 95 % bands over resamples of patients.
-        prevalence: of the predictive values.
-        title: which images, how many.
-    """
+    """What every threshold would make of the images: sensitivity and specificity; PPV and NPV at ``prevalence``."""
     truth, scores = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
     with picture(path, (WIDTH, 4.6)) as figure:
         rates, values = figure.subplots(1, 2, sharey=True)
@@ -188,13 +171,8 @@ def threshold_sweep(
 def reliability(labels: ArrayLike, probabilities: ArrayLike, path: Path, *, before: ArrayLike, title: str) -> None:
     """Share of positives against mean probability in 15 bins of equal width, and how many images each bin holds.
 
-    A bin of fewer than 5 images has no point: its share would be chance.
-
-    Args:
-        labels: [N], 0 or 1.
-        probabilities: [N], calibrated; with Wilson's 95 % interval for each bin.
-        before: [N], the probabilities before temperature scaling.
-        title: which images, how many.
+    Bins have Wilson's 95 % interval; one of fewer than 5 images has no point: its share would be chance. ``before`` [N]
+    are the probabilities before temperature scaling.
     """
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
@@ -252,7 +230,6 @@ def told_without_lungs(
     Args:
         told: name of a probe -> ROC AUC with ``value``, ``low``, ``high``.
         groups: as ``style.group_scores`` returns them; None draws the probes alone.
-        title: which images, how many.
     """
     with picture(path, (WIDTH, 4.2)) as figure:
         figure.suptitle(fit(title, WIDTH))
