@@ -62,13 +62,11 @@ def read_report(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
         raise FileNotFoundError(f"no report at {path.resolve()}")
     try:
         report = json.loads(path.read_bytes())
-        points = [
-            report["model"] if "contradicting" in report else report["scores"],
-            report.get("operating_point") or {},
-        ]
-        thresholds = [point["threshold"] for point in points if "threshold" in point]
+        is_audit = "contradicting" in report
+        audit(report) if is_audit else measured("", report)
+        points = [report["model" if is_audit else "scores"], report.get("operating_point")]
+        thresholds = [point["threshold"] for point in points if point]
         weights = report["model"].get("weights_sha256")
-        audit(report) if "contradicting" in report else measured("", report)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a report on a model by evaluate_classification.py or shortcut_audit.py "
@@ -106,10 +104,7 @@ def main() -> None:
     internal, external = (
         [read_report(path, state) for path in paths] for paths in (config.internal_report, config.external_report)
     )
-    try:
-        text = card(state, config.model, internal, external)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{config.model}: holds what no training writes ({one_line(error)})") from error
+    text = card(state, config.model, internal, external)
     if lost := left_behind(output, text):
         warnings.warn(
             f"{output}: what stood there before had results that are not in the reports now given: {', '.join(lost)}",

@@ -28,7 +28,10 @@ _KAGGLE = {
 }
 _SYNTHETIC = {"source": "drawn by make_sample_data.py: no person is shown", "licence": "does not apply"}
 
+_EXTERNAL = "Images of another source"
+
 Section = tuple[str, list[str]]  # heading and lines; no lines where nothing is known
+Sources = Mapping[str, Sequence[Mapping[str, Any]]]  # reports by where their images are from
 
 
 def said(value: Any) -> str:
@@ -110,18 +113,12 @@ def flow_of_images(state: Mapping[str, Any]) -> Section:
     flow, tested = state.get("flow"), state.get("test_report")
     if flow is None:
         return "Images and patients", []
-    lines = table(
-        ("", *CLASSES, "patients"),
-        [
-            (
-                words,
-                *(said(flow["parts"][part]["images"][name]) for name in CLASSES),
-                said(flow["parts"][part]["patients"]),
-            )
-            for part, words in (("train", "learnt from"), ("validation", "validation, to choose by"))
-        ],
-    )
-    lines += [
+    named = {"learnt from": flow["parts"]["train"], "validation, to choose by": flow["parts"]["validation"]}
+    rows = [
+        (words, *(said(of["images"][name]) for name in CLASSES), said(of["patients"])) for words, of in named.items()
+    ]
+    lines = [
+        *table(("", *CLASSES, "patients"), rows),
         "",
         f"- Found for training and validation: {said(flow['listed'])} images, all that were in the folders. Left out: "
         f"{said(flow['unreadable'])} that cannot be read.",
@@ -153,19 +150,18 @@ def recipe(state: Mapping[str, Any]) -> Section:
     told = (
         None if None in seconds else f"{sum(seconds) / 60:.1f} minutes for {len(seconds)} epochs, validation included"
     )
+    settings = [
+        (f"`--{said(name).replace('_', '-')}`", "none" if value is None else said(value))
+        for name, value in config.items()
+    ]
+    machine = f"{said(made.get('platform'))}; {said(made.get('device'))}, {said(made.get('threads'))} threads"
     lines = [
         "Each image is squashed to a square, standardised by itself (mean 0, standard deviation 1) and, while training "
         "goes on, varied in tone, sharpness, frame and geometry. AdamW, one-cycle schedule, class-weighted cross-"
         "entropy, running average of the weights. Kept is the epoch with the lowest mean loss over validation and the "
         "shifted set, each at its best temperature.",
         "",
-        *table(
-            ("setting", "value"),
-            [
-                (f"`--{said(name).replace('_', '-')}`", "none" if value is None else said(value))
-                for name, value in config.items()
-            ],
-        ),
+        *table(("setting", "value"), settings),
         "",
         *table(
             ("", ""),
@@ -173,10 +169,7 @@ def recipe(state: Mapping[str, Any]) -> Section:
                 ("epoch kept", f"{said(state.get('epoch'))} of {said(config.get('epochs'))}"),
                 ("first weights", "random" if config.get("weights") == "none" else said(config.get("weights"))),
                 ("software", ", ".join(f"{name} {said(made.get(name))}" for name in ("python", "torch"))),
-                (
-                    "machine",
-                    f"{said(made.get('platform'))}; {said(made.get('device'))}, {said(made.get('threads'))} threads",
-                ),
+                ("machine", machine),
                 ("precision", {"True": "bfloat16", "False": "float32"}.get(str(made.get("bf16")), NOT_STATED)),
                 ("time", said(told)),
                 ("energy and carbon", NOT_STATED),
@@ -274,87 +267,67 @@ def audit(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def all_results(
-    state: Mapping[str, Any], internal: Sequence[Mapping[str, Any]], external: Sequence[Mapping[str, Any]]
-) -> Section:
+def all_results(state: Mapping[str, Any], judged: Sources) -> Section:
     """Everything that was measured."""
     lines: list[str] = []
     if own := state.get("validation_report"):
         lines += results("Validation, which temperature, operating point and epoch were chosen on", own)
-    if tested := state.get("test_report"):
-        lines += measured(f"Test images of training's own source ({said(tested['set'])})", tested)
-    for source, reports in (("Further images of the same source", internal), ("Images of another source", external)):
+    for source, reports in judged.items():
         for report in reports:
-            name = said(Path(report["set"]).name) if "set" in report else ""
-            lines += audit(report) if "contradicting" in report else measured(f"{source} ({name})", report)
-    if lines and not any(report.get("corruptions") for report in (*internal, *external)):
+            lines += audit(report) if "contradicting" in report else measured(_named(source, report), report)
+    if lines and not any(report.get("corruptions") for reports in judged.values() for report in reports):
         lines.append(f"Corrupted images (noise, blur, compression): {NOT_STATED}.")
     return "Results", lines
 
 
-def failures(state: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> Section:
+def _named(source: str, report: Mapping[str, Any]) -> str:
+    return f"{source} ({said(Path(report.get('set', '')).name)})"
+
+
+def failures(judged: Sources) -> Section:
     """Where it is wrong."""
     lines: list[str] = []
-    judged = (
-        [(f"the test images ({said(state['test_report']['set'])})", state["test_report"])]
-        if "test_report" in state
-        else []
-    )
-    judged += [(said(Path(report["set"]).name), report) for report in reports if "set" in report]
-    for name, report in judged:
-        (tn, fp), (fn, tp) = report["scores"]["confusion_matrix"]
-        lines.append(
-            f"- On {name}, at {said(report['scores']['threshold'])}: "
-            f"{fp} of {tn + fp} {CLASSES[0]} called {CLASSES[1]}, {fn} of {fn + tp} {CLASSES[1]} missed."
-        )
-        groups = (report.get("style") or {}).get("groups", {})
-        for measure, found in groups.items():
-            if found["contradicts"]["value"] is not None:
-                lines.append(
-                    f"- Of images whose style contradicts their class, {measure} is "
-                    f"{interval_text(found['contradicts'])}, of all {interval_text(found['all'])}."
-                )
+    for source, reports in judged.items():
+        for report in (report for report in reports if "set" in report):
+            (tn, fp), (fn, tp) = report["scores"]["confusion_matrix"]
+            lines.append(
+                f"- {_named(source, report)}, at {said(report['scores']['threshold'])}: {fp} of {tn + fp} {CLASSES[0]} "
+                f"called {CLASSES[1]}, {fn} of {fn + tp} {CLASSES[1]} missed."
+            )
+            for measure, found in (report.get("style") or {}).get("groups", {}).items():
+                if found["contradicts"]["value"] is not None:
+                    lines.append(
+                        f"- Of images whose style contradicts their class, {measure} is "
+                        f"{interval_text(found['contradicts'])}, of all {interval_text(found['all'])}."
+                    )
     if lines:
         lines.append("- Each error, the most confident first, stands in errors.csv and errors.png beside its report.")
     return "Failures", lines
 
 
-def claim(
-    sections: Sequence[Section],
-    state: Mapping[str, Any],
-    internal: Sequence[Mapping[str, Any]],
-    external: Sequence[Mapping[str, Any]],
-) -> Section:
+def claim(sections: Sequence[Section], state: Mapping[str, Any], judged: Sources) -> Section:
     """Each item of CLAIM 2024: where this card answers it, or that it does not."""
-    there = {heading for heading, lines in sections if lines}
-    inside = [*([state["test_report"]] if state.get("test_report") else []), *internal]
-    judged = [*inside, *external]
-    where = {heading: heading for heading in there}
+    where = {heading: heading for heading, lines in sections if lines}
+    everything = [report for reports in judged.values() for report in reports]
     if _is_kaggle(state):
         where["data"] = "Training data"
     if _is_kaggle(state) or _is_synthetic(state):
         where |= {"source": "Training data", "available": "Summary, Training data"}
-    if "Recipe" in there and (state.get("provenance") or {}).get("commit"):
+    if "Recipe" in where and (state.get("provenance") or {}).get("commit"):
         where["code"] = "Recipe, with the code at the commit in the summary"
     robust = {
-        "corrupted images": any(report.get("corruptions") for report in judged),
-        "by style": any("contradicting" in report or "groups" in (report.get("style") or {}) for report in judged),
+        "corrupted images": any(report.get("corruptions") for report in everything),
+        "by style": any("contradicting" in report or "groups" in (report.get("style") or {}) for report in everything),
     }
     if any(robust.values()):
         where["robustness"] = ", ".join(["Results", *(words for words, is_there in robust.items() if is_there)])
-    for place, of_source in (("internal", inside), ("external", external)):
-        if any("scores" in report for report in of_source):
-            where[place] = "Results"
-    if any(name.startswith(("sex ", "age ")) for report in judged for name in report.get("subgroups") or {}):
+    for source, reports in judged.items():
+        if any("scores" in report for report in reports):
+            where["external" if source == _EXTERNAL else "internal"] = "Results"
+    if any(name.startswith(("sex ", "age ")) for report in everything for name in report.get("subgroups") or {}):
         where["subgroups"] = "Results, subgroups of the images judged"
-    rows = [
-        (
-            str(number),
-            words,
-            "does not apply" if place == NO_ENSEMBLE else f"yes: {where[place]}" if place in where else NOT_STATED,
-        )
-        for number, words, place in CLAIM
-    ]
+    answers = {place: f"yes: {answer}" for place, answer in where.items()} | {NO_ENSEMBLE: "does not apply"}
+    rows = [(str(number), words, answers.get(place, NOT_STATED)) for number, words, place in CLAIM]
     return "CLAIM 2024", [
         "Checklist for Artificial Intelligence in Medical Imaging, 2024 update "
         "([doi:10.1148/ryai.240300](https://doi.org/10.1148/ryai.240300)), in short words. What a person must write is "
@@ -375,6 +348,11 @@ def card(
     Args:
         internal: reports on images of the source that was learnt from. external: on images of another.
     """
+    judged = {
+        "Test images of training's own source": [state["test_report"]] if "test_report" in state else [],
+        "Further images of the same source": internal,
+        _EXTERNAL: external,
+    }
     sections = [
         summary(state, path),
         use(state),
@@ -382,10 +360,10 @@ def card(
         flow_of_images(state),
         recipe(state),
         operating_point(state),
-        all_results(state, internal, external),
-        failures(state, [*internal, *external]),
+        all_results(state, judged),
+        failures(judged),
     ]
-    sections.append(claim(sections, state, internal, external))
+    sections.append(claim(sections, state, judged))
     lines = [
         f"# Model card: {said(path.stem)}",
         "",
