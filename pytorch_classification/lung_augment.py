@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cxr.augment import chosen, erase, random_affine, uniform, vary_sharpness
+from cxr.augment import chosen, erase, per_image, random_affine, uniform, vary_sharpness
 
 _NO_CHESTS = 0.2  # share of each batch
 
@@ -31,16 +31,12 @@ def disguise(images: Tensor, lungs: Tensor, size: int, generator: torch.Generato
     y[:none] = 0
     x = _vary_tone(x, generator)
     x = vary_sharpness(x, generator, sigma=2, share_blurred=0.35, share_sharpened=0.3)
-    x = x + torch.randn(x.shape, generator=generator) * _each(0.12 * uniform(count, 0, 1, generator) ** 3)
+    x = x + torch.randn(x.shape, generator=generator) * per_image(0.12 * uniform(count, 0, 1, generator) ** 3)
     x = _write(x, generator)
     for share in (0.3, 0.15):
         x = erase(x, generator, share=share, smallest=0.03, largest=0.35)
     x, seen = _collimate(x, generator)
     return x.clamp(0, 1), y * seen
-
-
-def _each(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
 
 
 def _hills(count: int, cells: int, size: int, generator: torch.Generator) -> Tensor:
@@ -59,12 +55,12 @@ def _move(images: Tensor, lungs: Tensor, size: int, generator: torch.Generator) 
     matrices[:, :, 2] = torch.stack([uniform(count, -1, 1, generator) * room for _ in range(2)], dim=1)
     grid = functional.affine_grid(matrices, [count, 1, size, size], align_corners=False)
     bend = torch.cat([_hills(count, 4, size, generator) for _ in range(2)], dim=1).permute(0, 2, 3, 1)
-    grid = grid + bend * _each(uniform(count, 0, 0.06, generator))
+    grid = grid + bend * per_image(uniform(count, 0, 0.06, generator))
     within = (grid.abs() <= 1).all(dim=-1)[:, None]
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     kind = uniform(count, 0, 1, generator)
     beyond = torch.where(kind < 0.6, 0.0, torch.where(kind < 0.7, 1.0, uniform(count, 0, 1, generator)))
-    moved = torch.where(within | chosen(count, 0.3, generator), moved, _each(beyond))
+    moved = torch.where(within | chosen(count, 0.3, generator), moved, per_image(beyond))
     return moved, functional.grid_sample(lungs, grid, align_corners=False) * within
 
 
@@ -72,24 +68,26 @@ def _whiten(images: Tensor, lungs: Tensor, generator: torch.Generator) -> Tensor
     """Fill part of the lungs of half of the chests with what is as white as the rest: in clouds, or from below."""
     count, size = len(images), images.shape[-1]
     axis = torch.linspace(0, 1, size)
-    level = torch.maximum(images, _each(uniform(count, 0.45, 1, generator)))
-    hills = _hills(count, 5, size, generator) - _each(uniform(count, -0.8, 1.2, generator))
-    side = torch.where(chosen(count, 0.5, generator), axis, 1 - axis) + _each(uniform(count, -0.2, 0.8, generator))
-    below = (axis[:, None] - _each(uniform(count, 0.3, 0.9, generator))) * 6 + 0.3 * hills
+    level = torch.maximum(images, per_image(uniform(count, 0.45, 1, generator)))
+    hills = _hills(count, 5, size, generator) - per_image(uniform(count, -0.8, 1.2, generator))
+    side = torch.where(chosen(count, 0.5, generator), axis, 1 - axis) + per_image(uniform(count, -0.2, 0.8, generator))
+    below = (axis[:, None] - per_image(uniform(count, 0.3, 0.9, generator))) * 6 + 0.3 * hills
     below = torch.minimum(below, (side - 0.5) * 12)  # one lung, or both
     reach = torch.sigmoid(6 * torch.where(chosen(count, 0.5, generator), hills, below))
-    soft = functional.avg_pool2d(lungs, 3, stride=1, padding=1) * _each(uniform(count, 0.2, 1, generator) ** 0.5)
+    soft = functional.avg_pool2d(lungs, 3, stride=1, padding=1) * per_image(uniform(count, 0.2, 1, generator) ** 0.5)
     return torch.where(chosen(count, 0.5, generator), images + (level - images) * reach * soft, images)
 
 
 def _vary_tone(images: Tensor, generator: torch.Generator) -> Tensor:
     """Any rising grey scale, shading, too much or too little exposure, and local contrast in place of the grey."""
     count, size = len(images), images.shape[-1]
-    x = _rising(images, generator) ** _each(torch.exp(uniform(count, -0.7, 0.7, generator)))
-    x = x * _each(torch.exp(uniform(count, -0.5, 0.6, generator))) + _each(uniform(count, -0.25, 0.25, generator))
-    x = (x + _hills(count, 3, size, generator) * _each(uniform(count, 0, 0.15, generator))).clamp(0, 1)
+    x = _rising(images, generator) ** per_image(torch.exp(uniform(count, -0.7, 0.7, generator)))
+    x = x * per_image(torch.exp(uniform(count, -0.5, 0.6, generator))) + per_image(
+        uniform(count, -0.25, 0.25, generator)
+    )
+    x = (x + _hills(count, 3, size, generator) * per_image(uniform(count, 0, 0.15, generator))).clamp(0, 1)
     around = functional.avg_pool2d(x, 2 * (size // 8) + 1, stride=1, padding=size // 8, count_include_pad=False)
-    local = (0.5 + (x - around) * _each(uniform(count, 0.8, 2.5, generator))).clamp(0, 1)
+    local = (0.5 + (x - around) * per_image(uniform(count, 0.8, 2.5, generator))).clamp(0, 1)
     return torch.where(chosen(count, 0.2, generator), local, x)
 
 
@@ -112,11 +110,11 @@ def _write(images: Tensor, generator: torch.Generator) -> Tensor:
     for _ in range(3):
         left, top = (uniform(count, -0.1, 0.95, generator) * size for _ in range(2))
         width, height = uniform(count, 2, 0.3 * size, generator), uniform(count, 2, 0.14 * size, generator)
-        inside = (column >= _each(left)) & (column < _each(left + width))
-        inside = inside & (row >= _each(top)) & (row < _each(top + height))
+        inside = (column >= per_image(left)) & (column < per_image(left + width))
+        inside = inside & (row >= per_image(top)) & (row < per_image(top + height))
         specks = torch.rand(images.shape, generator=generator) < 0.6
         grey = torch.where(uniform(count, 0, 1, generator) < 0.7, 1.0, uniform(count, 0, 1, generator))
-        images = torch.where(inside & specks & chosen(count, 0.2, generator), _each(grey), images)
+        images = torch.where(inside & specks & chosen(count, 0.2, generator), per_image(grey), images)
     return images
 
 
@@ -125,14 +123,14 @@ def _collimate(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
     count, size = len(images), images.shape[-1]
     axis = (torch.arange(size) + 0.5) / size
     across, down = axis[None, None, None, :], axis[None, None, :, None]
-    slant = _each(uniform(count, -0.08, 0.08, generator))
+    slant = per_image(uniform(count, -0.08, 0.08, generator))
     across, down = across + slant * (down - 0.5), down - slant * (across - 0.5)
-    left, top, right, bottom = (_each(uniform(count, -0.1, 0.22, generator).clamp(min=0)) for _ in range(4))
+    left, top, right, bottom = (per_image(uniform(count, -0.1, 0.22, generator).clamp(min=0)) for _ in range(4))
     covered = (across < left) | (across > 1 - right) | (down < top) | (down > 1 - bottom)
     covered = covered & chosen(count, 0.3, generator)
     dark = uniform(count, 0, 1, generator) < 0.75
     grey = torch.where(dark, uniform(count, 0, 0.1, generator), uniform(count, 0, 1, generator))
-    return torch.where(covered, _each(grey), images), (~covered).float()
+    return torch.where(covered, per_image(grey), images), (~covered).float()
 
 
 # --------------------------------------------------------------------------------------------------- what is no chest
@@ -145,31 +143,31 @@ def leaves(count: int, size: int, generator: torch.Generator, most: int = 40) ->
     shapes are striped or have a rim; with thin shapes or none they look like plots, clouds or noise.
     """
     clouds = sum(_hills(count, cells, size, generator) / cells for cells in (3, 6, 12, 24, size))
-    ground = _each(uniform(count, 0, 1, generator))
-    images = ground + clouds * _each(uniform(count, 0, 1.5, generator)) * chosen(count, 0.6, generator)
+    ground = per_image(uniform(count, 0, 1, generator))
+    images = ground + clouds * per_image(uniform(count, 0, 1.5, generator)) * chosen(count, 0.6, generator)
     axis = (torch.arange(size) + 0.5) / size
     shapes, thin = uniform(count, 0, 1, generator) ** 2 * most, chosen(count, 0.25, generator)
     for index in range(most):
         across, down = _turned(axis, count, generator)
-        long = _each(0.02 / uniform(count, 0.03, 1, generator))  # the more, the smaller
-        short = torch.where(thin, 0.012, long * _each(uniform(count, 0.2, 1, generator)))
+        long = per_image(0.02 / uniform(count, 0.03, 1, generator))  # the more, the smaller
+        short = torch.where(thin, 0.012, long * per_image(uniform(count, 0.2, 1, generator)))
         oval = (across / long) ** 2 + (down / short) ** 2 < 1
         straight = (across.abs() < long) & (down.abs() < short)
         inside = torch.where(chosen(count, 0.5, generator), oval, straight)
-        grey = _each(uniform(count, -0.2, 1.2, generator)) + across * _each(uniform(count, -1, 1, generator))
-        stripes = torch.sin(across * _each(uniform(count, 20, 150, generator)) + 40 * down**2)
-        grey = grey + stripes * _each(uniform(count, 0, 0.4, generator)) * chosen(count, 0.3, generator)
-        rim = (across / long) ** 2 + (down / short) ** 2 > _each(uniform(count, 0.5, 1, generator))
-        grey = torch.where(rim & chosen(count, 0.3, generator), _each(uniform(count, 0, 1.2, generator)), grey)
-        images = torch.where(inside & (_each(shapes) > index), grey, images)
+        grey = per_image(uniform(count, -0.2, 1.2, generator)) + across * per_image(uniform(count, -1, 1, generator))
+        stripes = torch.sin(across * per_image(uniform(count, 20, 150, generator)) + 40 * down**2)
+        grey = grey + stripes * per_image(uniform(count, 0, 0.4, generator)) * chosen(count, 0.3, generator)
+        rim = (across / long) ** 2 + (down / short) ** 2 > per_image(uniform(count, 0.5, 1, generator))
+        grey = torch.where(rim & chosen(count, 0.3, generator), per_image(uniform(count, 0, 1.2, generator)), grey)
+        images = torch.where(inside & (per_image(shapes) > index), grey, images)
     return images.clamp(0, 1)
 
 
 def _turned(axis: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Coordinates [count, 1, S, S] from a place of chance along an axis of chance, every other one upright."""
-    x = axis[None, None, None, :] - _each(uniform(count, 0, 1, generator))
-    y = axis[None, None, :, None] - _each(uniform(count, 0, 1, generator))
-    angle = _each(uniform(count, 0, torch.pi, generator)) * chosen(count, 0.5, generator)
+    x = axis[None, None, None, :] - per_image(uniform(count, 0, 1, generator))
+    y = axis[None, None, :, None] - per_image(uniform(count, 0, 1, generator))
+    angle = per_image(uniform(count, 0, torch.pi, generator)) * chosen(count, 0.5, generator)
     return x * torch.cos(angle) + y * torch.sin(angle), y * torch.cos(angle) - x * torch.sin(angle)
 
 

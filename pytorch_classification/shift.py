@@ -24,10 +24,7 @@ _RSNA_IMAGES, _RSNA_FINDINGS = "stage_2_train_images", "stage_2_detailed_class_i
 _RSNA_CLASSES = {"Normal": CLASSES.index("NORMAL"), "Lung Opacity": PNEUMONIA}
 _BATCH = 64
 _INNER, _EDGE = 0.8, 8.0  # of the frame that is exchanged: half of the part kept, hardness of its border
-_BANDS, _LARGEST_GAIN = (
-    24,
-    2.5,
-)  # of the spectrum that is exchanged: frequency bands, and the natural logarithm of a gain
+_BANDS, _LARGEST_GAIN = 24, 2.5  # of the spectrum that is exchanged: frequency bands, natural logarithm of a gain
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,7 @@ def folds(
     """Indices (others, held out) of each fold: every image is held out once, no patient is on both sides."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    divided = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels, np.asarray(groups))
-    return list(divided)
+    return list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels, np.asarray(groups)))
 
 
 def transferred(
@@ -191,24 +190,18 @@ def group_scores(
     return scores
 
 
-def worst_group(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> tuple[str, str] | None:
-    """Which of the groups of ``group_scores`` lies furthest below its mean; None where none of them holds an image."""
-    gaps = {
+def format_groups(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], classes: tuple[str, str]) -> str:
+    """What ``group_scores`` returned as a table for the terminal, and the worst group beside the mean."""
+    table = aligned(group_rows(scores))
+    below = {
         (name, group): of[group]["value"] - of["all"]["value"]
         for name, of in scores.items()
         for group in ("agrees", "contradicts")
         if of[group]["value"] is not None
     }
-    return min(gaps, key=gaps.__getitem__) if gaps else None
-
-
-def format_groups(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], classes: tuple[str, str]) -> str:
-    """What ``group_scores`` returned as a table for the terminal, and the worst group beside the mean."""
-    table = aligned(group_rows(scores))
-    worst = worst_group(scores)
-    if worst is None:
+    if not below:
         return table
-    name, group = worst
+    name, group = min(below, key=below.__getitem__)
     label = int(name == "sensitivity")
     whose = classes[label if group == "agrees" else 1 - label]
     return (
