@@ -68,12 +68,11 @@ def cross_fitted(
 
 
 def set_by_prevalence(probabilities: Array, prevalence: float, sensitivity: float, specificity: float) -> float:
-    """The threshold that calls as large a share of images PNEUMONIA as the model's own would, were they validation's.
+    """The threshold at which as large a share of these images is called PNEUMONIA as should be at this ``prevalence``.
 
-    Of images with this ``prevalence`` the operating point would call so many PNEUMONIA if ``sensitivity`` and
-    ``specificity`` held as on validation; the same quantile of the scores at hand is the threshold, half-way between
-    two of them. Where scores have moved, and only their order has not, this moves the operating point with them
-    (Roschewitz et al. 2023, doi:10.1038/s41467-023-42396-y). It is wrong by as much as the prevalence is.
+    The share follows from ``sensitivity`` and ``specificity`` on validation; the threshold is that quantile of the
+    scores at hand, half-way between two of them. Where all scores have moved and kept their order, the operating point
+    moves with them (Roschewitz et al. 2023, doi:10.1038/s41467-023-42396-y). It is as right as the prevalence.
     """
     share = prevalence * sensitivity + (1 - prevalence) * (1 - specificity)
     ranked = np.sort(probabilities)[::-1]
@@ -107,36 +106,26 @@ def untouched(path: Path) -> dict[str, Any]:
 
 
 def save(
-    path: Path,
-    state: dict[str, Any],
-    text: str,
-    *,
-    threshold: float,
-    temperature: float | None = None,
-    validation: dict[str, Any] | None = None,
+    path: Path, state: dict[str, Any], text: str, prediction: dict[str, float], validation: dict[str, Any] | None = None
 ) -> str:
     """The model ``state`` with another operating point, which every answer of it will tell.
 
     Args:
         text: how it was set; the date is added.
-        temperature: None leaves it as it is.
-        validation: what was measured with the new one, by the name of the images; without it the scores of training
-            stay that do not depend on the operating point.
+        prediction: the new ``threshold``, and ``temperature`` where it changes too.
+        validation: what was measured with them, by the name of the images; without it the scores of training stay that
+            do not depend on the operating point.
 
     Returns:
         What answers will say.
     """
-    before = {name: state.get(name) for name in ("prediction", "validation")}
-    prediction = {**state["prediction"], "threshold": threshold}
-    if temperature is not None:
-        prediction["temperature"] = temperature
     if validation is None:
         validation = {
             name: {key: value for key, value in scores.items() if key not in AT_OPERATING_POINT}
             for name, scores in state["validation"].items()
         }
     text = f"{text}, {datetime.now(timezone.utc).date().isoformat()}"
-    kept = {name: value for name, value in state.items() if name not in ("format", "task")}
-    kept |= {"prediction": prediction, "validation": validation, "adapted": {"text": text, "before": before}}
-    checkpoints.save(path, task=TASK, **kept)
+    adapted = {"text": text, "before": {name: state.get(name) for name in ("prediction", "validation")}}
+    new: dict[str, Any] = {"prediction": state["prediction"] | prediction, "validation": validation, "adapted": adapted}
+    checkpoints.save(path, **(state | new))
     return text

@@ -164,7 +164,7 @@ def _numbered(names: Names) -> dict[str, int]:
     numbers = {name: label for label, called in enumerate(names) for name in called}
     both = [name for name in names[0] if name in names[1]]
     if both:
-        raise ValueError(f"--normal and --pneumonia are both called {both[0]}")
+        raise ValueError(f"both --normal and --pneumonia name {both[0]}")
     return numbers
 
 

@@ -130,9 +130,8 @@ def set_operating_point(
         state,
         f"operating point set for {measure} {target:g} on {len(labels)} labelled images of {len(set(groups))} patients "
         f"({judged.name})",
-        threshold=threshold,
-        temperature=temperature,
-        validation={f"{judged.name}, cross-fitted": {"images": len(labels), **scores}},
+        {"threshold": threshold, "temperature": temperature},
+        {f"{judged.name}, cross-fitted": {"images": len(labels), **scores}},
     )
     print(f"{text}: threshold {threshold:.4f}, temperature {temperature:.3f}")
     print("cross-fitted, each patient judged by what was fitted to others:\n")
@@ -170,7 +169,7 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
         state,
         f"operating point set without labels, for a prevalence of {config.prevalence:g} among {len(different)} images "
         f"({config.unlabelled.resolve().name})",
-        threshold=threshold,
+        {"threshold": threshold},
     )
     called = float((judged.probability >= threshold).mean())
     before = float((judged.probability >= classifier.threshold).mean())

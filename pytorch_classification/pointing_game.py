@@ -25,7 +25,7 @@ if __name__ == "__main__":
     cli.parse(PointingConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from cxr import reading, runtime, tables
@@ -59,19 +59,17 @@ def peak(heatmap: NDArray[np.float32]) -> tuple[float, float]:
     return float((columns.mean() + 0.5) / heatmap.shape[1]), float((rows.mean() + 0.5) / heatmap.shape[0])
 
 
-def is_inside(point: tuple[float, float], boxes: NDArray[np.float64], width: int, height: int) -> bool:
-    """Whether ``point``, shares of the image, lies in one of ``boxes``, pixels of an image of that size."""
-    x, y = point[0] * width, point[1] * height
-    left, top, right, bottom = boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
-    return bool(np.any((left <= x) & (x <= right) & (top <= y) & (y <= bottom)))
+def is_inside(x: ArrayLike, y: ArrayLike, boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
+    """Whether points, shares of the image, lie in one of ``boxes``, pixels of an image of that size."""
+    across, down = np.multiply(x, width)[..., None], np.multiply(y, height)[..., None]
+    left, top, wide, tall = boxes.T
+    return ((left <= across) & (across <= left + wide) & (top <= down) & (down <= top + tall)).any(axis=-1)
 
 
 def covered_share(boxes: NDArray[np.float64], width: int, height: int) -> float:
     """Share of the image that ``boxes`` cover together, the chance level: how often a random point would hit."""
-    grid = (np.arange(100)[:, None] + 0.5) / 100
-    across = (boxes[:, 0] <= grid * width) & (grid * width <= boxes[:, 0] + boxes[:, 2])
-    down = (boxes[:, 1] <= grid * height) & (grid * height <= boxes[:, 1] + boxes[:, 3])
-    return float(np.mean(np.any(down[:, None] & across[None], axis=2)))
+    grid = (np.arange(100) + 0.5) / 100
+    return float(is_inside(grid, grid[:, None], boxes, width, height).mean())
 
 
 def play(
@@ -89,7 +87,7 @@ def play(
             heatmaps = classifier.explain(np.stack([read.image for read in batch if read.image is not None]), run)
             for read, heatmap in zip(batch, heatmaps, strict=True):
                 truth = next(waiting)
-                hits.append(is_inside(peak(heatmap), truth, read.width, read.height))
+                hits.append(bool(is_inside(*peak(heatmap), truth, read.width, read.height)))
                 chances.append(covered_share(truth, read.width, read.height))
             progress.update(len(batch))
     return hits, chances

@@ -74,8 +74,8 @@ def list_external(folder: Path) -> Listing:
 def restyled(validation: Labelled, seed: int) -> Labelled:
     """``validation`` with each NORMAL in the tone, sharpness and frame of a PNEUMONIA drawn for it.
 
-    PNEUMONIA stays as it is. So looks another source's chest of a healthy child to a network that has met healthy
-    children of one source alone: what it calls PNEUMONIA here, it calls so for the style.
+    PNEUMONIA stays as it is. To a network that has met healthy children of one source alone, those of another look like
+    this: what it predicts as PNEUMONIA here, it predicts for the style.
     """
     normal, ill = (np.flatnonzero(validation.labels == label) for label in range(len(CLASSES)))
     partners = np.random.default_rng(seed).choice(ill, len(normal))

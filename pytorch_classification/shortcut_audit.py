@@ -226,18 +226,20 @@ def audit(
         predicted = answers >= classifier.threshold
         groups = style.group_scores(predicted, labels, contradicts, audited.groups, config.seed)
         shares = heat_in_lungs.shares(classifier, audited.squares, run)
-        looks = {"": np.ones_like(contradicts), ", style agrees": ~contradicts, ", style contradicts": contradicts}
-        among = {
-            name + look: (labels == label) & of
-            for label, name in enumerate(audited.classes)
-            for look, of in looks.items()
-        }
+        among = {"all": np.ones_like(contradicts)}
+        for label, name in enumerate(audited.classes):
+            of = labels == label
+            among |= {
+                name: of,
+                f"{name}, style agrees": of & ~contradicts,
+                f"{name}, style contradicts": of & contradicts,
+            }
         report["model"] = {
             "file": str(config.model),
             "weights_sha256": weights_sha256(classifier.model.state_dict()),
             "threshold": classifier.threshold,
             "groups": groups,
-            "grad_cam": heat_in_lungs.by_group(shares, {"all": looks[""], **among}, audited.groups, config.seed),
+            "grad_cam": heat_in_lungs.by_group(shares, among, audited.groups, config.seed),
         }
         by_model = {"model_probability": answers, "grad_cam_in_lung_field": shares.inside}
     return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model

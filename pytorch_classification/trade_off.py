@@ -28,7 +28,7 @@ def trade_off(
     """What a dozen thresholds would have made of these images, in ascending order.
 
     They are ``threshold``, one half, and those that reach a sensitivity or a specificity of .8 to .99 here, as far as
-    there are images of both classes. Choosing among them by this table would be judged too well by it.
+    there are images of both classes. One chosen by this table looks better in it than it is.
 
     Args:
         probabilities, labels, groups, resamples: as for ``evaluate_classifier``.

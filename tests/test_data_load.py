@@ -150,7 +150,7 @@ def test_class_folders_may_have_other_names_and_a_class_several(tmp_path):
     listing = list_images(tmp_path, "train", names=(("healthy",), ("bacterial", "viral")))
     assert [path.name for path in listing.paths] == ["b.png", "a.png", "IM-0001-0001.png"]
     assert listing.labels.tolist() == [1, 0, 1]
-    with pytest.raises(ValueError, match="--normal and --pneumonia are both called healthy"):
+    with pytest.raises(ValueError, match="both --normal and --pneumonia name healthy"):
         list_images(tmp_path, "train", names=(("healthy",), ("viral", "healthy")))
 
 

@@ -25,12 +25,12 @@ def test_the_peak_of_an_even_patch_is_its_middle():
     [((0.2, 0.5), True), ((0.25, 0.25), True), ((0.61, 0.5), False), ((0.2, 0.76), False), ((0.19, 0.5), False)],
 )
 def test_a_point_counts_in_pixels_of_the_original(point, hit):
-    assert is_inside(point, BOX, width=500, height=200) is hit
+    assert is_inside(*point, BOX, width=500, height=200) == hit
 
 
 def test_x_goes_with_width_and_y_with_height():
-    assert is_inside((0.5, 0.1), np.array([[240.0, 0.0, 20.0, 30.0]]), width=500, height=200)
-    assert not is_inside((0.1, 0.5), np.array([[240.0, 0.0, 20.0, 30.0]]), width=500, height=200)
+    assert is_inside(0.5, 0.1, np.array([[240.0, 0.0, 20.0, 30.0]]), width=500, height=200)
+    assert not is_inside(0.1, 0.5, np.array([[240.0, 0.0, 20.0, 30.0]]), width=500, height=200)
 
 
 def test_chance_is_the_area_that_boxes_cover_together():
