@@ -146,7 +146,8 @@ def test_corruptions_are_judged_as_the_images_are(trained, tmp_path, command):
         assert found["none"][name]["value"] == report["scores"]["scores"][name]["value"]
     assert found["none"]["unlike_training"] == report["unlike_training"] < found["blur of 2 pixels"]["unlike_training"]
     assert (
-        re.search(r"^JPEG of quality 10 .* \d+$", ended.out, re.MULTILINE) and (tmp_path / "corruptions.png").exists()
+        re.search(r"^JPEG of quality 10 +\d+ +\d\.\d{3} ", ended.out, re.MULTILINE)
+        and (tmp_path / "corruptions.png").exists()
     )
 
 
