@@ -3,12 +3,13 @@
 import errno
 import hashlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # A full disk, a used-up share of it, and a file larger than the file system (4 GiB on FAT) or the user's limit allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -26,6 +27,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     content = io.BytesIO()
     write(content)
     write_pieces(path, [content.getbuffer()], content.getbuffer().nbytes)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON; NaN, which JSON does not know, is refused."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int | None = None) -> None:

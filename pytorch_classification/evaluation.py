@@ -3,7 +3,6 @@
 Training ends with it on its test images, and evaluate_classification.py writes it for any others.
 """
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import cautions, forest, names, patient_split, reading, runtime, sheet, subgroups, tables
-from cxr.files import write_atomically
+from cxr.files import write_json
 from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
@@ -198,7 +197,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     """What ``evaluated`` returned, for the terminal."""
     blocks = [
         image_metrics.format_report(report["scores"]),
-        "What other thresholds would have made of these images (they were not set apart to choose by):\n"
+        "What other thresholds give on these images, which were not set apart to choose one by:\n"
         + trade_off.format_trade_off(report["trade_off"]),
     ]
     blocks += [image_metrics.aligned(rows) for rows in group_rows(report).values()]
@@ -245,8 +244,7 @@ def write(
     run: runtime.Runtime,
 ) -> None:
     """``report`` to the JSON file ``path``, beside it ``errors.csv``, and the pictures."""
-    text = json.dumps(report, indent=2, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_json(path, report)
     write_errors(path.parent / ERRORS, judged, classifier.threshold)
     draw(images_dir, classifier, judged, report, run)
 

@@ -12,7 +12,6 @@ whose style agrees with their class and for those whose style contradicts it; a 
 on both. So is the share of Grad-CAM in the lung field, the convex hull of both lungs as the lung finder finds them.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr import metrics, patient_split, reading, runtime, sheet
-from cxr.files import write_atomically
+from cxr.files import write_json
 from cxr.names import shown_path
 from cxr.provenance import provenance
 from cxr.tables import write_csv
@@ -254,8 +253,7 @@ def main() -> None:
         audited = read_collection(config.data_dir, side, config, "audited")
         known = read_collection(config.train_dir, side, config, "training") if config.train_dir else None
         report, probed, by_model = audit(audited, known, config, classifier, run)
-    text = json.dumps(report, indent=2, allow_nan=False)
-    write_atomically(config.out_dir / "shortcut_audit.json", lambda file: file.write(text.encode()))
+    write_json(config.out_dir / "shortcut_audit.json", report)
     write_table(config.out_dir / "shortcut_audit.csv", audited, probed, by_model)
     answers = by_model.get("model_probability")
     note = f"numbers: probability of {audited.classes[1]} by the style alone" + " and by the model" * (

@@ -3,7 +3,6 @@
 Training ends with it on its held-out exams, and evaluate_detection.py writes it for any others.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import cautions, forest, metrics, names, reading, runtime, subgroups, tables
-from cxr.files import write_atomically
+from cxr.files import write_json
 from cxr.metrics import Array, interval_text
 from cxr.run_folder import ERRORS
 from pytorch_detection import box_matching, box_metrics, box_plots, plots
@@ -199,8 +198,7 @@ def _group_lines(groups: Mapping[str, Any]) -> list[str]:
 
 def write(report: Mapping[str, Any], path: Path, images_dir: Path, judged: Judged) -> None:
     """``report`` to the JSON file ``path``, beside it ``errors.csv``, and the pictures."""
-    text = json.dumps(report, indent=2, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_json(path, report)
     wrong = errors(judged)
     write_errors(path.parent / ERRORS, judged, wrong)
     draw(images_dir, judged, report, wrong)
