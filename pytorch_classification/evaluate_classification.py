@@ -87,16 +87,14 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     )
     if goal := wanted(config):
         adapting.require_patients(judged.listing.labels, judged.tied_patients, goal[0])
-    report = evaluation.evaluated(
-        judged, classifier, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions
-    )
+    report = evaluation.evaluated(judged, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions)
     about = {**classifier.origin.record(), "weights_sha256": weights_sha256(classifier.model.state_dict())}
     result: dict[str, Any] = {"set": str(source), **report, "model": about}
     print(f"{evaluation.format_report(report)}\n")
     if goal:
         result["operating_point"] = set_operating_point(config, judged, *goal, prevalence, state)
     path = config.output_dir / "report.json"
-    evaluation.write({**result, "provenance": provenance(run)}, path, config.output_dir, judged, classifier, run)
+    evaluation.write({**result, "provenance": provenance(run)}, path, config.output_dir, judged, run)
     print(f"report, errors.csv and pictures: {config.output_dir}")
     print(f"model: {classifier.origin.sentence(classifier.threshold)}")
 
@@ -119,10 +117,9 @@ def set_operating_point(
     """Fit temperature and threshold to all images, say how such a fit does on others, and write the model file."""
     assert config.save_model is not None
     labels, groups = judged.listing.labels, judged.tied_patients
-    temperature, threshold = adapting.set_by_labels(judged.log_odds, labels, measure, target)
-    found = adapting.cross_fitted(
-        judged.log_odds, labels, groups, measure, target, prevalence=prevalence, seed=config.seed
-    )
+    log_odds = judged.answers.log_odds
+    temperature, threshold = adapting.set_by_labels(log_odds, labels, measure, target)
+    found = adapting.cross_fitted(log_odds, labels, groups, measure, target, prevalence=prevalence, seed=config.seed)
     shown = ("roc_auc", "sensitivity", "specificity", "brier", "ece")
     scores = {name: found["scores"][name]["value"] for name in shown}
     text = adapting.save(

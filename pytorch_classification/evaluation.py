@@ -19,7 +19,7 @@ from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
 from pytorch_classification import data_load, heat_in_lungs, heat_plots, image_metrics, plots, trade_off
-from pytorch_classification.classifier import Classifier
+from pytorch_classification.classifier import Classifier, Judgement
 from pytorch_classification.corruptions import corrupted
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing, patients_of_each_class
 from pytorch_classification.model import to_probability
@@ -49,9 +49,8 @@ class Judged:
         listing: N images that can be read and that the model was not trained on.
         images: uint8 [N, S, S].
         hashes: of the content of each file.
-        log_odds: float64 [N], before calibration.
-        probabilities: float64 [N], calibrated.
-        unlike: bool [N], unlike the training images; None where the model file cannot tell.
+        classifier: that judged them.
+        answers: of it.
         left_out: how many images are not among them, by the reason.
     """
 
@@ -59,15 +58,19 @@ class Judged:
     listing: Listing
     images: NDArray[np.uint8]
     hashes: list[str]
-    log_odds: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
-    unlike: NDArray[np.bool_] | None
+    classifier: Classifier
+    answers: Judgement
     left_out: dict[str, int]
 
     @property
     def title(self) -> str:
         """For pictures."""
         return f"{len(self.listing)} images ({self.name})"
+
+    @property
+    def errors(self) -> NDArray[np.int64]:
+        """Indices of the images that were predicted wrongly, as ``errors`` gives them."""
+        return errors(self.answers.probability, self.listing.labels, self.classifier.threshold)
 
     @property
     def tied_patients(self) -> list[str]:
@@ -101,27 +104,13 @@ def judge(
             "read"
         )
     images = store.images if len(kept) == len(listing) else store.images[kept]  # as it lies on disk, if it can be
-    found = classifier.judge(images, run)
-    return Judged(
-        name,
-        listing.take(kept),
-        images,
-        [store.hashes[index] for index in kept],
-        found.log_odds,
-        found.probability,
-        found.unlike,
-        {"unreadable": int((~store.readable).sum()), "in_training": int(repeated.sum())},
-    )
+    hashes = [store.hashes[index] for index in kept]
+    left_out = {"unreadable": int((~store.readable).sum()), "in_training": int(repeated.sum())}
+    return Judged(name, listing.take(kept), images, hashes, classifier, classifier.judge(images, run), left_out)
 
 
 def evaluated(
-    judged: Judged,
-    classifier: Classifier,
-    prevalence: float,
-    run: runtime.Runtime,
-    *,
-    grad_cam: bool = True,
-    corrupt: bool = False,
+    judged: Judged, prevalence: float, run: runtime.Runtime, *, grad_cam: bool = True, corrupt: bool = False
 ) -> dict[str, Any]:
     """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups``, ``grad_cam`` and more.
 
@@ -130,64 +119,55 @@ def evaluated(
         grad_cam: takes about a third of the time for 500 images; without it the report has None there.
         corrupt: whether the images are judged with each of ``CORRUPTIONS`` too; likewise.
     """
-    listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
-    arguments = (probabilities, listing.labels, listing.patients, threshold)
+    listing, unlike = judged.listing, judged.answers.unlike
+    arguments = (judged.answers.probability, listing.labels, listing.patients, judged.classifier.threshold)
+    columns: dict[str, Sequence[str]] = {
+        name: values for name, values in listing.columns.items() if name not in _NO_GROUPS
+    }
+    if unlike is not None:
+        columns["unlike training:"] = list(map(cautions.in_words, unlike.tolist()))
     return {
         "left_out": judged.left_out,
         # Patients fall ill and recover.
         "patients_of_both_classes": len(set.intersection(*patients_of_each_class(listing.labels, listing.patients))),
         "conflicting_duplicates": len(data_load.conflicting_duplicates(listing, judged.hashes)),
-        "unlike_training": None if judged.unlike is None else int(judged.unlike.sum()),
+        "unlike_training": None if unlike is None else int(unlike.sum()),
         "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
         "trade_off": trade_off.trade_off(*arguments, prevalence),
-        "subgroups": {
-            name: _of_group(judged, at, threshold) for name, at in subgroups.subgroups(_columns(judged)).items()
-        },
-        "grad_cam": looks_at_lungs(classifier, listing, judged.images, run) if grad_cam else None,
-        "corruptions": when_corrupted(judged, classifier, run) if corrupt else None,
+        "subgroups": {name: _of_group(judged, at) for name, at in subgroups.subgroups(columns).items()},
+        "grad_cam": looks_at_lungs(judged, run) if grad_cam else None,
+        "corruptions": when_corrupted(judged, run) if corrupt else None,
     }
 
 
-def when_corrupted(judged: Judged, classifier: Classifier, run: runtime.Runtime) -> dict[str, Any]:
+def when_corrupted(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
     """Scores as of a subgroup, and how many images are flagged, by name of the corruption; the first is none."""
+    seen = {"none": judged.answers}
+    seen |= {name: judged.classifier.judge(images, run) for name, images in corrupted(judged.images)}
     everything = np.arange(len(judged.listing))
-
-    def scored(seen: Judged) -> dict[str, Any]:
-        flagged = None if seen.unlike is None else int(seen.unlike.sum())
-        return {**_of_group(seen, everything, classifier.threshold), "unlike_training": flagged}
-
-    found = {"none": scored(judged)}
-    for name, images in corrupted(judged.images):
-        answers = classifier.judge(images, run)
-        found[name] = scored(replace(judged, probabilities=answers.probability, unlike=answers.unlike))
-    return found
+    return {
+        name: {
+            **_of_group(replace(judged, answers=answers), everything),
+            "unlike_training": None if answers.unlike is None else int(answers.unlike.sum()),
+        }
+        for name, answers in seen.items()
+    }
 
 
-def looks_at_lungs(
-    classifier: Classifier, listing: Listing, images: NDArray[np.uint8], run: runtime.Runtime
-) -> dict[str, Any]:
-    """The share of Grad-CAM in the lung field, on up to 100 of ``images``; see ``heat_in_lungs.by_group``."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
-    some = listing.take(chosen)
+def looks_at_lungs(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
+    """The share of Grad-CAM in the lung field, on up to 100 of the images; see ``heat_in_lungs.by_group``."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(judged.images))[:_LOOKED_AT])
+    some = judged.listing.take(chosen)
     groups = {"all": np.ones(len(chosen), np.bool_)}
     groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
-    return heat_in_lungs.by_group(heat_in_lungs.shares(classifier, images[chosen], run), groups, some.patients)
+    shares = heat_in_lungs.shares(judged.classifier, judged.images[chosen], run)
+    return heat_in_lungs.by_group(shares, groups, some.patients)
 
 
-def _columns(judged: Judged) -> dict[str, Sequence[str]]:
-    """What divides the images into subgroups."""
-    columns: dict[str, Sequence[str]] = {
-        name: values for name, values in judged.listing.columns.items() if name not in _NO_GROUPS
-    }
-    if judged.unlike is not None:
-        columns["unlike training:"] = [cautions.in_words(bool(unlike)) for unlike in judged.unlike]
-    return columns
-
-
-def _of_group(judged: Judged, at: NDArray[np.int64], threshold: float) -> dict[str, Any]:
-    listing = judged.listing.take(at)
+def _of_group(judged: Judged, at: NDArray[np.int64]) -> dict[str, Any]:
+    listing, probabilities = judged.listing.take(at), judged.answers.probability[at]
     found = image_metrics.evaluate_classifier(
-        judged.probabilities[at], listing.labels, listing.patients, threshold, resamples=_FEW_RESAMPLES
+        probabilities, listing.labels, listing.patients, judged.classifier.threshold, resamples=_FEW_RESAMPLES
     )
     counts = {"images": found["images"], "patients": found["patients"], "pneumonia": int(listing.labels.sum())}
     return counts | {name: found["scores"][name] for name in _BY_GROUP}
@@ -235,18 +215,11 @@ def _group_scores(group: Mapping[str, Any]) -> list[str]:
     return [interval_text(group[name]) for name in _BY_GROUP]
 
 
-def write(
-    report: Mapping[str, Any],
-    path: Path,
-    images_dir: Path,
-    judged: Judged,
-    classifier: Classifier,
-    run: runtime.Runtime,
-) -> None:
+def write(report: Mapping[str, Any], path: Path, images_dir: Path, judged: Judged, run: runtime.Runtime) -> None:
     """``report`` to the JSON file ``path``, beside it ``errors.csv``, and the pictures."""
     write_json(path, report)
-    write_errors(path.parent / ERRORS, judged, classifier.threshold)
-    draw(images_dir, classifier, judged, report, run)
+    write_errors(path.parent / ERRORS, judged)
+    draw(images_dir, judged, report, run)
 
 
 def errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
@@ -256,36 +229,36 @@ def errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64], thresh
     return wrong[np.argsort(-np.abs(logit[0] - logit[1])[wrong], kind="stable")]
 
 
-def write_errors(path: Path, judged: Judged, threshold: float) -> None:
+def write_errors(path: Path, judged: Judged) -> None:
     """A line for each error, the most confident first."""
-    listing = judged.listing
+    listing, answers = judged.listing, judged.answers
     further = [name for name in listing.columns if name != "patient" and any(listing.columns[name])]
     rows = (
         [
             names.shown_path(listing.paths[index]),
             CLASSES[listing.labels[index]],
             CLASSES[1 - listing.labels[index]],
-            f"{judged.probabilities[index]:.6f}",
-            f"{threshold:.6f}",
-            "" if judged.unlike is None else cautions.in_words(bool(judged.unlike[index])),
+            f"{answers.probability[index]:.6f}",
+            f"{judged.classifier.threshold:.6f}",
+            "" if answers.unlike is None else cautions.in_words(bool(answers.unlike[index])),
             listing.patients[index],
             *(listing.columns[name][index] for name in further),
         ]
-        for index in errors(judged.probabilities, listing.labels, threshold)
+        for index in judged.errors
     )
     header = ("path", "class", "predicted", "probability", "threshold", "unlike_training", "patient", *further)
     tables.write_csv(path, header, rows)
 
 
-def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[str, Any], run: runtime.Runtime) -> None:
+def draw(folder: Path, judged: Judged, report: Mapping[str, Any], run: runtime.Runtime) -> None:
     """The pictures of a report."""
-    listing, probabilities, threshold = judged.listing, judged.probabilities, classifier.threshold
+    listing, probabilities, threshold = judged.listing, judged.answers.probability, judged.classifier.threshold
     labels, title = listing.labels, f"{judged.title}, operating point {threshold:.3f}"
     plots.confusion_matrix(report["scores"]["confusion_matrix"], folder / "confusion_matrix.png", title=title)
     plots.roc_and_precision_recall(
         labels, probabilities, threshold, folder / "roc_pr.png", groups=listing.patients, title=title
     )
-    before = to_probability(judged.log_odds, 1.0)
+    before = to_probability(judged.answers.log_odds, 1.0)
     plots.reliability(labels, probabilities, folder / "reliability.png", before=before, title=judged.title)
     plots.threshold_sweep(
         labels,
@@ -296,7 +269,7 @@ def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[s
         prevalence=report["trade_off"]["prevalence"],
         title=judged.title,
     )
-    draw_errors(folder / "errors.png", judged, threshold)
+    draw_errors(folder / "errors.png", judged)
     for name in ("subgroups", "corruptions", "grad_cam"):
         if not report[name] and (folder / f"{name}.png").exists():
             (folder / f"{name}.png").unlink()  # of another report
@@ -308,13 +281,12 @@ def draw(folder: Path, classifier: Classifier, judged: Judged, report: Mapping[s
     if report["corruptions"]:
         forest.forest_plot(report["corruptions"], _BY_GROUP, folder / "corruptions.png", title=f"Corrupted: {title}")
     if report["grad_cam"]:
-        draw_grad_cam(folder / "grad_cam.png", classifier, judged, run)
+        draw_grad_cam(folder / "grad_cam.png", judged, run)
 
 
-def draw_errors(path: Path, judged: Judged, threshold: float) -> None:
+def draw_errors(path: Path, judged: Judged) -> None:
     """The most confident errors of both kinds."""
-    labels = judged.listing.labels
-    wrong = errors(judged.probabilities, labels, threshold)
+    labels, paths, wrong = judged.listing.labels, judged.listing.paths, judged.errors
     blocks: list[sheet.Block] = []
     for label in (PNEUMONIA, 1 - PNEUMONIA):
         of_kind = wrong[labels[wrong] == label]
@@ -322,17 +294,19 @@ def draw_errors(path: Path, judged: Judged, threshold: float) -> None:
         blocks.append(
             sheet.Block(
                 f"{CLASSES[label]}, predicted {CLASSES[1 - label]} ({len(of_kind)} of {(labels == label).sum()})",
-                [thumbnail(reading.read_grey(judged.listing.paths[index]), 300) for index in shown],
-                [f"{judged.listing.paths[index].stem}\nP = {judged.probabilities[index]:.3f}" for index in shown],
+                [thumbnail(reading.read_grey(paths[index]), 300) for index in shown],
+                [f"{paths[index].stem}\nP = {judged.answers.probability[index]:.3f}" for index in shown],
             )
         )
-    note = f"P: probability of PNEUMONIA (operating point {threshold:.3f}); the most confident of each kind first"
+    point = f"operating point {judged.classifier.threshold:.3f}"
+    note = f"P: probability of PNEUMONIA ({point}); the most confident of each kind first"
     sheet.sheet(blocks, path, note=note)
 
 
-def draw_grad_cam(path: Path, classifier: Classifier, judged: Judged, run: runtime.Runtime) -> None:
+def draw_grad_cam(path: Path, judged: Judged, run: runtime.Runtime) -> None:
     """Instructive cases, and where the model looked."""
-    labels, probabilities, threshold = judged.listing.labels, judged.probabilities, classifier.threshold
+    classifier, labels, probabilities = judged.classifier, judged.listing.labels, judged.answers.probability
+    threshold = classifier.threshold
     shown = instructive_cases(probabilities, labels, threshold)
     called = probabilities[shown] >= threshold
     titles = [

@@ -136,13 +136,14 @@ def test_report(
     )
     if not run.is_main:
         return {}
-    report = evaluation.evaluated(judged, classifier, PREVALENCE, run)
-    by_style = style_scores(data, judged.listing, judged.images, judged.probabilities >= classifier.threshold)
+    report = evaluation.evaluated(judged, PREVALENCE, run)
+    called = judged.answers.probability >= classifier.threshold
+    by_style = style_scores(data, judged.listing, judged.images, called)
     result = {"set": str(source), **report, "validation": own, "style": by_style, "provenance": provenance(run)}
     path = config.out_dir / NAME
     print(f"\ntest images, evaluated once:\n{evaluation.format_report(report)}")
     print(f"\n{format_style(by_style)}\n\nreport: {path}")
-    evaluation.write(result, path, config.images_dir, judged, classifier, run)
+    evaluation.write(result, path, config.images_dir, judged, run)
     print(f"pictures: {config.images_dir}")
     return {**report, "set": source.name, "style": by_style, "provenance": result["provenance"]}
 
@@ -166,22 +167,20 @@ def style_scores(
     Returns:
         ``roc_auc`` and ``groups`` (``style.group_scores``); or ``note`` where there are too few patients.
     """
-    everyone = np.arange(len(images))
+    labels, patients = listing.labels, listing.patients
     try:
         told = style.transferred(
             style.joined(style.picture_features(data.images, data.train)),
             data.labels[data.train],
             [data.listing.patients[index] for index in data.train],
-            style.joined(style.picture_features(images, everyone)),
-            listing.patients,
+            style.joined(style.picture_features(images, np.arange(len(labels)))),
+            patients,
             seed=0,
         )
     except style.TooFewPatients as error:
         return {"note": str(error)}
-    labels = listing.labels
-    auc = metrics.bootstrap(lambda weights: {"roc_auc": metrics.roc_auc(told, labels, weights)}, listing.patients)
-    contradicts = style.contradicting(told, labels)
-    return {**auc, "groups": style.group_scores(predicted, labels, contradicts, listing.patients)}
+    auc = metrics.bootstrap(lambda weights: {"roc_auc": metrics.roc_auc(told, labels, weights)}, patients)
+    return {**auc, "groups": style.group_scores(predicted, labels, style.contradicting(told, labels), patients)}
 
 
 def format_style(scores: dict[str, Any]) -> str:
