@@ -223,21 +223,18 @@ def grad_cam_layers(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _gradients_up_to(block: nn.Module, model: nn.Module) -> Generator[None]:
-    """Backward passes end at the output of ``block``, and no gradient is computed for a weight."""
+    """Backward passes end at the output of ``block``; a finished network's weights need no gradient, then or later."""
 
     def begin_here(_block: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         output.requires_grad_(True)
 
-    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
     hook = block.register_forward_hook(begin_here)
     try:
-        model.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes in
             yield
     finally:
         hook.remove()
-        for parameter, wanted in asked:
-            parameter.requires_grad_(wanted)
 
 
 def _finite(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

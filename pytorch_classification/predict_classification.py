@@ -168,11 +168,8 @@ def draw_answer(
     return replace(answer, picture=picture)
 
 
-def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, adapted: str) -> str:
-    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them.
-
-    ``adapted`` is how the operating point was set after training, empty if it was not.
-    """
+def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, classifier: Classifier) -> str:
+    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_output
 
     model = dicom_output.Model.of("ResNet-18 classifier", config.model)
@@ -182,7 +179,7 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, adap
             dicom_output.Results(
                 dicom_output.Classification(model, answer.probability, answer.threshold, answer.borderline),
                 picture=answer.picture,
-                remarks=cautions.remarks(answer.unlike, answer.note, adapted),
+                remarks=cautions.remarks(answer.unlike, answer.note, classifier.origin.adapted),
             ),
         )
         for answer in answers
@@ -233,9 +230,7 @@ def main() -> int:
         raise ValueError(failed[0].error)
     if not single:
         write_table(table, answers, classifier)
-    documents = (
-        write_dicom(answers, config.dicom_output, config, classifier.origin.adapted) if config.dicom_output else ""
-    )
+    documents = write_dicom(answers, config.dicom_output, config, classifier) if config.dicom_output else ""
     origin = classifier.origin
     if config.json:
         shown = {"model": str(config.model), "operating_point": classifier.threshold, "origin": origin.record()}
