@@ -161,7 +161,7 @@ def looks_at_lungs(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
     groups = {"all": np.ones(len(chosen), np.bool_)}
     groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
     shares = heat_in_lungs.shares(judged.classifier, judged.images[chosen], run)
-    return heat_in_lungs.by_group(shares, groups, some.patients)
+    return heat_in_lungs.by_group(*shares, groups, some.patients)
 
 
 def _of_group(judged: Judged, at: NDArray[np.int64]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """How much of Grad-CAM lies where the lungs are: a classifier that takes a shortcut also looks elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,30 +17,15 @@ from pytorch_classification.lung_finder import find_lungs
 _BATCH = 32
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Of N images; the lung field is the convex hull of both lungs.
-
-    Attributes:
-        inside: float64 [N], the share of Grad-CAM's sum that lies in the lung field; NaN where there is none to tell.
-        even: float64 [N], the share that an even map would have, the area of the field; NaN alike.
-        found: bool [N], whether lungs were found.
-    """
-
-    inside: NDArray[np.float64]
-    even: NDArray[np.float64]
-    found: NDArray[np.bool_]
-
-
-def shares(classifier: Classifier, images: NDArray[np.uint8], run: runtime.Runtime) -> Shares:
-    """Those of squares uint8 [N, store_size, store_size]."""
-    inside, even, found = np.full(len(images), np.nan), np.full(len(images), np.nan), np.zeros(len(images), np.bool_)
+def shares(
+    classifier: Classifier, images: NDArray[np.uint8], run: runtime.Runtime
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``inside_field`` of squares uint8 [N, store_size, store_size], by Grad-CAM and the lung finder."""
+    inside, even = np.full((2, len(images)), np.nan)
     for first in tqdm(range(0, len(images), _BATCH), "Grad-CAM", leave=False):
         part = slice(first, first + _BATCH)
-        heat, lungs = classifier.explain(images[part], run), find_lungs(images[part])
-        inside[part], even[part] = inside_field(heat, lungs.fields)
-        found[part] = lungs.found
-    return Shares(inside, even, found)
+        inside[part], even[part] = inside_field(classifier.explain(images[part], run), find_lungs(images[part]).fields)
+    return inside, even
 
 
 def inside_field(
@@ -49,42 +33,46 @@ def inside_field(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of ``heat`` [N, S, S], from 0 up, that lies in ``fields`` [N, F, F], and of an even map; both [N].
 
-    NaN where the field or the map is empty.
+    Both are NaN without a field, and the first also without heat.
     """
     coarse = torch.from_numpy(fields)[:, None].double()
     field = functional.interpolate(coarse, size=heat.shape[1:], mode="bilinear", align_corners=False)[:, 0].numpy()
-    whole, area = heat.sum(axis=(1, 2), dtype=np.float64), field.mean(axis=(1, 2))
-    told = (whole > 0) & (area > 0)
-    inside = np.divide((heat * field).sum(axis=(1, 2)), whole, out=np.full(len(heat), np.nan), where=told)
-    return inside, np.where(told, area, np.nan)
+    even = field.mean(axis=(1, 2))
+    even[even == 0] = np.nan
+    inside = metrics.ratio((heat * field).sum(axis=(1, 2)), heat.sum(axis=(1, 2), dtype=np.float64))
+    return np.where(np.isnan(even), np.nan, inside), even
 
 
 def by_group(
-    found: Shares, groups: Mapping[str, NDArray[np.bool_]], patients: Sequence[str], seed: int = 0
+    inside: NDArray[np.float64],
+    even: NDArray[np.float64],
+    groups: Mapping[str, NDArray[np.bool_]],
+    patients: Sequence[str],
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Means over the images of each of ``groups``, name -> bool [N].
+    """Means of ``inside_field`` over the images of each of ``groups``, name -> bool [N].
 
     Returns:
         ``images``; ``no_lungs``, ``no_heat``: how many of them are left out because no lungs were found, or because
         nothing speaks for PNEUMONIA; ``groups``: for each name ``inside``, a score as in ``metrics.bootstrap`` with its
         interval by patient, ``even`` (None without an image) and ``images``.
     """
-    told = np.isfinite(found.inside)
+    told = np.isfinite(inside)
     among = {name: told & group for name, group in groups.items()}
-    inside = np.where(told, found.inside, 0)
+    known = np.where(told, inside, 0)
     scores = metrics.bootstrap(
-        lambda weights: {name: metrics.ratio(weights @ (inside * of), weights @ of) for name, of in among.items()},
+        lambda weights: {name: metrics.ratio(weights @ (known * of), weights @ of) for name, of in among.items()},
         patients,
         seed=seed,
     )
     return {
         "images": len(told),
-        "no_lungs": int((~found.found).sum()),
-        "no_heat": int((found.found & ~told).sum()),
+        "no_lungs": int(np.isnan(even).sum()),
+        "no_heat": int((~np.isnan(even) & ~told).sum()),
         "groups": {
             name: {
                 "inside": scores[name],
-                "even": float(found.even[of].mean()) if of.any() else None,
+                "even": float(even[of].mean()) if of.any() else None,
                 "images": int(of.sum()),
             }
             for name, of in among.items()

@@ -224,7 +224,7 @@ def audit(
         answers = classifier.probabilities(audited.squares, run)
         predicted = answers >= classifier.threshold
         groups = style.group_scores(predicted, labels, contradicts, audited.groups, config.seed)
-        shares = heat_in_lungs.shares(classifier, audited.squares, run)
+        inside, even = heat_in_lungs.shares(classifier, audited.squares, run)
         among = {"all": np.ones_like(contradicts)}
         for label, name in enumerate(audited.classes):
             of = labels == label
@@ -238,9 +238,9 @@ def audit(
             "weights_sha256": weights_sha256(classifier.model.state_dict()),
             "threshold": classifier.threshold,
             "groups": groups,
-            "grad_cam": heat_in_lungs.by_group(shares, among, audited.groups, config.seed),
+            "grad_cam": heat_in_lungs.by_group(inside, even, among, audited.groups, config.seed),
         }
-        by_model = {"model_probability": answers, "grad_cam_in_lung_field": shares.inside}
+        by_model = {"model_probability": answers, "grad_cam_in_lung_field": inside}
     return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model
 
 
