@@ -108,15 +108,7 @@ def train_one_epoch(
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         labels = to_device(data.labels[chosen], run.device)
-        stored = data.squares[chosen]
-        images = augmented(
-            stored,
-            config.size,
-            generator,
-            cropped=config.crop_share,
-            exchanged=config.exchange_share,
-            filtered=config.filter_share,
-        )
+        images = augmented(data.squares[chosen], config, generator)
         loss = batch_loss(learner.stepper, images, labels, weights, run)
         value = loss.item()
         if not np.isfinite(value):

@@ -148,22 +148,16 @@ def external(config: TrainConfig, known: set[str], run: runtime.Runtime) -> Labe
     return Labelled(str(folder), store.images[kept], listing.labels[kept], external=True)
 
 
-def augmented(
-    stored: Tensor, size: int, generator: torch.Generator, *, cropped: float, exchanged: float, filtered: float
-) -> Tensor:
+def augmented(stored: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
     """What the network sees of ``stored`` uint8 [B, S', S'] while it learns: float32 [B, 1, size, size].
 
     Tone, sharpness and the frame differ between sources and, in Kaggle's set, so between classes: they vary, and pass
     from image to image, or they would be learnt in place of the lungs. Some looks are at a part of the picture, which
     hides the outline and the border; the others at the whole, as prediction sees it (benchmarks/RECIPES.md).
-
-    Args:
-        cropped: share of looks at a part. exchanged: share with the tone, and share with the frame of another image.
-            filtered: share through a random filter.
     """
     count = len(stored)
     curves = augment.plain_curves(count, stored.device)
-    curves = augment.swap_tones(curves, stored, generator, share=exchanged)
+    curves = augment.swap_tones(curves, stored, generator, share=config.exchange_share)
     curves = augment.vary_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
     images = augment.apply_curves(stored, curves)
     whole = augment.random_affine(
@@ -172,9 +166,9 @@ def augmented(
     part = augment.random_crop(
         count, generator, smallest_area=0.08, stretch=math.log(4 / 3), rotation_degrees=12, shear=0.1, flip=0.5
     )
-    matrices = torch.where(augment.chosen(count, cropped, generator)[:, 0], part, whole)
-    images = augment.warp(images, matrices, size)
-    images = augment.filter_randomly(images, generator, share=filtered)
-    images = augment.swap_frames(images, generator, share=exchanged, inner=0.72)
+    matrices = torch.where(augment.chosen(count, config.crop_share, generator)[:, 0], part, whole)
+    images = augment.warp(images, matrices, config.size)
+    images = augment.filter_randomly(images, generator, share=config.filter_share)
+    images = augment.swap_frames(images, generator, share=config.exchange_share, inner=0.72)
     images = augment.vary_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
     return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)

@@ -143,10 +143,8 @@ def test_the_loss_is_the_mean_over_images_of_their_weighted_cross_entropy():
 
 def test_augmentation_varies_each_image_and_repeats_for_a_generator():
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 6))
-    images = [
-        training.augmented(stored, 32, torch.Generator().manual_seed(seed), cropped=0.5, exchanged=0.5, filtered=0.3)
-        for seed in (0, 0, 1)
-    ]
+    config = training.TrainConfig(weights="none", size=32)
+    images = [training.augmented(stored, config, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert images[0].shape == (6, 1, 32, 32) and images[0].dtype == torch.float32 and images[0].isfinite().all()
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
     assert all(not torch.equal(images[0][0], other) for other in images[0][1:])
@@ -158,7 +156,8 @@ def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
     monkeypatch.setattr(augment, "warp", lambda images, matrices, size: seen.append(matrices) or images[..., :32, :32])
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 1000))
     for share in (0, 0.5, 1):
-        training.augmented(stored, 32, torch.Generator().manual_seed(0), cropped=share, exchanged=0.5, filtered=0)
+        config = training.TrainConfig(weights="none", size=32, crop_share=share)
+        training.augmented(stored, config, torch.Generator().manual_seed(0))
     areas = [torch.linalg.det(matrices[:, :, :2]).abs() for matrices in seen]
     least_of_whole = math.exp(-2 * 0.2 - 0.12) * 0.9
     small = [(area < least_of_whole).float().mean().item() for area in areas]
