@@ -14,10 +14,9 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -191,7 +190,7 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
 
     The moment is a touch of a file, of all files in turn: between any two touches a kill leaves the same files behind.
     One in four is a moment within the ``seconds`` that the run ``whole`` took instead, as a check on that reasoning.
-    Every second one asks politely, by SIGTERM. Each run that is done must equal ``whole``.
+    Every second one asks politely, by SIGTERM, which ends a run with one line. Each run that is done must equal ``whole``.
     """
     chance = random.Random(seed)
     touches = json.loads(lines_of(whole)[-1])
@@ -214,7 +213,10 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
                 break
             lines = lines_of(config)
             assert code in ((KILLED,) if by == signal.SIGKILL else (TERMINATED, UNHEARD)), lines
-            assert code != TERMINATED or lines[-1].endswith(FAREWELL), lines
+            if code == TERMINATED:
+                assert lines[-1].endswith(FAREWELL), lines
+                assert not any("Traceback" in line or "Error" in line for line in lines), lines
+                assert not list(config.out_dir.parent.rglob("*.partial"))
             met.append(at[0])
             for name in script.checkpoints:
                 path = config.out_dir.parent / name
@@ -226,21 +228,6 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
         assert done <= 3 * kills, "a file is never touched as often as it was in the whole run"
     print(f"{len(met)} kills in {done} runs: {dict(Counter(name or 'a moment' for name in met))}")
     assert kills < 30 or {*met} == {*touches, ""}
-
-
-def assert_terminates_with_one_line(script: Script, config: Any) -> None:
-    """SIGTERM after the first checkpoint, which then can be read, ends the run ``config`` with one line."""
-    process, last = start(script, config), config.out_dir / "last.pth"
-    while not last.exists() and process.is_alive():
-        time.sleep(0.05)
-    process.terminate()
-    process.join()
-    lines = lines_of(config)
-    assert process.exitcode == TERMINATED, lines
-    assert lines[-1].endswith(FAREWELL)
-    assert not any("Traceback" in line or "Error" in line for line in lines)
-    assert not list(config.out_dir.parent.rglob("*.partial"))
-    assert script.load(last)["epoch"] >= 1
 
 
 def assert_same_run(script: Script, one: Any, other: Any, pictures: bool = True) -> None:
@@ -283,6 +270,22 @@ def run_in_two(work: Callable[..., object], *arguments: object) -> None:
         port = free.getsockname()[1]
     method = CONTEXT.get_start_method()
     torch.multiprocessing.start_processes(_begin, (port, work, arguments), nprocs=2, start_method=method)
+
+
+def train_in_two(script: Script, config: Any) -> list[str]:
+    """What each of two processes of torchrun prints that train by ``config``."""
+    folder = config.out_dir.parent
+    run_in_two(_train_in_one_of_two, script.name, flags(config), folder)
+    return [(folder / f"printed {rank}").read_text(encoding="utf-8") for rank in range(2)]
+
+
+def _train_in_one_of_two(rank: int, script: str, arguments: list[str], folder: Path) -> None:
+    from cxr import cli
+
+    main = importlib.import_module(script).main
+    sys.argv = [script, *arguments]
+    with (folder / f"printed {rank}").open("w", encoding="utf-8") as file, redirect_stdout(file), quick():
+        assert cli.run(main) == 0
 
 
 def _begin(rank: int, port: int, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
