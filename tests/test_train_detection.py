@@ -2,8 +2,6 @@ import json
 import math
 import re
 import shutil
-import sys
-from contextlib import redirect_stdout
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +9,10 @@ import pytest
 import tiny_detection
 import torch
 import torchvision
-from killing import flags, run_in_two
+from killing import SCRIPTS, flags, train_in_two
 from tiny_detection import LOSS_PARTS, exam_id, few_samples, settings, write_rsna
 
-from cxr import checkpoints, cli, runlog, runtime
+from cxr import checkpoints, runlog, runtime
 from pytorch_detection import train_detection, training_data
 from pytorch_detection.box_matching import match
 from pytorch_detection.detector import Detector
@@ -358,17 +356,9 @@ def test_a_training_from_weights_of_torchvisions_detector_goes_on_as_if_never_st
 # ----------------------------------------------------------------------------------------------- the command line
 
 
-def train_in_one_of_two(rank, arguments, folder):
-    sys.argv = ["train_detection.py", *arguments]
-    with (folder / f"printed {rank}").open("w") as file, redirect_stdout(file):
-        assert cli.run(train_detection.main) == 0
-
-
 def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, folder):
-    """Under torchrun itself the other training is tried."""
     config = settings(finished.config.data_dir, folder, epochs=1, negatives_per_positive=0.5)
-    run_in_two(train_in_one_of_two, flags(config), folder)
-    printed, nothing = ((folder / f"printed {rank}").read_text() for rank in range(2))
+    printed, nothing = train_in_two(SCRIPTS["detection"], config)
     assert printed.count("epoch   1/1") == 1 and "2 processes" in printed and not nothing
     result = json.loads((config.out_dir / "held_out_report.json").read_text())
     assert (
