@@ -1,5 +1,8 @@
 """The lung finder: what it finds on chests it has not learnt from, what it refuses, and that its training teaches."""
 
+import functools
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +123,13 @@ def test_a_lesson_has_chests_with_lungs_and_other_pictures_without(chests, image
 # --- training
 
 
+@pytest.fixture(scope="module")
+def drawn_once():
+    """Trainings on the same chests, which take longer to draw than to learn from."""
+    with patch.object(train_lung_finder, "take_wide", functools.cache(take_wide)):
+        yield
+
+
 def train(command, file, chests, epochs):
     sizes = ("--chests", chests, "--held-back", 10, "--epochs", epochs)
     how = ("--workers", 1, "--device", "cpu", "--precision", "fp32")  # auto goes by a measurement, which may differ
@@ -129,14 +139,14 @@ def train(command, file, chests, epochs):
     return file
 
 
-def test_training_learns_and_writes_the_weights(command, tmp_path, chests, images):
+def test_training_learns_and_writes_the_weights(command, tmp_path, chests, images, drawn_once):
     file = train(command, tmp_path / "lungs.npz", 64, 6)
     assert file.stat().st_size <= 2**20
     true = np.stack([square(np.uint8(255) * chest.lungs, SIZE) > 127 for chest in chests])
     assert roc_auc_score(true.ravel(), lung_probability(load(file), images).ravel()) > 0.75
 
 
-def test_training_again_gives_the_same_weights(command, tmp_path):
+def test_training_again_gives_the_same_weights(command, tmp_path, drawn_once):
     one, other = (np.load(train(command, tmp_path / f"{number}.npz", 32, 1)) for number in (1, 2))
     for name in one.files:
         np.testing.assert_array_equal(one[name], other[name])

@@ -2,11 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -20,7 +17,6 @@ from sklearn.metrics import roc_auc_score
 import make_sample_data
 from make_sample_data import SampleConfig
 
-ROOT = Path(make_sample_data.__file__).parent
 TABLE = ["patientId", "x", "y", "width", "height", "Target"]
 
 
@@ -199,11 +195,11 @@ def test_the_number_of_workers_does_not_change_the_files(tmp_path):
     assert all(first.read_bytes() == second.read_bytes() for first, second in zip(one, two, strict=True))
 
 
-def test_the_command_line_writes_elsewhere_and_reports_mistakes_in_one_line(tmp_path):
-    command = [sys.executable, str(ROOT / "make_sample_data.py"), "--out-dir", str(tmp_path / "new" / "place")]
-    command += ["--only", "classification", "--images", "32", "--widest", "128", "--workers", "1"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+def test_the_command_line_writes_elsewhere_and_reports_mistakes_in_one_line(tmp_path, command, capsys):
+    words = ["--out-dir", tmp_path / "new" / "place", "--only", "classification", "--widest", 128, "--workers", 1]
+    assert command(make_sample_data.main, *words, "--images", 32).code == 0
     assert len(list((tmp_path / "new/place/chest_xray").rglob("*.jpeg"))) == 32
     assert not (tmp_path / "new/place/dataset_det").exists()
-    wrong = subprocess.run([*command, "--images", "31"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2 and re.match(r"error: .*--images.* 32", wrong.stderr) and wrong.stderr.count("\n") == 1
+    with pytest.raises(SystemExit, match=r"^2$"):
+        command(make_sample_data.main, *words, "--images", 31)
+    assert re.fullmatch(r"error: --images 31: .* 32.*\n", capsys.readouterr().err)
