@@ -83,7 +83,7 @@ def report_of(config):
 
 def test_eight_images_are_learnt_by_heart(monkeypatch, tmp_path, processor):
     """Eight pictures of one kind with labels that nothing in them explains."""
-    monkeypatch.setattr(training, "augmented", lambda stored, size, *_, **__: as_input(stored, size))
+    monkeypatch.setattr(training, "augmented", lambda stored, config, _random: as_input(stored, config.size))
     data = in_memory(8, lambda number: int(number in (1, 4, 6, 7)), lambda number: chest(0, number))
     config = settings(tmp_path, tmp_path, epochs=48, batch_size=8)
     torch.manual_seed(0)
@@ -191,10 +191,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatc
     learner = training.make_learner(config, training.build("none"), 3, processor)
     seen, before = [], []
 
-    def spoilt(stored, size, *_, **_shares):
+    def spoilt(stored, config, _random):
         seen.append(stored.numpy())
         before[:] = [weights_of(learner.model)]
-        return as_input(stored, size) * (float("nan") if len(seen) == 2 else 1)
+        return as_input(stored, config.size) * (float("nan") if len(seen) == 2 else 1)
 
     monkeypatch.setattr(training, "augmented", spoilt)
     with pytest.raises(FloatingPointError, match=r"^epoch 5, step 2: the loss is nan on the images ") as caught:
