@@ -137,8 +137,8 @@ def test_detection_step(command):
     assert {"speed of the whole step / bare step", "speed of the whole step / torchvision's"} <= set(found)
 
 
-def test_detection_epoch(command, folder):
-    data = tiny_detection.write_rsna(folder / "dataset_det", 32)
+def test_detection_epoch(command, folder, without_pictures):
+    data = tiny_detection.write_rsna(folder / "dataset_det", 24)
     with tiny_detection.few_samples():
         ended = command(detection_epoch.main, "--data-dir", data, "--rounds", 1, "--size", 64, "--device", "cpu")
     found = ratios(ended)
