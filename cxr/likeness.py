@@ -128,31 +128,17 @@ class Likeness:
         return {"stages": [asdict(stage) for stage in self.stages], "limit": self.limit}
 
     @classmethod
-    def of(cls, found: Any, body: nn.Module, path: Path) -> "Likeness | None":
-        """What a checkpoint says of the network ``body``; None where it was written without.
+    def of(cls, found: Any, path: Path) -> "Likeness | None":
+        """What the checkpoint at ``path`` says of it; None where it was written without.
 
         Raises:
-            ValueError: no training writes that; names the file at ``path``.
+            ValueError: no training writes that.
         """
         if found is None:
             return None
-        widths = [_width(body.get_submodule(name)) for name in STAGES]
         try:
-            stages = [Stage(**stage) for stage in found["stages"]]
-            shapes = [(tuple(stage.mean.shape), tuple(stage.whitening.shape)) for stage in stages]
-            numbers = [found["limit"], *(stage.usual for stage in stages)]
-            sound = (
-                shapes == [((width,), (width, width)) for width in widths]
-                and all(type(number) is float and 0 < number < np.inf for number in numbers)
-                and all(bool(part.isfinite().all()) for stage in stages for part in (stage.mean, stage.whitening))
-            )
-        except (AttributeError, KeyError, TypeError):
-            sound, stages = False, []
-        if not sound:
-            raise ValueError(f"{path}: what it says of the look of its training images is damaged; train anew")
-        return cls(tuple(stages), found["limit"])
-
-
-def _width(stage: nn.Module) -> int:
-    """Channels that a stage of a ResNet puts out."""
-    return [layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+            return cls(tuple(Stage(**stage) for stage in found["stages"]), found["limit"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: what it says of the look of its training images is damaged; train anew"
+            ) from error

@@ -4,14 +4,12 @@ from pathlib import Path
 
 from cxr.text import printable
 
-FORMULA = ("=", "+", "-", "@", "\t", "\n")  # what spreadsheets begin a formula with (OWASP, CSV injection)
 _LONGEST_STEM = 200  # bytes; leaves 55 for a number, an ending and the mark of a file being written
 
 
 def shown_path(path: Path) -> str:
-    """``path`` as text for a CSV or a message: one line, and not what a spreadsheet would take for a formula."""
-    text = printable(str(path))
-    return f"./{text}" if text.startswith(FORMULA) else text
+    """``path`` as text on one line, for a CSV or a message."""
+    return printable(str(path))
 
 
 def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:

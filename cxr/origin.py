@@ -1,13 +1,14 @@
 """What a finished model says of itself beside each answer: what it was trained on, how well it did, what it is for."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cxr.provenance import commit
-from cxr.text import one_line, shortened
+from cxr.text import one_line
 
 RESEARCH_ONLY = "research only, not a medical device"
 _SAMPLE_RECORD = "sample_data.json"  # what make_sample_data.py leaves in its folders
@@ -16,9 +17,6 @@ _AT_THRESHOLD = (*AT_OPERATING_POINT, "rsna score")
 # What is said of validation in a sentence, of everything in the file; the rest is in JSON and in the model card.
 _MAIN = {"roc auc": "ROC AUC", "rsna score": "RSNA score", "sensitivity": "sensitivity", "specificity": "specificity"}
 _IMAGES, _VALIDATION = "images", "val"  # names that trainings write: of a number, and of a set
-_LONGEST = 120  # characters of a text from a model file, which may come from anywhere
-_LONGEST_ADAPTED = 300
-_MOST = 1e9  # what is beyond it is no score and no number of images
 
 
 def trained_on(data_dir: Path, images: int, patients: int) -> dict[str, Any]:
@@ -52,13 +50,10 @@ class Origin:
     @classmethod
     def of(cls, state: Mapping[str, Any], path: Path) -> "Origin":
         """What the model file ``state`` read from ``path`` says."""
-        found = state.get("trained_on")
-        trained = _described(found) if isinstance(found, dict) else "images that its file does not name"
-        adapted = state.get("adapted")
-        text = one_line(adapted.get("text", "")) if isinstance(adapted, dict) else ""
-        return cls(
-            one_line(path.name), trained, dict(_numbers(state.get("validation"))), shortened(text, _LONGEST_ADAPTED)
-        )
+        found, adapted = state.get("trained_on"), state.get("adapted") or {}
+        trained = _described(found) if found else "images that its file does not name"
+        scores = dict(_numbers(state.get("validation") or {}))
+        return cls(one_line(path.name), trained, scores, one_line(adapted.get("text", "")))
 
     def adapted_by_hand(self) -> "Origin":
         """As it is with another operating point than the file's, at which nothing was measured."""
@@ -94,22 +89,22 @@ class Origin:
 UNSAVED = Origin("a model without a file", "images that nothing is known of", {})
 
 
-def _described(found: dict[str, Any]) -> str:
+def _described(found: Mapping[str, Any]) -> str:
     def text(name: str) -> str:
-        return shortened(one_line(found.get(name) or "not stated"), _LONGEST)
+        return one_line(found.get(name) or "not stated")
 
-    synthetic = "synthetic " if found.get("synthetic") is True else ""
+    synthetic = "synthetic " if found.get("synthetic") else ""
     return (
         f"{text('images')} {synthetic}images of {text('patients')} patients ({text('folder')}), {text('date')}, "
         f"commit {text('commit')}"
     )
 
 
-def _numbers(found: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers in nested dictionaries, by names that tell where they stand."""
-    for name, value in found.items() if isinstance(found, dict) else ():
-        words = f"{prefix}{shortened(one_line(name), _LONGEST).replace('_', ' ')}"
+    for name, value in found.items():
+        words = prefix + name.replace("_", " ")
         if isinstance(value, dict):
-            yield from _numbers(value, f"{words} ")
-        elif type(value) in (int, float) and abs(value) < _MOST:  # NaN is none
+            yield from _numbers(cast(dict[str, Any], value), f"{words} ")
+        elif type(value) in (int, float) and math.isfinite(value):
             yield words, value

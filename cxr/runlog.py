@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cxr.files import write_atomically, writing
 
@@ -26,12 +26,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All records, oldest first; none when there is no file. A last line cut short by a kill is left out.
 
     Raises:
-        ValueError: a line that is no record of an epoch, named by its number.
+        ValueError: a line that is no JSON object, named by its number.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is nothing, or cut short
-    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return [parsed(line, f"{path}, line {number}") for number, line in enumerate(whole_lines(path), 1)]
 
 
 def drop_from(path: Path, epoch: int) -> None:
@@ -48,11 +45,17 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
 
 
-def _record(line: bytes, where: str) -> dict[str, Any]:
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file of JSON lines; what follows the last line end is nothing, or cut short by a kill."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def parsed(line: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in a line; raises ValueError, which begins with ``where``, if it holds something else."""
     try:
         record = json.loads(line)
     except ValueError as error:
         raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from error
-    if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
-        raise ValueError(f"{where}: expected an object with the number of an epoch; mend or remove the line")
-    return record
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: expected an object; mend or remove the line")
+    return cast(dict[str, Any], record)

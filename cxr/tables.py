@@ -4,21 +4,17 @@ import codecs
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from cxr.files import write_atomically
-from cxr.names import FORMULA
 from cxr.text import first_of, quoted
 
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
 
-# The challenge's largest table has 1.7 MB and 7 columns; there is room for ten times as many exams. pandas takes
-# time by the square of the number of columns.
-_MAX_BYTES, _MAX_COLUMNS = 2**25, 1000
+_MAX_BYTES = 2**25  # the challenge's largest table has 1.7 MB; there is room for ten times as many exams
 
 
 def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, others: bool = False) -> Table:
@@ -37,7 +33,7 @@ def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, other
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.resolve()}")
     text = _small_text(path)
-    separator = _separator(path, text)
+    separator = max((",", ";", "\t"), key=text.partition("\n")[0].count)
     try:
         table = pd.read_csv(
             io.StringIO(text), sep=separator, dtype=str, skip_blank_lines=False, skipinitialspace=separator != "\t"
@@ -130,11 +126,11 @@ def refuse(path: Path, bad: Any, why: str) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A CSV in UTF-8 with one header line, there whole or not at all; no text in it is a formula to a spreadsheet."""
+    """A CSV in UTF-8 with one header line, there whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    writer.writerows(rows)
     write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
 
 
@@ -149,31 +145,3 @@ def _small_text(path: Path) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: its text is not UTF-8; in a spreadsheet program, save as CSV UTF-8") from error
-
-
-def _separator(path: Path, text: str) -> str:
-    """What stands most often in the header. Refuses wide headers and first rows, over which pandas takes minutes."""
-    header = text.partition("\n")[0]
-    separator = max((",", ";", "\t"), key=header.count)
-    try:
-        rows = islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), 2)
-        widest = max((len(row) for row in rows), default=0)
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
-    if widest > _MAX_COLUMNS:
-        raise ValueError(f"{path}: has {widest} columns; expected at most {_MAX_COLUMNS}")
-    return separator
-
-
-def _harmless(cell: object) -> object:
-    if not isinstance(cell, str):
-        return cell
-    text = cell.replace("\r\n", "\n").replace("\r", "\n")  # a bare \r is not quoted and would end the row
-    text = text.replace("\0", r"\x00")  # Python 3.10 cannot write it
-    if not text.startswith(FORMULA):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return "'" + text  # which spreadsheets take for the mark of a text
-    return text

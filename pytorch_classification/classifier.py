@@ -103,9 +103,9 @@ class Classifier:
         return cls(
             model.to(run.device).to(memory_format=torch.channels_last).eval(),
             **settings,
-            likeness=Likeness.of(state.get("likeness"), model, path),
+            likeness=Likeness.of(state.get("likeness"), path),
             heat_scale=state.get("heat_scale"),
-            known=known_images.unpacked(state.get("known_images"), path),
+            known=known_images.unpacked(state.get("known_images")),
             origin=Origin.of(state, path),
         )
 

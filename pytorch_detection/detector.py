@@ -79,8 +79,8 @@ class Detector:
         if not isinstance(others, list):
             raise ValueError(f"{path}: expected a list of further networks, found {quoted(others)}; train anew")
         networks = tuple(load_model({**state, "model": each}, path, run) for each in [state.get("model"), *others])
-        likeness = Likeness.of(state.get("likeness"), networks[0].backbone.body, path)
-        known = known_images.unpacked(state.get("known_images"), path)
+        likeness = Likeness.of(state.get("likeness"), path)
+        known = known_images.unpacked(state.get("known_images"))
         return cls(networks, **settings, likeness=likeness, known=known, origin=Origin.of(state, path))
 
     @classmethod

@@ -6,9 +6,10 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cxr.files import writing
+from cxr.runlog import parsed, whole_lines
 
 JOURNAL = "answers.jsonl"
 PICTURES = "pictures"
@@ -104,8 +105,8 @@ class Answers:
             ValueError: the folder is kept by --watch.
         """
         answers = cls(folder)
-        lines = _lines(folder / JOURNAL)
-        if lines and _record(lines[0], f"{folder / JOURNAL}, line 1").get("watched"):
+        lines = whole_lines(folder / JOURNAL)
+        if lines and parsed(lines[0], f"{folder / JOURNAL}, line 1").get("watched"):
             raise ValueError(f"{folder.absolute()} is kept by --watch; give --output-dir another folder")
         return answers._emptied(made)
 
@@ -117,8 +118,8 @@ class Answers:
             ValueError: the journal is damaged, or was written with other models or settings.
         """
         answers, path = cls(folder), folder / JOURNAL
-        lines = _lines(path)
-        records = [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+        lines = whole_lines(path)
+        records = [parsed(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
         if not records or not records[0].get("watched"):
             return answers._emptied(made)
         expected = {"format": _FORMAT, **made}
@@ -189,21 +190,6 @@ class Answers:
 
     def _pictures(self) -> Path:
         return self.folder / PICTURES
-
-
-def _lines(path: Path) -> list[bytes]:
-    """The whole lines of a journal; what follows the last line end is nothing, or cut short by a kill."""
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-
-def _record(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{where}: expected an object; mend or remove the line")
-    return cast(dict[str, Any], record)
 
 
 def _exam(record: dict[str, Any], where: str) -> Exam:

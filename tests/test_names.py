@@ -10,8 +10,6 @@ from cxr import names, tables
     [
         ("plain name.png", "plain name.png"),
         ("흉부 X선.png", "흉부 X선.png"),
-        ("=cmd()|' !A0.png", "./=cmd()|' !A0.png"),
-        ("-rf.png", "./-rf.png"),
         ("\t=a.png", "\\t=a.png"),
         ("two\nlines\r.png", "two\\nlines\\r.png"),
         ("\x1b[31mred\x07.png", "\\x1b[31mred\\x07.png"),

@@ -34,14 +34,12 @@ def test_a_sentence_holds_the_main_scores_of_one_set_and_the_record_all():
     assert "RSNA" not in detector.adapted_by_hand().sentence(0.5)
 
 
-def test_a_file_that_says_nothing_or_nonsense_is_no_error():
-    for state in ({}, {"trained_on": 3, "validation": "good"}):
-        sentence = Origin.of(state, Path("m.pth")).sentence(0.5)
-        assert sentence.startswith("m.pth, trained on images that its file does not name; operating point 0.500; ")
-    numbers = {"roc_auc": float("nan"), "sensitivity": 10**5000, "specificity": 0.5}
+def test_a_file_that_says_nothing_is_no_error():
+    sentence = Origin.of({}, Path("m.pth")).sentence(0.5)
+    assert sentence.startswith("m.pth, trained on images that its file does not name; operating point 0.500; ")
+    numbers = {"roc_auc": float("nan"), "specificity": 0.5}
     assert Origin.of({"validation": numbers}, Path("m.pth")).validation == {"specificity": 0.5}
-    hostile = Origin.of({"trained_on": {"folder": "x" * 10**5 + "\x1b[31m\n", "date": None}}, Path("m.pth")).short()
-    assert len(hostile) < 400 and hostile.isprintable() and "not stated" in hostile
+    assert "commit not stated" in Origin.of({"trained_on": {**TRAINED, "commit": None}}, Path("m.pth")).short()
 
 
 def test_an_operating_point_that_was_set_after_training_is_part_of_every_answer():
@@ -51,8 +49,6 @@ def test_an_operating_point_that_was_set_after_training_is_part_of_every_answer(
     assert found.record()["adapted"] == "set by labels"
     by_hand = found.adapted_by_hand()
     assert by_hand.validation == {"val roc auc": 0.5} and by_hand.adapted == "operating point set by --threshold"
-    for odd in (3, {"text": 3}, {}, {"text": "x" * 10**6}):
-        assert len(Origin.of({"adapted": odd}, Path("m.pth")).short()) < 500
 
 
 def test_sample_data_are_known_as_synthetic(tmp_path):

@@ -73,8 +73,7 @@ def test_what_json_does_not_have_is_refused_by_name_and_nothing_is_written(tmp_p
     ("line", "message"),
     [
         (b"{'epoch': 1}", r"metrics\.jsonl, line 2: not JSON .*; mend or remove the line"),
-        (b"[1, 2]", r"metrics\.jsonl, line 2: expected an object with the number of an epoch"),
-        (b'{"epoch": "1"}', r"metrics\.jsonl, line 2: expected an object with the number of an epoch"),
+        (b"[1, 2]", r"metrics\.jsonl, line 2: expected an object"),
     ],
 )
 def test_a_line_that_is_no_record_is_named(tmp_path, line, message):

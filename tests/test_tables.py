@@ -2,7 +2,6 @@
 
 import csv
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -48,15 +47,6 @@ def test_numbers_are_finite_or_absent(read, tmp_path):
             tables.as_numbers(tmp_path / "a.csv", read(f"{HEADER}a,1,{odd}\n"), ["x", "y"])
 
 
-@pytest.mark.parametrize("row", ["header", "first row"])
-def test_a_wide_table_is_refused_before_it_takes_minutes(read, row):
-    wide = "a" + ",a" * 300_000 + "\n"
-    started = time.process_time()
-    with pytest.raises(ValueError, match=r"a\.csv: has 300001 columns; expected at most 1000"):
-        read(wide if row == "header" else HEADER + wide)
-    assert time.process_time() - started < 5
-
-
 def test_a_large_file_is_refused_unread(read, tmp_path):
     with (tmp_path / "b.csv").open("wb") as file:
         file.truncate(2**25 + 1)
@@ -87,25 +77,6 @@ def test_a_csv_comes_back_as_it_was_written(tmp_path):
         ['a "quoted", name', "0.5", "", "first\nsecond line"],
     ]
     assert (tmp_path / "new" / "a.csv").read_bytes().startswith(b"path,probability,class,error\n\xed\x9d")
-
-
-@pytest.mark.parametrize(
-    "cell", ["=cmd()|' /C calc'!A0", "+1+cmd()", "-1+cmd()", "@SUM(A1)", "\t=cmd()", "\n=cmd()", '=HYPERLINK("x")']
-)
-def test_no_text_is_a_formula_to_a_spreadsheet(tmp_path, cell):
-    tables.write_csv(tmp_path / "a.csv", ("error",), [[cell]])
-    assert rows_of(tmp_path / "a.csv")[1] == ["'" + cell]
-
-
-def test_no_line_end_in_a_text_ends_the_row(tmp_path):
-    tables.write_csv(tmp_path / "a.csv", ("error", "next"), [["a\rb\r\nc\nd", 1], ["\r=cmd()", 2]])
-    assert rows_of(tmp_path / "a.csv")[1:] == [["a\nb\nc\nd", "1"], ["'\n=cmd()", "2"]]
-
-
-@pytest.mark.parametrize("cell", ["-0.5", "+3", "-1e-7", -0.5, 3, None, "0.9 10 20 30 40", "", "a=b"])
-def test_numbers_and_other_texts_stay_as_they_are(tmp_path, cell):
-    tables.write_csv(tmp_path / "a.csv", ("value", "next"), [[cell, "x"]])
-    assert rows_of(tmp_path / "a.csv")[1] == ["" if cell is None else str(cell), "x"]
 
 
 # --- as spreadsheets write them

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cxr.text import one_line
+
 _OLDEST_YEARS = 120  # RSNA's files hold ages of 148 to 155 years, which nobody has reached
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
 _PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
@@ -50,7 +52,7 @@ def read_header(text_of: Callable[[str], str]) -> Header:
         )
         if value and not expected
     ]
-    note = f"the header says {', '.join(said)}, but only frontal chest radiographs are judged" if said else ""
+    note = one_line(f"the header says {', '.join(said)}, but only frontal chest radiographs are judged") if said else ""
     identity = text_of("PatientID")
     return Header(
         _years(text_of("PatientAge")),
