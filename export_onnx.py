@@ -72,11 +72,7 @@ class Whole(nn.Module):
 
 
 def require_packages() -> None:
-    """To be asked before the model is read.
-
-    Raises:
-        ValueError: one of the packages that export needs is not installed.
-    """
+    """Raise ValueError unless the packages that export needs are installed."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(name) is None:
             raise ValueError(f"export needs {name}, which is not installed: pip install -r requirements-onnx.txt")

@@ -94,7 +94,7 @@ class Room:
         return answer(self.judges, paths, self.answers, self.naming, self.documents)
 
     def written(self) -> bool:
-        """Whether ``write`` could be done; a spreadsheet may hold the table open, on Windows alone to itself."""
+        """``write``, and whether that worked: on Windows a spreadsheet may hold the table open."""
         try:
             self.write()
         except OSError as error:
@@ -111,38 +111,17 @@ class Room:
 def open_room(config: WorklistConfig, run: runtime.Runtime) -> Room:
     """Load the models, and take up the answers that are there."""
     judges, files = load(config, run)
+    classifier, detector = judges.classifier, judges.detector
     hashes = {name: sha256_of(file) for name, file in files.items()}
     made = {"models": hashes, "identifiers": config.identifiers, "watched": config.watch}
     made |= {"dicom_output": config.dicom_output is not None, "dicom_3d": config.dicom_3d}
     answers = Answers.go_on(config.output_dir, made) if config.watch else Answers.start(config.output_dir, made)
-    thresholds = {"classifier": judges.classifier.threshold}
-    if judges.detector is not None:
-        thresholds["detector"] = judges.detector.rule.threshold
-    adapted = {"classifier": judges.classifier.origin.adapted}
-    models = {
-        name: page.Model(file.name, hashes[name], thresholds[name], adapted.get(name, ""))
-        for name, file in files.items()
-    }
-    folders = tuple(Path(name) for name in config.image if Path(name).is_dir())
-    told = page.Made(
-        models["classifier"],
-        models.get("detector"),
-        CLASSES,
-        commit(),
-        "",
-        config.identifiers,
-        config.watch,
-    )
-    documents = None if config.dicom_output is None else prepare_documents(config.dicom_output, models, config)
-    return Room(judges, answers, Naming(folders, config.identifiers), documents, told)
-
-
-def prepare_documents(folder: Path, models: dict[str, page.Model], config: WorklistConfig) -> Documents:
-    """Who signs the DICOM documents in ``folder``."""
-    names = {"classifier": "ResNet-18 classifier", "detector": "Faster R-CNN detector"}
-    signed = {name: (dicom_output.Model(names[name], told.hash), told.threshold) for name, told in models.items()}
-    remarks = tuple(told.adapted for told in models.values() if told.adapted)
-    return Documents(folder, signed["classifier"], signed.get("detector"), config.dicom_3d, remarks)
+    first = page.Model(files["classifier"].name, hashes["classifier"], classifier.threshold, classifier.origin.adapted)
+    second = detector and page.Model(files["detector"].name, hashes["detector"], detector.rule.threshold)
+    told = page.Made(first, second, CLASSES, commit(), "", config.identifiers, config.watch)
+    documents = None if config.dicom_output is None else Documents(config.dicom_output, first, second, config.dicom_3d)
+    naming = Naming(tuple(Path(name) for name in config.image if Path(name).is_dir()), config.identifiers)
+    return Room(judges, answers, naming, documents, told)
 
 
 def answer_once(config: WorklistConfig, run: runtime.Runtime) -> int:

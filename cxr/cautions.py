@@ -21,17 +21,17 @@ def _log_odds(probability: float) -> float:
 
 
 def remarks(unlike: bool | None, *others: str) -> tuple[str, ...]:
-    """What no reader of a report should miss; an empty one is none."""
+    """The remarks of a report; an empty one is left out."""
     return tuple(filter(None, (UNLIKE if unlike else "", *others)))
 
 
 def in_words(flag: bool | None) -> str:
-    """For a table: yes, no, or nothing where nobody can tell."""
+    """For a table: yes, no, or empty where it is not known."""
     return "" if flag is None else ("no", "yes")[flag]
 
 
 def warn_without_likeness(model: Path) -> None:
-    """Say that no image will be found unlike."""
+    """Warn that this model cannot tell whether an image is unlike its training images."""
     warnings.warn(
         f"{model}: from before model files knew what their training images look like; no image will be flagged as "
         "unlike them until the model is trained anew",

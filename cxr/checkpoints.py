@@ -71,7 +71,7 @@ def read(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What torch met, in one line and without its advice to trust the file."""
+    """What torch found, in one line and without its advice to trust the file."""
     if found := re.search(r"(?i)unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)", str(error)):
         return f"it asks for {found[1]}, which tensors and plain values do not need"
     return f"damaged, cut short or no checkpoint at all ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what tells two of them apart."""
+"""Files written whole or not at all, and their checksums."""
 
 import errno
 import hashlib

@@ -11,7 +11,7 @@ _KEY_BYTES = 8  # of a hash that the model file keeps
 
 
 def content_key(sha256: str) -> str:
-    """What a model file keeps of the hash of a file: enough to know it again."""
+    """The part of a file's hash that a model file keeps."""
     return sha256[: 2 * _KEY_BYTES]
 
 

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Features:
-    """What is collected while ``features`` is open, one tensor [B, C] for each stage and forward pass."""
+    """What ``features`` collects: one tensor [B, C] for each stage and forward pass."""
 
     passes: list[list[Tensor]] = field(default_factory=list[list[Tensor]])
 
@@ -46,7 +46,7 @@ class Features:
 
 @contextmanager
 def features(body: nn.Module) -> Generator[Features]:
-    """The ``STAGES`` of ``body`` are listened to, whatever passes through it; no pass is made for this alone."""
+    """Collect what the ``STAGES`` of ``body`` put out in this block; no pass is made for this alone."""
     found = Features([[] for _ in STAGES])
 
     def keep(passes: list[Tensor]) -> Any:

@@ -1,4 +1,4 @@
-"""Names of files in what is given out: as text for a table or a message, and for the pictures of a run."""
+"""Names of files, as text for a table or a message, and of the pictures of a run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def shown_path(path: Path) -> str:
 
 
 def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
-    """``folder/stem + ending``, numbered when an image of the same name has been met in this run.
+    """``folder/stem + ending``, numbered where that name was given before in this run.
 
     What is not printable becomes ``_``, and very long names are cut: file systems take 255 bytes.
     """

@@ -56,7 +56,7 @@ class Origin:
         return cls(one_line(path.name), trained, scores, one_line(adapted.get("text", "")))
 
     def adapted_by_hand(self) -> "Origin":
-        """As it is with another operating point than the file's, at which nothing was measured."""
+        """With another operating point than the file's, at which nothing was measured."""
         measured = {name: value for name, value in self.validation.items() if not name.endswith(_AT_THRESHOLD)}
         return replace(self, validation=measured, adapted="operating point set by --threshold")
 

@@ -1,4 +1,4 @@
-"""Whose images they are: by a table, by DICOM files, by names of files, or each of a patient of its own."""
+"""The patient of each image: from a table, a DICOM header or a file name, or one patient for each image."""
 
 import warnings
 from collections.abc import Sequence

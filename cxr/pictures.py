@@ -50,11 +50,10 @@ _MISSING = "\N{WHITE SQUARE}"
 def picture(
     path: Path, size: tuple[float, float], layout: Any = "constrained", finer: float = 1.0
 ) -> "Generator[Figure, None, None]":
-    """An empty figure of ``size`` inches (width, height); it becomes the file ``path`` when the block ends well.
+    """An empty figure of ``size`` inches (width, height), saved to ``path`` if the block ends without an error.
 
-    It has ``DPI`` times ``finer`` pixels an inch.
-
-    The user's own matplotlib settings are set aside while it is drawn: the same data gives the same bytes.
+    It has ``DPI`` times ``finer`` pixels an inch. The user's own matplotlib settings are set aside meanwhile, so
+    that the same data gives the same bytes.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -120,7 +119,7 @@ def drawable(text: str) -> str:
 
 
 def fit(text: str, inches: float) -> str:
-    """Drawable text whose lines lose their middle where they are longer than ``inches`` of a title."""
+    """Drawable text; a line longer than ``inches`` of a title loses its middle."""
     return "\n".join(_shortened(line, int(inches * _LETTERS_PER_INCH)) for line in drawable(text).split("\n"))
 
 
@@ -162,7 +161,7 @@ def gallery(figure: "Figure", rows: int, columns: int, count: int) -> list["Axes
 
 
 def tallness(image: NDArray[np.uint8]) -> float:
-    """Height by width, as far as a picture follows it: a strip of pixels becomes no mile of paper."""
+    """Height divided by width, within bounds: a strip of pixels must not become a picture of metres."""
     return min(2.5, max(0.3, image.shape[0] / max(image.shape[1], 1)))
 
 

@@ -1,4 +1,4 @@
-"""CSV tables: of boxes and classes read as text, refused by column, reason and lines; of answers written."""
+"""CSV tables: read as text, with errors that name column and lines; and written."""
 
 import codecs
 import csv

@@ -15,7 +15,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def quoted(value: object) -> str:
-    """What a file holds, for a message: one line that is not long, whatever it is."""
+    """A value from a file, for a message: one line, cut where it is long."""
     return shortened(" ".join(repr(value).split()), 300)
 
 
@@ -32,7 +32,7 @@ def first_lines(lines: Sequence[str], shown: int = 20) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """``text`` with every character that steers a terminal, hides or turns others round written as its escape."""
+    """``text`` with control characters, and those that hide or reorder others, written as escapes."""
     return "".join(
         character
         if character.isprintable() or unicodedata.category(character) == "Zs"

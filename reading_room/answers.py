@@ -72,7 +72,7 @@ class Exam:
 
     @property
     def name(self) -> str:
-        """Short and harmless, whatever the key is."""
+        """A short name for files, whatever the key is."""
         return hashlib.sha256(self.key.encode()).hexdigest()[:24]
 
     @property
@@ -144,7 +144,7 @@ class Answers:
         self._take(exam)
 
     def settle(self) -> None:
-        """Wait until the disk has the answers, which is milliseconds; a power cut takes those added since."""
+        """Flush the answers to the disk, in milliseconds; a power cut loses only those added later."""
         with writing(self._journal()), self._journal().open("rb+") as file:
             os.fsync(file.fileno())  # some systems tell of a full disk only now
 
@@ -161,7 +161,7 @@ class Answers:
         return sorted(self.failed.values(), key=lambda exam: exam.file)
 
     def states(self) -> set[str]:
-        """Of the files that need not be read again; one that failed is tried once more by the next run."""
+        """Of the files that need not be read again; those that failed are tried again by the next run."""
         return {exam.state for exam in self.exams.values()}
 
     def _emptied(self, made: dict[str, Any]) -> "Answers":

@@ -11,25 +11,19 @@ from PIL import Image, ImageDraw, ImageFont
 from cxr import cautions, dicom_output
 from cxr.text import one_line
 from reading_room.answers import Exam
+from reading_room.page import Model
 
 _BOX_COLOUR = "#E69F00"  # orange of Okabe and Ito, as in the pictures that prediction draws
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Where they go, and who has looked.
-
-    Attributes:
-        classifier, detector: each with the threshold on its answers.
-        three_dimensional: as ``dicom_output.write`` takes it.
-        remarks: sentences on the models that no reader of a report should miss.
-    """
+    """Where they go, and the models that looked; ``three_dimensional`` is as ``dicom_output.write`` takes it."""
 
     folder: Path
-    classifier: tuple[dicom_output.Model, float]
-    detector: tuple[dicom_output.Model, float] | None
+    classifier: Model
+    detector: Model | None
     three_dimensional: bool
-    remarks: tuple[str, ...] = ()
 
     def write(self, source: Path, exam: Exam, film: bytes, heat: bytes) -> None:
         """What ``exam`` says of the file ``source``; nothing for one that is not DICOM.
@@ -41,18 +35,18 @@ class Documents:
         Raises:
             OSError: a document cannot be written.
         """
-        model, threshold = self.classifier
-        said = dicom_output.Classification(model, exam.probability, threshold, exam.borderline)
+        model = dicom_output.Model("ResNet-18 classifier", self.classifier.hash)
+        said = dicom_output.Classification(model, exam.probability, self.classifier.threshold, exam.borderline)
         found = None
         if self.detector is not None:
             boxes = [(box.x, box.y, box.width, box.height, box.score) for box in exam.boxes]
-            detector, lowest = self.detector
+            model, lowest = dicom_output.Model("Faster R-CNN detector", self.detector.hash), self.detector.threshold
             near = cautions.is_borderline(exam.highest, lowest)
-            found = dicom_output.Detection(detector, boxes, lowest, exam.highest, near)
+            found = dicom_output.Detection(model, boxes, lowest, exam.highest, near)
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)
-            remarks = cautions.remarks(exam.unlike_training, one_line(exam.note), *self.remarks)
+            remarks = cautions.remarks(exam.unlike_training, one_line(exam.note), self.classifier.adapted)
             results = dicom_output.Results(said, found, picture, remarks)
             try:
                 dicom_output.write(source, results, self.folder, three_dimensional=self.three_dimensional)
@@ -63,11 +57,11 @@ class Documents:
         """The answer in a line."""
         borderline = ", borderline" if exam.borderline else ""
         unlike = ", unlike training" if exam.unlike_training else ""
-        point = f"operating point {self.classifier[1]:.3f}"
+        point = f"operating point {self.classifier.threshold:.3f}"
         text = f"Probability of PNEUMONIA {exam.probability:.3f} ({point}{borderline}{unlike})"
         if self.detector is None:
             return text
-        return f"{text}; boxes from score {self.detector[1]:.3f}: {len(exam.boxes) or 'none'}"
+        return f"{text}; boxes from score {self.detector.threshold:.3f}: {len(exam.boxes) or 'none'}"
 
 
 def drawn(film: bytes, heat: bytes, exam: Exam, caption: str) -> Image.Image:

@@ -22,7 +22,7 @@ def place_of(path: Path) -> str:
 
 
 def state_of(path: Path) -> str:
-    """By which the content of a file is known again without being read; empty where it may not be looked at."""
+    """By which an unchanged file is known again without being read; empty where it cannot be looked at."""
     try:
         found = path.stat()
     except OSError:
@@ -71,7 +71,7 @@ class Inbox:
             self._tell_of(folder)
 
     def _tell_of(self, folder: str) -> None:
-        """Say once that a folder is not there: a list that nothing joins looks like a quiet night."""
+        """Warn once that a folder is not there: else it would seem that nothing is sent."""
         try:
             is_there = Path(folder).is_dir()
         except OSError:  # of some shares that are away

@@ -9,12 +9,12 @@ import numpy as np
 
 from cxr import reading, runtime
 from cxr.cautions import is_borderline
-from cxr.text import first_of, printable
+from cxr.text import first_of
 from pytorch_classification.classifier import Classifier
 from pytorch_detection.detector import Detector
 from pytorch_detection.predict_detection import Seen, boxes_in
 from reading_room import pictures
-from reading_room.answers import Answers, Box, Exam
+from reading_room.answers import Answers, Box
 from reading_room.documents import Documents
 from reading_room.header import Naming
 from reading_room.looking import Look, look
@@ -49,30 +49,31 @@ def answer(
     Our own DICOM documents, which an archive may send back, are passed over: answered, they would go round for ever.
     Memory holds three batches of squares and one full image for each core, however many the files are.
     """
-    for batch in reading.in_batches(lambda file: look(*file, judges.sizes), files, _BATCH):
+    for batch in reading.in_batches(lambda file: look(*file, judges.sizes, naming), files, _BATCH):
         new: dict[str, Look] = {}
         own: list[Path] = []
         for one in batch:
-            before = new.get(one.key) or answers.exams.get(one.key)
-            if one.facts.own:
+            exam = one.exam
+            before = new[exam.key].exam if exam.key in new else answers.exams.get(exam.key)
+            if one.own:
                 own.append(one.path)
-            elif one.error:
-                answers.add(_exam(one, naming, one.error))
+            elif exam.error:
+                answers.add(exam)
             elif before is None:
-                new[one.key] = one
-            elif before.content != one.content:
-                answers.add(_exam(one, naming, _NOT_UNIQUE))
+                new[exam.key] = one
+            elif before.content != exam.content:
+                answers.add(replace(exam, error=_NOT_UNIQUE))
             else:  # a copy
-                answers.failed.pop(one.place, None)
+                answers.failed.pop(exam.place, None)
         if own:
             warn(f"passed over as DICOM results of this program: {first_of(own)}", stacklevel=2)
         if new:
-            _judge(judges, list(new.values()), answers, naming, documents)
+            _judge(judges, list(new.values()), answers, documents)
         answers.settle()
         yield len(batch)
 
 
-def _judge(judges: Judges, looks: list[Look], answers: Answers, naming: Naming, documents: Documents | None) -> None:
+def _judge(judges: Judges, looks: list[Look], answers: Answers, documents: Documents | None) -> None:
     classifier, detector, run = judges.classifier, judges.detector, judges.run
     squares = np.stack([one.squares[0] for one in looks])
     judged = classifier.judge(squares, run, explain=True)
@@ -80,13 +81,13 @@ def _judge(judges: Judges, looks: list[Look], answers: Answers, naming: Naming, 
     unlike = [None] * len(looks) if judged.unlike is None else judged.unlike.tolist()
     found = [Seen([], 0.0, None)] * len(looks)
     if detector is not None:
-        reads = [reading.Read(one.path, one.squares[1], one.height, one.width, "") for one in looks]
+        reads = [reading.Read(one.path, one.squares[1], one.exam.height, one.exam.width, "") for one in looks]
         found = boxes_in(detector, reads, run)
     for one, probability, is_unlike, heatmap, seen in zip(
         looks, judged.probability.tolist(), unlike, judged.heat, found, strict=True
     ):
         exam = replace(
-            _exam(one, naming),
+            one.exam,
             probability=probability,
             borderline=is_borderline(probability, classifier.threshold),
             unlike_training=_either(is_unlike, seen.unlike),
@@ -103,23 +104,3 @@ def _either(*flags: bool | None) -> bool | None:
     """Whether one of the models finds the image unlike those it was trained on; None where none of them can tell."""
     known = [flag for flag in flags if flag is not None]
     return any(known) if known else None
-
-
-def _exam(one: Look, naming: Naming, error: str = "") -> Exam:
-    """What is known of a file before it is judged."""
-    facts = one.facts
-    return Exam(
-        key=one.key,
-        content=one.content,
-        place=one.place,
-        state=one.state,
-        file=naming.file(one.path, facts),
-        error=naming.reason(error, one.path, facts),
-        width=one.width,
-        height=one.height,
-        acquired=facts.acquired,
-        study_date=facts.study_date,
-        view=printable(facts.view),
-        note=one.note,
-        patient=naming.patient(facts),
-    )

@@ -211,7 +211,7 @@ def _row(rank: str, exam: Exam, made: Made) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """One that is not endless, without characters that hide or turn round what stands beside them."""
+    """``text`` for the page: not too long, control characters as escapes."""
     return shortened(printable(text), _LONGEST)
 
 

@@ -102,15 +102,14 @@ def test_hostile_names_and_headers_stay_text(tmp_path, hostile):
     assert [sorted(names) for _, names in parsed.tags] == [sorted(names) for _, names in harmless.tags]
     assert parsed.codes == harmless.codes
     text = (tmp_path / "b" / page.PAGE).read_text(encoding="utf-8")
-    assert not re.search("[\0\u200b-\u200f\u202a-\u202e\u2066-\u2069]", text)
+    assert not re.search("[\x07\u200b-\u200f\u202a-\u202e\u2066-\u2069]", text)
     assert max(map(len, parsed.texts)) < 1000
 
 
 def test_hostile_texts_are_whole_in_the_table(tmp_path):
     written(tmp_path, [exam(number, file=text, probability=1 - number / 100) for number, text in enumerate(HOSTILE)])
     rows = table_in(tmp_path)
-    whole = [text.replace("\r", "\n").replace("\0", r"\x00").lstrip("'") for text in HOSTILE]
-    assert [row["file"].lstrip("'") for row in rows] == whole
+    assert [row["file"] for row in rows] == list(HOSTILE)
 
 
 def test_the_table_holds_every_answer_and_every_failure(tmp_path):

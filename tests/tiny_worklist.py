@@ -20,7 +20,7 @@ HOSTILE = (
     "{{ 7 * 7 }}{% raw %}",
     "exam\u202egpj.exe",
     "\u2066\u2067left\u2069right\u200f",
-    "line\nend\r\ttab\0nul",
+    "line\nend\r\ttab\x07bell",
     "&lt;b&gt;&amp;&#x27;",
     "환자 사진 é ß 日本",
     "x" * 10_000,

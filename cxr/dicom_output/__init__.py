@@ -34,11 +34,7 @@ __all__ = [
 
 
 def require_highdicom() -> None:
-    """To be asked before hours of prediction.
-
-    Raises:
-        ValueError: highdicom is not installed.
-    """
+    """Raise ValueError unless highdicom is installed; called before hours of prediction."""
     try:
         import highdicom  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
@@ -60,10 +56,9 @@ def write(source: Path, results: Results, folder: Path, *, three_dimensional: bo
             regions are the same: a radiograph has no coordinates in space.
 
     Raises:
-        ValueError: a box does not lie on the image, or highdicom is not installed.
+        ValueError: a box does not lie on the image.
         OSError: the source cannot be read or a document cannot be written.
     """
-    require_highdicom()
     header = read_header(source)
     if header is None:
         return []

@@ -35,7 +35,7 @@ def _document_uid(purpose: str, image: Dataset, results: Results) -> str:
 
 
 def _device_uid(*models: Model) -> str:
-    """Another one for other weights."""
+    """Changes with the weights."""
     return uid("device", *(model.sha256 for model in models))
 
 
@@ -128,7 +128,7 @@ def _whole_image(
     finding: Code,
     certainty: float,
 ) -> "sr.MeasurementsAndQualitativeEvaluations":
-    """Whether ``finding`` is there, how certain that is, and from where on it is called present."""
+    """Whether ``finding`` is present, how certain that is, and the operating point."""
     from highdicom import sr
 
     answers = {None: codes.SCT.Undetermined, True: codes.SCT.Present, False: codes.SCT.Absent}  # CID 240
@@ -217,7 +217,7 @@ def secondary_capture(image: Dataset, header: Dataset, results: Results, picture
 
 
 def _orientation(header: Dataset) -> list[str]:
-    """Which way the rows and columns of the source run, as the picture shows them; empty where that is not known."""
+    """Direction of rows and columns, which the picture takes over from the source; empty where it is not known."""
     known = [str(direction) for direction in header.get("PatientOrientation") or ()]
     return known if len(known) == 2 and all(re.fullmatch(r"[LRAPHF]{1,3}", direction) for direction in known) else []
 

@@ -1,4 +1,4 @@
-"""What a classifier and a detector say of a radiograph, as a document for a PACS wants it."""
+"""What a classifier and a detector say of a radiograph, as the documents for a PACS take it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cxr.files import sha256_of
 
 @dataclass(frozen=True)
 class Model:
-    """Who has looked at an image.
+    """A model that has looked at an image.
 
     Attributes:
         name: the kind of network and its task, at most 64 characters.
@@ -86,10 +86,10 @@ class Results:
 
     @property
     def said(self) -> list[Classification | Detection]:
-        """By whoever has looked at the image."""
+        """By each model that looked at the image."""
         return [said for said in (self.classification, self.detection) if said is not None]
 
     @property
     def model_name(self) -> str:
-        """Of all who have looked at the image, as far as it fits the 64 characters of a DICOM value."""
+        """The names of all models, cut to the 64 characters of a DICOM value."""
         return " + ".join(said.model.name for said in self.said)[:64].strip()

@@ -1,4 +1,4 @@
-"""What the documents take over from the DICOM file that they speak of, and what of it the standard does not allow."""
+"""What the documents take over from their DICOM file, without what the standard does not allow."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Many radiographs for a prediction: read ahead of the model, a bad file is an answer and not the end."""
+"""Many radiographs for a prediction: read ahead of the model; a file that cannot be read does not stop the others."""
 
 import os
 from collections import deque
@@ -56,7 +56,7 @@ def in_batches(read: Callable[[File], Found], files: Sequence[File], batch_size:
         while waiting:
             yield [future.result() for future in waiting.popleft()]
     finally:
-        pool.shutdown(cancel_futures=True)  # whoever leaves early does not want to wait for what was read ahead
+        pool.shutdown(cancel_futures=True)  # an early end does not wait for what was to be read
 
 
 def _read(path: Path, size: int) -> Read:
@@ -68,7 +68,7 @@ def _read(path: Path, size: int) -> Read:
 
 
 def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:
-    """The whole picture, uint8 [H, W], of a file whose square was read before; None and why, if that is gone.
+    """The whole picture, uint8 [H, W], of a file whose square was read before; None and the reason if it has gone.
 
     Keeping every whole picture until its answer is known would take memory by the batch.
     """

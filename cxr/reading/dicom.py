@@ -141,7 +141,7 @@ def _lut(item: Elements | None, signed_input: bool) -> Lut | None:
 
 
 def _window(elements: Elements) -> Window | None:
-    """The first window; a width that the standard forbids is what writers leave who mean none (often 0)."""
+    """The first window; writers that mean none often leave a width that the standard forbids, such as 0."""
     center, width = elements.number("WindowCenter"), elements.number("WindowWidth")
     if center is None or width is None:
         return None
@@ -161,7 +161,7 @@ def _inverted(elements: Elements) -> bool:
 
 
 def _contradiction(elements: Elements) -> str:
-    """What the header says of its greys against itself: IDENTITY is for MONOCHROME2, INVERSE for MONOCHROME1."""
+    """Where the header contradicts itself: IDENTITY is for MONOCHROME2, INVERSE for MONOCHROME1."""
     photometric, shape = elements.text("PhotometricInterpretation"), elements.text("PresentationLUTShape")
     if (photometric, shape) not in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
         return ""

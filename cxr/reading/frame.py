@@ -124,7 +124,7 @@ def _options(layout: Layout) -> dict[str, Any]:
 
 
 def _values(decoded: NDArray[Any], about: dict[str, Any], layout: Layout, *, lossy: bool) -> NDArray[Any]:
-    """What ``read_frame`` returns, of what a decoder gave and said.
+    """What ``read_frame`` returns, from what a decoder gave.
 
     The header speaks of the pixels before compression (PS3.5 8.2), so the stored bits lie where it says. What loses a
     little may overshoot their range and is clipped; else other bits are other data.
@@ -143,7 +143,7 @@ def _values(decoded: NDArray[Any], about: dict[str, Any], layout: Layout, *, los
 
 
 def _join_fragments(content: bytes) -> bytes:
-    """The one frame out of its items, of which the first is the offset table (DICOM PS3.5 A.4), or is forgotten."""
+    """The one frame, joined; some writers forget the offset table that should come first (DICOM PS3.5 A.4)."""
     items = BytesIO(content)
     if content[8:10] not in (b"\xff\xd8", b"\xff\x4f"):  # as JPEG and JPEG 2000 begin
         parse_basic_offsets(items)
@@ -162,7 +162,7 @@ def _opened(frame: bytes) -> ImageFile.ImageFile | None:
 
 
 def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, syntax: str) -> _Pixels:
-    """What the first of the installed decoders gives that can read ``frame``, of which ``image`` is the header."""
+    """``frame``, whose header is ``image``, by the first installed decoder that can read it."""
     uid = UID(syntax, IGNORE)
     kind = f"{_UNKNOWN_TO_PYDICOM.get(syntax, uid.name)} (transfer syntax {syntax})"
     try:

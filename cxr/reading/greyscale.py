@@ -50,7 +50,7 @@ class Lut(NamedTuple):
 
     @property
     def top(self) -> int:
-        """White: the largest of as many bits as the entries take. Of what is declared some have more, some fewer."""
+        """White: the largest number of as many bits as the entries need; the declared number of bits is often wrong."""
         return 2 ** int(self.entries.max()).bit_length() - 1
 
 
@@ -74,7 +74,7 @@ class Window(NamedTuple):
 
     @property
     def valid(self) -> bool:
-        """Whether the width is one that the standard allows; what it forbids stands for no window in the wild."""
+        """Whether the standard allows the width; in practice a forbidden one stands for no window."""
         return self.width >= 1 if self.function == "LINEAR" else self.width > 0
 
 

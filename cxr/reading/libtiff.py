@@ -1,4 +1,4 @@
-"""What libtiff, by which Pillow reads compressed TIFF, prints of damage: into the error, not onto the user's screen."""
+"""libtiff, by which Pillow reads compressed TIFF, prints what is damaged: it goes into the error instead."""
 
 import os
 import re

@@ -23,7 +23,7 @@ def is_of_a_system(name: str) -> bool:
 
 
 def is_radiograph(path: Path) -> bool:
-    """By its suffix; one that is not of ``SUFFIXES`` leaves the content to tell."""
+    """By its suffix, or by its content where that is none of ``SUFFIXES``."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if path.name.upper() == "DICOMDIR" or not path.is_file():

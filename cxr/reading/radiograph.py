@@ -68,7 +68,7 @@ def read_square(path: Path, size: int) -> Square:
 
 
 def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
-    """A radiograph, and the file's content, for whoever makes several things of one reading.
+    """A radiograph, and the file's content, where more than one thing is made of it.
 
     Args:
         path: the file.
