@@ -3,8 +3,8 @@
     python benchmarks/decode.py --images chest_xray/train --dicoms dataset_det/stage_2_train_images
 
 Alternates, over several rounds in one process and on the same files: read_square on all cores; decode, which also
-hashes the files and writes the store; Pillow or pydicom with a resize from the whole picture, on one core and on all;
-and Pillow's draft mode. Prints median ratios with their range, and how far in grey levels the squares of read_square
+hashes the files and writes the store; and Pillow or pydicom with a resize from the whole picture, on one core and on
+all. Prints median ratios with their range, and how far in grey levels the squares of read_square
 are from those of the whole pictures.
 """
 
@@ -55,13 +55,6 @@ def with_pillow(path: Path, size: int) -> NDArray[np.uint8]:
         return squash(image, size)
 
 
-def with_draft(path: Path, size: int) -> NDArray[np.uint8]:
-    """Shrunk by the decoder to no less than twice the square, as Pillow's own thumbnail does."""
-    with Image.open(path) as image:
-        image.draft("L", (2 * size, 2 * size))
-        return squash(image, size)
-
-
 def with_pydicom(path: Path, size: int) -> NDArray[np.uint8]:
     """The stored values as they are, no window and no polarity, then the square."""
     from pydicom.pixels.utils import pixel_array
@@ -69,9 +62,8 @@ def with_pydicom(path: Path, size: int) -> NDArray[np.uint8]:
     return squash(Image.fromarray(pixel_array(path)), size)
 
 
-def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: BenchConfig) -> None:
-    """Print how fast the squares of ``paths`` are made by us and by ``peers``, of which the first is the plain way."""
-    plain = next(iter(peers))
+def measure(kind: str, paths: Sequence[Path], plain: str, reader: Reader, config: BenchConfig) -> None:
+    """Print how fast the squares of ``paths`` are made by us and by ``reader``, the ``plain`` way."""
 
     def on_all_cores(reader: Reader) -> None:
         with ThreadPoolExecutor(reading.cores()) as pool:
@@ -81,19 +73,17 @@ def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: 
         with tempfile.TemporaryDirectory() as place:
             reading.decode_once(paths, config.size, Path(place), name=kind, progress=False)
 
-    actions: dict[str, Callable[[], object]] = {
-        "read_square": lambda: on_all_cores(ours),
-        "store": into_store,
-        f"{plain} on one core": lambda: [peers[plain](path, config.size) for path in paths],
-        **{name: lambda reader=reader: on_all_cores(reader) for name, reader in peers.items()},
+    peers: dict[str, Callable[[], object]] = {
+        f"{plain} on one core": lambda: [reader(path, config.size) for path in paths],
+        plain: lambda: on_all_cores(reader),
     }
-    taken = alternate(actions, config.rounds)
+    taken = alternate({"read_square": lambda: on_all_cores(ours), "store": into_store, **peers}, config.rounds)
     print(f"{kind}, {len(paths)} files to {config.size} px on {reading.cores()} cores")
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
     for mine in ("read_square", "store"):
-        for other in list(actions)[2:]:
+        for other in peers:
             print(spread(f"{kind}: speed of {mine} / {other}", speedups(taken, mine, other)))
-    pairs = ((ours(path, config.size).astype(np.int16), peers[plain](path, config.size)) for path in paths)
+    pairs = ((ours(path, config.size).astype(np.int16), reader(path, config.size)) for path in paths)
     apart = [float(np.abs(mine - whole).mean()) for mine, whole in pairs]
     print(spread(f"{kind}: grey levels between read_square and {plain}, mean of a picture", apart))
 
@@ -101,15 +91,11 @@ def measure(kind: str, paths: Sequence[Path], peers: dict[str, Reader], config: 
 def main() -> None:
     """Measure JPEG, then DICOM."""
     config = cli.parse(BenchConfig)
-    jpeg: dict[str, Reader] = {"Pillow": with_pillow, "Pillow draft": with_draft}
-    dicom: dict[str, Reader] = {"pydicom": with_pydicom}
     with tempfile.TemporaryDirectory() as place:
-        for kind, folder, suffix, write, peers in (
-            ("JPEG", config.images, ".jpeg", generated.write_jpegs, jpeg),
-            ("DICOM", config.dicoms, ".dcm", generated.write_dicoms, dicom),
-        ):
-            paths = generated.files(folder, Path(place), suffix, write, config.files)
-            measure(kind, paths[: config.files], peers, config)
+        jpegs = generated.files(config.images, Path(place), ".jpeg", generated.write_jpegs, config.files)
+        measure("JPEG", jpegs[: config.files], "Pillow", with_pillow, config)
+        dicoms = generated.files(config.dicoms, Path(place), ".dcm", generated.write_dicoms, config.files)
+        measure("DICOM", dicoms[: config.files], "pydicom", with_pydicom, config)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Where an epoch of detection training spends its time, validation and all, and the share that the network needs.
+"""How much of the bare network's speed is left in an epoch of detection training, validation and all.
 
     python benchmarks/detection_epoch.py --data-dir dataset_det --weights pneumonia_resnet18.pth
 
-Alternates, over several rounds in one process on the exams of --data-dir: one epoch of train_detection; its validation
-(losses, boxes, AP, RSNA score, FROC); checkpoints and the curves drawn anew; and as many bare forward, backward and
-optimizer steps of the same network on a batch already in memory. Prints medians and ranges of the shares.
+Alternates, over several rounds in one process on the exams of --data-dir: one epoch of train_detection with its
+validation (losses, boxes, AP, RSNA score, FROC), checkpoints and curves; and as many bare forward, backward and
+optimizer steps of the same network on a batch already in memory. Prints the median ratio with its range.
 """
 
 import itertools
@@ -12,13 +12,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.alternating import alternate, spread
+from benchmarks.alternating import alternate, speedups, spread
 from benchmarks.detection_step import bare_step
 from cxr import cli, runlog, runtime
 from cxr.run_folder import RunFolder
@@ -63,7 +62,6 @@ def main() -> None:
         folder = RunFolder(settings.out_dir, training.TASK, report.NAME)
         folder.begin(0)
         numbers = itertools.count()
-        record: dict[str, Any] = {}
 
         def bare() -> None:
             learner.model.train()
@@ -72,26 +70,17 @@ def main() -> None:
             if run.device.type == "cuda":
                 torch.cuda.synchronize()
 
-        def train() -> None:
-            epoch = next(numbers)
-            means = training.train_one_epoch(learner, data, settings, epoch, run)
-            record.update({"epoch": epoch + 1, **{f"train_{part}": value for part, value in means.items()}})
-
-        def validate() -> None:
-            record.update(training.validate(learner, data, settings, run))
-
-        def keep() -> None:
+        def epoch() -> None:
+            number = next(numbers)
+            means = training.train_one_epoch(learner, data, settings, number, run)
+            record = {"epoch": number + 1, **{f"train_{part}": value for part, value in means.items()}}
+            record |= training.validate(learner, data, settings, run)
             folder.save_epoch(learner, {}, {**record, "improved": True}, best=record["val_ap"])
             report.show_progress(settings, runlog.read(folder.log))
 
-        actions = {"training": train, "validation": validate, "keeping": keep, "bare": bare}
-        taken = alternate(actions, config.rounds)
-        parts = [taken[part] for part in ("training", "validation", "keeping")]
-        whole = [sum(round_) for round_ in zip(*parts, strict=True)]
+        taken = alternate({"epoch": epoch, "bare": bare}, config.rounds)
         print(f"{steps} steps and {len(data.validation)} validation exams at {config.size} px on {run}")
-        for part, seconds in taken.items():
-            title = f"{part} / the whole epoch, {run.precision}"
-            print(spread(title, [one / all_ for one, all_ in zip(seconds, whole, strict=True)]))
+        print(spread(f"epoch / bare, {run.precision}", speedups(taken, "epoch", "bare")))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Alternates, over several rounds in one process and on the same generated squares and boxes: steps of train_detection
 (batch, augmentation, weight average, logging and all); the same network's bare forward, backward and optimizer step on
 tensors already in memory; torchvision's reference way (its whole FasterRCNN on a ResNet-18 pyramid with its own
-defaults, float32, mirror image, SGD). Prints medians and ranges of the ratios; data preparation is timed alone as well.
+defaults, float32, mirror image, SGD). Prints medians and ranges of the ratios.
 """
 
 import itertools
@@ -123,13 +123,9 @@ def main() -> None:
 
             return action
 
-        def preparation() -> None:
-            augmented(*batch_of(data, np.arange(config.batch_size), run), generator, False)
-
         actions = {
             "bare": repeated(lambda: bare_step(learner, settings, images, ready, run)),
             "whole": repeated(lambda: training.train_one_epoch(learner, data, settings, next(numbers), run), 1),
-            "preparation": repeated(preparation),
             "torchvision": repeated(lambda: of_torchvision(stored, targets)),
         }
         taken = alternate(actions, config.rounds)
@@ -137,7 +133,6 @@ def main() -> None:
     for title, fast, slow in (
         (f"speed of the whole step / bare step, {run.precision}", "whole", "bare"),
         (f"speed of the whole step in {run.precision} / torchvision's in fp32", "whole", "torchvision"),
-        (f"data preparation / whole step, {run.precision}", "whole", "preparation"),
     ):
         print(spread(title, speedups(taken, fast, slow)))
 

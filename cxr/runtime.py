@@ -105,7 +105,8 @@ def has_native_bf16(device: torch.device) -> bool:
     """Whether ``device`` multiplies bfloat16 in hardware; emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16", "bf16")
+    found = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def with_faster_precision(
@@ -162,11 +163,6 @@ def as_begun(run: Runtime, state: dict[str, Any]) -> Runtime:
             f"the run was begun in bf16, which {run.device} can only emulate: it goes on, but slowly", stacklevel=2
         )
     return replace(run, bf16=state["bf16"], bf16_speedup=state["bf16_speedup"])
-
-
-def _cpu_has(*capabilities: str) -> bool:
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in capabilities)
 
 
 def _seed_everything(seed: int) -> None:

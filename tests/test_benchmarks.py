@@ -141,9 +141,7 @@ def test_detection_epoch(command, folder, without_pictures):
     data = tiny_detection.write_rsna(folder / "dataset_det", 24)
     with tiny_detection.few_samples():
         ended = command(detection_epoch.main, "--data-dir", data, "--rounds", 1, "--size", 64, "--device", "cpu")
-    found = ratios(ended)
-    parts = [found.pop(f"{part} / the whole epoch") for part in ("training", "validation", "keeping")]
-    assert sum(parts) == pytest.approx(1, abs=0.002) and list(found) == ["bare / the whole epoch"]
+    assert list(ratios(ended)) == ["epoch / bare"]
 
 
 def test_detection_recipe(command, folder):
