@@ -11,11 +11,10 @@ from pydicom import config, dcmread
 from pydicom.valuerep import DA, TM
 
 from cxr.dicom_output import MANUFACTURER
+from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
 from cxr.text import one_line, printable
 
 config.settings.reading_validation_mode = config.IGNORE  # odd values are looked at below
-_FIRST_GROUPS = (b"\x02\0", b"\x08\0")  # what a file without preamble begins with
-_DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 2048  # a transfer syntax, and where it stands
 _KEYWORDS: list[Any] = [
     *("SpecificCharacterSet", "SOPInstanceUID", "ViewPosition", "PatientName", "PatientID", "AcquisitionDateTime"),
     "Manufacturer",
@@ -46,8 +45,8 @@ class Facts:
 
     @classmethod
     def read(cls, data: bytes) -> "Facts":
-        """From a file or its beginning; empty where that is not DICOM, is damaged, or would have to be inflated."""
-        if _DEFLATED in data[:_META_BYTES] or (data[128:132] != b"DICM" and data[:2] not in _FIRST_GROUPS):
+        """From a file or its beginning; empty where that is not DICOM or is damaged."""
+        if not looks_like_dicom(data[:HEAD_BYTES]):
             return cls()
         with suppress(Exception):  # pydicom meets damage with many errors
             return cls.of(dcmread(BytesIO(data), stop_before_pixels=True, force=True, specific_tags=_KEYWORDS))

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.datadict import dictionary_VR
@@ -101,3 +102,11 @@ def test_damage_and_other_formats_say_nothing(tmp_path):
     assert Facts.read(whole[128 + 4 :].replace(b"P-0017", b"P-0018")).names in ((), ("P-0018",))
     for data in (b"", b"\xff\xd8\xff", whole[:100], whole[:200], b"\0" * 128 + b"DICM" + b"\xff" * 500):
         assert Facts.read(data) == Facts()
+
+
+def test_a_deflated_file_tells_its_patient_too():
+    from dicom_files import dataset, dicom_bytes
+    from pydicom import uid
+
+    file = dataset(np.zeros((20, 20), np.uint8), 8, syntax=uid.DeflatedExplicitVRLittleEndian, PatientID="P-0017")
+    assert "P-0017" in Facts.read(dicom_bytes(file)).names

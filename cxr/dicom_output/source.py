@@ -12,6 +12,7 @@ from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 from pydicom.valuerep import DA, TM, validate_value
 
 from cxr.dicom_output.results import Detection
+from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
 from cxr.text import printable
 
 _FORM = "1"  # enters every UID: documents of another form are other documents
@@ -37,9 +38,8 @@ NEVER_EMPTY = ("IssuerOfPatientID", "StudyDescription")
 def read_header(path: Path) -> Dataset | None:
     """What is needed of a header; None where the file is not DICOM. The preamble may be missing."""
     with path.open("rb") as file:
-        start = file.read(132)
-    if start[128:] != b"DICM" and start[:2] not in (b"\x02\0", b"\x08\0"):  # group numbers that one begins with
-        return None
+        if not looks_like_dicom(file.read(HEAD_BYTES)):
+            return None
     with catch_warnings():
         simplefilter("ignore")  # of odd values; those that matter are named below
         header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*_IDENTITY, *TAKEN_OVER, *_IMAGE])
