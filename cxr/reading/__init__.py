@@ -1,7 +1,7 @@
 """Any radiograph file -> one grey image; lists of files; squares of many, read ahead or decoded once and kept."""
 
 from cxr.reading.ahead import Read, cores, in_batches, read_again, read_ahead
-from cxr.reading.listing import SUFFIXES, find_images, is_of_a_system, is_radiograph
+from cxr.reading.listing import SUFFIXES, find_images, is_of_a_system
 from cxr.reading.radiograph import UnreadableImage, read_grey, read_picture, read_square
 from cxr.reading.store import Decoded, decode_once
 
@@ -15,7 +15,6 @@ __all__ = [
     "find_images",
     "in_batches",
     "is_of_a_system",
-    "is_radiograph",
     "read_again",
     "read_ahead",
     "read_grey",
