@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import warnings
 from contextlib import redirect_stdout
 from io import StringIO
@@ -92,9 +93,23 @@ def script(request):
 
 
 @pytest.fixture(scope="session")
-def data(script, tmp_path_factory):
+def data(script, made_once):
     """Data for ``script``, to be read only."""
-    return script.write_data(tmp_path_factory.mktemp("data"))
+    return made_once(f"data for {script.name}", script.write_data) / "data"
+
+
+@pytest.fixture(scope="session")
+def whole(script, data, made_once):
+    """A run in a process of its own that was never stopped: its ``config``, and the ``seconds`` that it took."""
+    from killing import finished, log_of, start
+
+    def run(folder):
+        config, began = script.settings(data, folder), time.monotonic()
+        assert finished(start(script, config)) == 0, log_of(config).read_text()
+        (folder / "seconds").write_text(str(time.monotonic() - began))
+
+    folder = made_once(script.name, run)
+    return SimpleNamespace(config=script.settings(data, folder), seconds=float((folder / "seconds").read_text()))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from cxr import checkpoints, reading, runlog
 from pytorch_classification import train_classification
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.image_metrics import evaluate_classifier
-from pytorch_detection import box_metrics, evaluation, train_detection
+from pytorch_detection import box_metrics, train_detection
 from pytorch_detection.box_rule import choose_rule
 from pytorch_detection.detector import Detector
 from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, list_exams, read_exams
@@ -52,14 +52,11 @@ def other_held_out_exams(data):
 OTHERS = {"classification": other_test_images, "detection": other_held_out_exams}
 
 
-def test_what_is_held_out_decides_nothing_but_the_report(script, data, folder, without_pictures, monkeypatch):
+def test_what_is_held_out_decides_nothing_but_the_report(script, data, whole, folder, without_pictures):
     """Not weights nor epoch, not threshold, temperature nor box size: all are the same to the last bit."""
-    monkeypatch.setattr(evaluation, "_RESAMPLES", 20)
-    monkeypatch.setattr(evaluation, "_FEW_RESAMPLES", 20)
     other = shutil.copytree(data, folder / "data")
     OTHERS[script.name.rpartition("_")[2]](other)
-    one, two = (script.settings(*places, epochs=1) for places in ((data, folder / "1"), (other, folder / "2")))
-    script.train(one)
+    one, two = whole.config, script.settings(other, folder)
     script.train(two)
     for name in script.checkpoints:
         states = [script.load(config.out_dir.parent / name) for config in (one, two)]

@@ -1,32 +1,16 @@
 import shutil
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from killing import (
     assert_same_run,
-    finished,
     flags,
     kill_and_resume,
-    log_of,
     needs_signals,
-    start,
 )
 
 from cxr import checkpoints, cli, resume, runtime
-
-
-@pytest.fixture(scope="module")
-def whole(script, data, tmp_path_factory):
-    """A run in a process of its own that was never stopped: its ``config``, and the ``seconds`` that it took."""
-    place = tmp_path_factory.mktemp("whole")
-    config, began = script.settings(data, place), time.monotonic()
-    assert finished(start(script, config)) == 0, log_of(config).read_text()
-    yield SimpleNamespace(config=config, seconds=time.monotonic() - began)
-    shutil.rmtree(place, ignore_errors=True)
-
 
 # ------------------------------------------------------------------------------------------------------ stopped, killed
 
