@@ -13,17 +13,15 @@ class Squares:
 
     Args:
         array: uint8 [N, S, S]; may be mapped from disk.
-        device: where batches are wanted.
-        resident: copy all of ``array`` there now, so that no batch waits for the disk or the bus; by default on a GPU
-            where that takes a quarter of the free memory at most.
+        device: where batches are wanted. A GPU gets all of ``array`` now where that takes a quarter of its free memory
+            at most, so that no batch waits for the disk or the bus.
     """
 
-    def __init__(self, array: NDArray[np.uint8], device: torch.device, resident: bool | None = None) -> None:
+    def __init__(self, array: NDArray[np.uint8], device: torch.device) -> None:
         self.array = array
         self._device = device
-        if resident is None:
-            resident = device.type == "cuda" and array.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
-        self._resident = torch.from_numpy(np.array(array)).to(device) if resident else None
+        fits = device.type == "cuda" and array.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
+        self._resident = torch.from_numpy(np.array(array)).to(device) if fits else None
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
         """uint8 [len(indices), S, S] on the device."""

@@ -83,7 +83,7 @@ def named_files(path: Path, table: Table) -> list[Path]:
         ValueError: there is no such file.
     """
     found = [_named(path.parent, name) for name in table["path"]]
-    unknown = [not _is_file(file) for file in found]
+    unknown = [not file.is_file() for file in found]
     if any(unknown):
         first = found[unknown.index(True)]
         refuse(path, _rows(table, unknown), f"path names no file, the first is {quoted(str(first))}")
@@ -92,16 +92,12 @@ def named_files(path: Path, table: Table) -> list[Path]:
 
 def _named(folder: Path, name: str) -> Path:
     ways = (folder / name, folder / slashed(name))
-    return next((way for way in ways if _is_file(way)), ways[0])
+    return next((way for way in ways if way.is_file()), ways[0])
 
 
 def slashed(name: str) -> str:
     """A path as tables have it, as every system takes it."""
     return name.strip().replace("\\", "/")
-
-
-def _is_file(path: Path) -> bool:
-    return "\0" not in str(path) and path.is_file()
 
 
 def refuse_repeated(path: Path, table: Table, files: Sequence[Path]) -> None:

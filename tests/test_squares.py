@@ -16,21 +16,12 @@ def mapped(tmp_path):
     return np.load(tmp_path / "squares.npy", mmap_mode="r")
 
 
-@pytest.mark.parametrize("resident", [None, False, True])
-def test_a_batch_is_the_squares_at_its_indices_wherever_they_lie(mapped, resident):
-    batch = Squares(mapped, CPU, resident)[np.array([5, 0, 5])]
+def test_a_batch_is_the_squares_at_its_indices(mapped):
+    batch = Squares(mapped, CPU)[np.array([5, 0, 5])]
     assert batch.dtype == torch.uint8 and batch.device == CPU
     assert np.array_equal(batch.numpy(), mapped[[5, 0, 5]])
-    batch += 1  # a copy: neither the file nor what is resident changes
-    assert np.array_equal(Squares(mapped, CPU, resident)[np.array([5])].numpy(), mapped[[5]])
-
-
-def test_resident_squares_are_read_from_disk_once(mapped):
-    array = np.array(mapped)
-    held, read = Squares(array, CPU, resident=True), Squares(array, CPU, resident=False)
-    before = array[3].copy()
-    array[:] = 0
-    assert np.array_equal(held[np.array([3])][0].numpy(), before) and not read[np.array([3])].any()
+    batch += 1  # a copy: the file does not change
+    assert np.array_equal(Squares(mapped, CPU)[np.array([5])].numpy(), mapped[[5]])
 
 
 @pytest.mark.parametrize(("free", "resident"), [(4 * 112, True), (4 * 112 - 1, False)])
@@ -52,7 +43,8 @@ def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("resident", [False, True])
-def test_batches_lie_on_the_gpu(mapped, resident):
-    batch = Squares(mapped, torch.device("cuda", 0), resident)[np.array([5, 0])]
+@pytest.mark.parametrize("share", [0, 1])
+def test_batches_lie_on_the_gpu(mapped, monkeypatch, share):
+    monkeypatch.setattr(squares, "_SHARE", share)
+    batch = Squares(mapped, torch.device("cuda", 0))[np.array([5, 0])]
     assert batch.is_cuda and np.array_equal(batch.cpu().numpy(), mapped[[5, 0]])
