@@ -9,7 +9,6 @@ the patients; the other half is scored with --last-look alone, when a recipe has
 """
 
 import hashlib
-import json
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxr import cli, metrics, reading, runtime
+from cxr import cli, metrics, reading, runlog, runtime
 from cxr.run_folder import only_run_in
 from pytorch_classification import train_classification as training
 from pytorch_classification.model import as_input, predict_logits
@@ -164,9 +163,8 @@ def main() -> None:
     unknown = [name for name in config.recipes if name not in RECIPES]
     if unknown:
         raise ValueError(f"--recipes {' '.join(unknown)}: expected some of {', '.join(RECIPES)}")
-    config.out_dir.mkdir(parents=True, exist_ok=True)
     log = config.out_dir / "runs.jsonl"
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = runlog.read(log)
     for name in config.recipes:
         for seed in config.seeds:
             settings = replace(
@@ -181,8 +179,7 @@ def main() -> None:
             if found is None:
                 with runtime.start(config.device, "auto", seed) as run, only_run_in(config.out_dir, run):
                     found = key | score(config, settings, run)
-                with log.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
+                runlog.append(log, found)
             print(
                 ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()), flush=True
             )

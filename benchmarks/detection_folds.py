@@ -11,7 +11,6 @@ trainings on parts of the exams.
 --workers trains several at once, which a GPU is too large for otherwise.
 """
 
-import json
 import multiprocessing
 import os
 import sys
@@ -30,7 +29,7 @@ import torch
 
 from benchmarks import out_of_fold
 from benchmarks.out_of_fold import COLUMNS, Answer, mean_text
-from cxr import cli, patient_split, runtime
+from cxr import cli, patient_split, runlog, runtime
 from cxr.pictures import LINES, WIDTH, picture
 from cxr.run_folder import only_run_in
 from pytorch_detection import rsna_dataset
@@ -278,13 +277,12 @@ def main() -> None:
     log = config.out_dir / "runs.jsonl"
     with runtime.start(config.device, config.precision, 0) as run, only_run_in(config.out_dir, run):
         data = development(config, run)
-        rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        rows = runlog.read(log)
         missing = [job for job in jobs if not _row_of(job, rows)]
         print(f"{rsna_dataset.describe(data.of(data.train))}; {len(missing)} of {len(jobs)} trainings are to do")
         for row in perform(missing, config, data):
             rows.append(row)
-            with log.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            runlog.append(log, row)
             print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
     report(config, jobs, rows)
 
