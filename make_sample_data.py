@@ -11,12 +11,13 @@ NumPy may change a distribution between its versions (NEP 19), and mathematical 
 which we estimate to move one pixel in a billion by one grey level. JPEG files can differ between encoder versions.
 """
 
+import csv
 import io
 import json
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr import cli
-from cxr.tables import write_csv
 from phantom import cohort, processes
 from phantom.chance import Condition
 
@@ -76,7 +76,7 @@ def write_classification(config: SampleConfig, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.pixels).save(path, quality=quality)
         rows += [(film.path, *box) for box in picture.boxes]
-    write_csv(folder / "opacity_boxes.csv", ("path", "x", "y", "width", "height"), rows)
+    _write_table(folder / "opacity_boxes.csv", ("path", "x", "y", "width", "height"), rows)
 
 
 def write_detection(config: SampleConfig, folder: Path) -> None:
@@ -92,10 +92,17 @@ def write_detection(config: SampleConfig, folder: Path) -> None:
         found = [(exam.uid, *(f"{value:.1f}" for value in box), 1) for box in picture.boxes]
         labels += found or [(exam.uid, "", "", "", "", 0)]
         classes += [(exam.uid, CLASS_NAMES[exam.condition])] * max(1, len(found))
-    write_csv(folder / "stage_2_train_labels.csv", ("patientId", "x", "y", "width", "height", "Target"), labels)
-    write_csv(folder / "stage_2_detailed_class_info.csv", ("patientId", "class"), classes)
+    _write_table(folder / "stage_2_train_labels.csv", ("patientId", "x", "y", "width", "height", "Target"), labels)
+    _write_table(folder / "stage_2_detailed_class_info.csv", ("patientId", "class"), classes)
     mapping = [{"subset_img_id": exam.uid, "img_id": exam.nih_name} for exam in exams]
     (folder / MAPPING).write_text(json.dumps(mapping, indent=0) + "\n", encoding="utf-8")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def write_dicom(path: Path, uid: str, pixels: NDArray[np.uint8], header: dict[str, Any]) -> None:
