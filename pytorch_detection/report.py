@@ -57,7 +57,8 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     found, like_training = detector.look(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
     rule, score = choose_rule(found, truths)
-    _, training = detector.look(data.images.images, run, data.train)
+    first = replace(detector, networks=networks[:1])  # which alone tells what is unlike
+    _, training = first.look(data.images.images, run, data.train)
     detector = replace(detector, rule=rule, likeness=Likeness.fit(training, like_training))
     if run.is_main:
         detector.save(
