@@ -31,7 +31,8 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
         records,
         config.images_dir / "loss_curve.png",
         scores={
-            "val_ap": "COCO AP (chooses epoch)",
+            "val_mean_score": "mean of the next three (chooses epoch)",
+            "val_ap": "COCO AP",
             "val_ap50": "AP50",
             "val_rsna_score": "RSNA score",
             "val_image_auc": "image ROC AUC",
