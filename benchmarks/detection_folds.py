@@ -353,7 +353,7 @@ def growth_curve(scores: Mapping[str, Mapping[int, Sequence[float]]], path: Path
         axes.set_xlabel("training exams, with as many steps each")
         axes.set_ylabel("score on exams of other patients")
         axes.set_title(title)
-        axes.legend()
+        axes.legend(loc="lower center", ncols=2)
 
 
 def folds_of(done: Sequence[Job], recipe: str, seed: int) -> list[list[Answer]]:
