@@ -31,10 +31,10 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
         records,
         config.images_dir / "loss_curve.png",
         scores={
-            "val_mean_score": "mean of the next three (chooses epoch)",
             "val_ap": "COCO AP",
             "val_ap50": "AP50",
             "val_rsna_score": "RSNA score",
+            "val_mean_score": "their mean (chooses epoch)",
             "val_image_auc": "image ROC AUC",
             "val_sensitivity_at_1_fp": "sensitivity at 1 FP/image",
         },
