@@ -185,7 +185,8 @@ def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, s
     other = f"pip install {_PACKAGES[syntax]}" if syntax in _PACKAGES else ""
     if not failed:
         raise ValueError(f"{kind} needs a decoder that is not installed: {other}")
-    raise ValueError(f"{kind} cannot be decoded by {'; '.join(failed)}{other and f'; another decoder: {other}'}")
+    # The advice first: what follows may be cut.
+    raise ValueError(f"{kind} cannot be decoded{other and f'; for another decoder {other}'} ({'; '.join(failed)})")
 
 
 def _with_scan_end(frame: bytes, syntax: str) -> bytes:
