@@ -186,7 +186,7 @@ def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, s
     if not failed:
         raise ValueError(f"{kind} needs a decoder that is not installed: {other}")
     # The advice first: what follows may be cut.
-    raise ValueError(f"{kind} cannot be decoded{other and f'; for another decoder {other}'} ({'; '.join(failed)})")
+    raise ValueError(f"{kind} cannot be decoded{other and f'; another decoder: {other}'} ({'; '.join(failed)})")
 
 
 def _with_scan_end(frame: bytes, syntax: str) -> bytes:
