@@ -96,7 +96,7 @@ class Classifier:
                 "pneumonia_resnet18.pth, unless --model-file named another"
             )
         settings = state["prediction"]
-        if {*settings} != {*_SETTINGS}:
+        if not isinstance(settings, dict) or {*settings} != {*_SETTINGS}:
             raise ValueError(f"{path}: expected the prediction settings {', '.join(_SETTINGS)}")
         model = build("none")
         fill(model, weights_in(state, str(path)), str(path))

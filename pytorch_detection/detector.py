@@ -164,4 +164,5 @@ def load_model(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyF
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not the weights of its own architecture ({reason})") from error
-    return model.to(run.device).to(memory_format=torch.channels_last).eval()
+    # In float32, also where somebody has halved the file.
+    return model.to(run.device, torch.float32).to(memory_format=torch.channels_last).eval()

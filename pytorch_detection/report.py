@@ -50,7 +50,8 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     states = [folder.load_best() for folder in folders]
     epochs = [state["epoch"] for state in states]
     if run.is_main:
-        print(f"training is finished; the best epoch is {', '.join(map(str, epochs))}")
+        best = "epoch is" if len(epochs) == 1 else "epochs are"
+        print(f"training is finished; the best {best} {', '.join(map(str, epochs))}")
     known = known_images.known(data.hashes, data.train, data.validation)
     networks = tuple(load_model(state, folder.best, run) for state, folder in zip(states, folders, strict=True))
     detector = Detector(networks, config.flip_average, Rule(0.0, 1.0, 1.0), known=known)
@@ -91,7 +92,13 @@ def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: ru
     judged = evaluation.judge(data, detector, run, data.held_out)
     if not run.is_main:
         return
-    result = {"set": str(data.source), "rule": asdict(detector.rule), **evaluation.evaluated(judged)}
+    networks = len(detector.networks)
+    result = {
+        "set": str(data.source),
+        "networks": networks,
+        "rule": asdict(detector.rule),
+        **evaluation.evaluated(judged),
+    }
     path = config.out_dir / NAME
     evaluation.write({**result, "provenance": provenance(run)}, path, config.images_dir, judged)
     print(f"\nheld-out exams, evaluated once:\n{evaluation.format_report(result)}\n")

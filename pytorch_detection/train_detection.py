@@ -188,14 +188,25 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     # Before the exams are decoded, so that a mistake is told at once.
     begun = [begin(member, may_be_new=not config.resume or member is not members[0]) for member in members]
     data = load_data(config, run)
-    if run.is_main and not config.resume:
-        for folder in config.out_dir.glob("member_*"):
-            shutil.rmtree(folder)
+    if run.is_main:
+        drop_others(config, members)
+    trained = run
     for number, (member, (model, state)) in enumerate(zip(members, begun, strict=True), 1):
         if run.is_main and len(members) > 1:
             print(f"network {number} of {len(members)}, in {member.out_dir}")
-        fit_one(member, model, state, data, run)
-    report.finish(config, data, run)
+        trained = fit_one(member, model, state, data, run)
+    report.finish(config, data, trained)
+
+
+def drop_others(config: TrainConfig, members: Sequence[TrainConfig]) -> None:
+    """Remove the further networks of a previous run, or name those that one that goes on leaves out."""
+    asked = {member.out_dir for member in members}
+    for folder in sorted(config.out_dir.glob("member_*")):
+        if not config.resume:
+            print(f"{folder}: a network of the previous run, removed")
+            shutil.rmtree(folder)
+        elif folder not in asked:
+            print(f"{folder}: left out, because --members is {config.members}")
 
 
 def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dict[str, Any] | None]:
@@ -210,8 +221,8 @@ def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dic
 
 def fit_one(
     config: TrainConfig, model: GreyFasterRCNN, state: dict[str, Any] | None, data: Data, run: runtime.Runtime
-) -> None:
-    """All epochs of one network that are left after those of ``state``."""
+) -> runtime.Runtime:
+    """All epochs of one network that are left after those of ``state``; gives ``run`` in the precision it trained in."""
     folder = RunFolder(config.out_dir, TASK, report.NAME)
     images = len(epoch_order(data, config, 0))
     learner = make_learner(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
@@ -249,6 +260,7 @@ def fit_one(
             print(line_of(record, config.epochs))
             report.show_progress(config, runlog.read(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
+    return run
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:

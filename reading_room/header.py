@@ -11,6 +11,7 @@ from pydicom import config, dcmread
 from pydicom.valuerep import DA, TM
 
 from cxr.dicom_output import MANUFACTURER
+from cxr.reading.elements import inflated
 from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
 from cxr.text import one_line, printable
 
@@ -49,7 +50,9 @@ class Facts:
         if not looks_like_dicom(data[:HEAD_BYTES]):
             return cls()
         with suppress(Exception):  # pydicom meets damage with many errors
-            return cls.of(dcmread(BytesIO(data), stop_before_pixels=True, force=True, specific_tags=_KEYWORDS))
+            return cls.of(
+                dcmread(BytesIO(inflated(data)), stop_before_pixels=True, force=True, specific_tags=_KEYWORDS)
+            )
         return cls()
 
     @classmethod

@@ -258,6 +258,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
     state = checkpoints.load(path, task=TASK)
     assert state["validation"]["images"] == len(data.validation) and "rsna_score" in state["validation"]
     assert state["provenance"]["torch"] == torch.__version__
+    assert state["provenance"]["bf16"] is checkpoints.load(finished.config.out_dir / "last.pth", task=TASK)["bf16"]
     boxes = find_boxes(found.networks, data.images.images, data.validation, False, processor)
     again = found.find(data.images.images[data.validation], processor)
     for one, other in zip(boxes.boxes, again.boxes, strict=True):
@@ -281,12 +282,16 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
     assert not torch.equal(states[0][0][name], states[0][1][name])
 
 
-def test_a_new_run_leaves_no_network_of_the_previous_one(data, folder, monkeypatch):
+def test_networks_that_are_not_asked_for_are_removed_or_named(data, folder, monkeypatch, capsys):
     config = settings(data.source, folder)
     (config.out_dir / "member_2").mkdir(parents=True)
     for part, name in ((train_detection, "fit_one"), (train_detection.report, "finish")):
         monkeypatch.setattr(part, name, lambda *_: None)
+    monkeypatch.setattr(train_detection, "begin", lambda *_, **__: (None, None))
+    tiny_detection.train(replace(config, resume=True))
+    assert "member_2: left out, because --members is 1" in capsys.readouterr().out
     tiny_detection.train(replace(config, members=2))
+    assert "member_2: a network of the previous run, removed" in capsys.readouterr().out
     assert not (config.out_dir / "member_2").exists()
 
 

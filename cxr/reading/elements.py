@@ -115,11 +115,8 @@ def read_elements(data: bytes) -> Elements:
         ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``. pydicom met with damage raises whatever it
             likes, RecursionError at sequences in sequences without end.
     """
-    found = _TRANSFER_SYNTAX.search(data, 0, 2**12)
-    syntax = found[1].decode() if found else ""  # the first, should the file meta information be there twice
-    if syntax == DEFLATED:
-        data = _inflated(data)
-    dataset = read_partial(BytesIO(data), _behind_pixels, force=True, specific_tags=list(_TAGS.values()))
+    syntax = _syntax(data)
+    dataset = read_partial(BytesIO(inflated(data)), _behind_pixels, force=True, specific_tags=list(_TAGS.values()))
     return Elements(dataset, syntax)
 
 
@@ -127,8 +124,20 @@ def _behind_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag > _PIXEL_DATA
 
 
-def _inflated(data: bytes) -> bytes:
-    """The same file in Explicit VR Little Endian."""
+def _syntax(data: bytes) -> str:
+    """The first Transfer Syntax UID, should the file meta information be there twice."""
+    found = _TRANSFER_SYNTAX.search(data, 0, 2**12)
+    return found[1].decode() if found else ""
+
+
+def inflated(data: bytes) -> bytes:
+    """The file ``data``, or its beginning; a deflated one in Explicit VR Little Endian.
+
+    Raises:
+        ValueError: it inflates to more than ``MAX_INFLATED_BYTES``.
+    """
+    if _syntax(data) != DEFLATED:
+        return data
     start = 144 + int.from_bytes(data[140:144], "little")  # preamble, magic, group length, the rest of the group
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     content = inflater.decompress(data[start:], MAX_INFLATED_BYTES)
