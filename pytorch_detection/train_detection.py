@@ -222,7 +222,7 @@ def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dic
 def fit_one(
     config: TrainConfig, model: GreyFasterRCNN, state: dict[str, Any] | None, data: Data, run: runtime.Runtime
 ) -> runtime.Runtime:
-    """All epochs of one network that are left after those of ``state``; gives ``run`` in the precision it trained in."""
+    """All epochs of one network that are left after those of ``state``; ``run`` in their precision."""
     folder = RunFolder(config.out_dir, TASK, report.NAME)
     images = len(epoch_order(data, config, 0))
     learner = make_learner(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
