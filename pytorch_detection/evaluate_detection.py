@@ -75,7 +75,8 @@ def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[evaluation.J
             "trained on all that can be read, or chosen by them"
         )
     judged = evaluation.judge(collection, detector, run, np.array(others, np.int64))
-    about = {"rule": asdict(detector.rule), "model": detector.origin.record()}
+    about: dict[str, Any] = {"networks": len(detector.networks), "rule": asdict(detector.rule)}
+    about["model"] = detector.origin.record()
     return judged, about, f"model: {detector.origin.sentence(detector.rule.threshold)}"
 
 
