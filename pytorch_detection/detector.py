@@ -45,6 +45,10 @@ class Detector:
         """Side in pixels of the square the network sees."""
         return self.networks[0].architecture.size
 
+    def record(self) -> dict[str, Any]:
+        """How many networks answer and by which rule, for a report."""
+        return {"networks": len(self.networks), "rule": asdict(self.rule)}
+
     def save(self, path: Path, **record: Any) -> None:
         """Write the model file, with ``record`` (plain values) for a later reader."""
         settings = {"flip_average": self.flip_average, "rule": asdict(self.rule)}

@@ -14,7 +14,6 @@ mapping, else by the Patient ID of DICOM files.
 
 import sys
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,7 @@ def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[evaluation.J
             "trained on all that can be read, or chosen by them"
         )
     judged = evaluation.judge(collection, detector, run, np.array(others, np.int64))
-    about: dict[str, Any] = {"networks": len(detector.networks), "rule": asdict(detector.rule)}
-    about["model"] = detector.origin.record()
+    about = {**detector.record(), "model": detector.origin.record()}
     return judged, about, f"model: {detector.origin.sentence(detector.rule.threshold)}"
 
 

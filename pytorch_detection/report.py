@@ -1,7 +1,7 @@
 """What follows training: the box rule chosen on validation, the model file, the held-out patients evaluated once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from cxr import cli, curves, known_images, origin, runtime
@@ -92,13 +92,7 @@ def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: ru
     judged = evaluation.judge(data, detector, run, data.held_out)
     if not run.is_main:
         return
-    networks = len(detector.networks)
-    result = {
-        "set": str(data.source),
-        "networks": networks,
-        "rule": asdict(detector.rule),
-        **evaluation.evaluated(judged),
-    }
+    result = {"set": str(data.source), **detector.record(), **evaluation.evaluated(judged)}
     path = config.out_dir / NAME
     evaluation.write({**result, "provenance": provenance(run)}, path, config.images_dir, judged)
     print(f"\nheld-out exams, evaluated once:\n{evaluation.format_report(result)}\n")
