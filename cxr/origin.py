@@ -40,12 +40,14 @@ class Origin:
         trained: on what, when, and with which code, in words.
         validation: scores on validation by name.
         adapted: how the operating point was set after training; empty if it was not.
+        networks: how many answer together.
     """
 
     file: str
     trained: str
     validation: dict[str, float]
     adapted: str = ""
+    networks: int = 1
 
     @classmethod
     def of(cls, state: Mapping[str, Any], path: Path) -> "Origin":
@@ -53,7 +55,8 @@ class Origin:
         found, adapted = state.get("trained_on"), state.get("adapted") or {}
         trained = _described(found) if found else "images that its file does not name"
         scores = dict(_numbers(state.get("validation") or {}))
-        return cls(one_line(path.name), trained, scores, one_line(adapted.get("text", "")))
+        networks = 1 + len(state.get("members") or ())
+        return cls(one_line(path.name), trained, scores, one_line(adapted.get("text", "")), networks)
 
     def adapted_by_hand(self) -> "Origin":
         """With another operating point than the file's, at which nothing was measured."""
@@ -79,7 +82,8 @@ class Origin:
 
     def short(self) -> str:
         """For each row of a table."""
-        return f"{self.file}, trained on {self.trained}" + (f"; {self.adapted}" if self.adapted else "")
+        several = f"{self.networks} networks " if self.networks > 1 else ""
+        return f"{self.file}, {several}trained on {self.trained}" + (f"; {self.adapted}" if self.adapted else "")
 
     def record(self) -> dict[str, Any]:
         """For JSON."""

@@ -67,11 +67,12 @@ def detection_grid(
             true_boxes, boxes, values = _boxes(truth), _boxes(predicted), np.asarray(sureness, np.float64)
             shown, scale = _shown(axes, image, 560)
             found, hits = matched(boxes, values, true_boxes, hit_iou)
-            for box, was_found in zip(true_boxes * scale, found, strict=True):
-                _draw_box(axes, box, "found" if was_found else "missed", "" if was_found else "missed", shown)
-            for box, value, hit in sorted(zip(boxes * scale, values, hits, strict=True), key=lambda item: item[1]):
+            labels = _Labels(shown, across)
+            for box, value, hit in sorted(zip(boxes * scale, values, hits, strict=True), key=lambda item: -item[1]):
                 mark = "\N{CHECK MARK}" if hit else "\N{BALLOT X}"
-                _draw_box(axes, box, "hit" if hit else "false", f"{mark} {value:.2f}", shown)
+                _draw_box(axes, box, "hit" if hit else "false", f"{mark} {value:.2f}", labels)
+            for box, was_found in zip(true_boxes * scale, found, strict=True):
+                _draw_box(axes, box, "found" if was_found else "missed", "" if was_found else "missed", labels)
             axes.set_title(fit(title, across - 0.4))  # names of digits are wider than other texts
         figure.legend(handles=_box_legend(hit_iou), loc="outside upper center", ncols=4)
         figure.supxlabel(below, fontsize=CAPTION_SIZE)
@@ -99,8 +100,9 @@ def detection_overlay(
         axes.set_title(text)
         figure.supxlabel(below, fontsize=CAPTION_SIZE)
         found, values = _boxes(boxes), np.asarray(scores, np.float64)
-        for box, value in sorted(zip(found * scale, values, strict=True), key=lambda item: item[1]):
-            _draw_box(axes, box, "predicted", f"{value:.2f}", shown)
+        labels = _Labels(shown, width)
+        for box, value in sorted(zip(found * scale, values, strict=True), key=lambda item: -item[1]):
+            _draw_box(axes, box, "predicted", f"{value:.2f}", labels)
 
 
 # Colour, line style and width of each kind of box.
@@ -113,14 +115,59 @@ _BOX_STYLES: dict[str, tuple[str, Any, float]] = {
 }
 
 
-def _draw_box(axes: "Axes", box: NDArray[np.float64], kind: str, label: str, size: tuple[int, int]) -> None:
-    """A box [4] xyxy in pixels of the shown image of ``size`` (height, width); the label stays inside the image."""
+_LABEL_SIZE = 9  # points
+_LETTER, _LINE = 0.6 * _LABEL_SIZE / 72, 1.7 * _LABEL_SIZE / 72  # inches that a label takes, with its background
+
+
+class _Labels:
+    """Finds a corner for each label of a picture, so that labels do not cover each other where that can be helped.
+
+    Args:
+        size: of the shown image, height and width in its pixels.
+        across: inches that its width takes.
+    """
+
+    def __init__(self, size: tuple[int, int], across: float) -> None:
+        self._limit = np.array([size[1], size[0]], np.float64)
+        self._inch = size[1] / across
+        self._taken: list[NDArray[np.float64]] = []
+
+    def place(self, box: NDArray[np.float64], label: str) -> tuple[float, float, bool, bool]:
+        """The corner x, y of ``box`` [4] xyxy in the image, and whether the text goes right from it, and down.
+
+        It is the upper corner with more room beside it, else the one whose label is the least covered.
+        """
+        left, top, right, bottom = (float(edge) for edge in box)
+        rightwards = (left + right) / 2 < self._limit[0] / 2
+        extent = np.array([len(label) * _LETTER, _LINE]) * self._inch
+        best: tuple[float, NDArray[np.float64], tuple[bool, bool]] | None = None
+        for onwards, down in ((rightwards, True), (rightwards, False), (not rightwards, True), (not rightwards, False)):
+            corner = np.clip([left if onwards else right, top if down else bottom], 0, self._limit)
+            other = corner + extent * np.where([onwards, down], 1, -1)
+            area = np.concatenate([np.minimum(corner, other), np.maximum(corner, other)])
+            covered = sum(_shared(area, taken) for taken in self._taken)
+            if best is None or covered < best[0] - 1e-9:
+                best = covered, area, (onwards, down)
+        assert best is not None
+        _, area, (onwards, down) = best
+        self._taken.append(area)
+        return float(area[0 if onwards else 2]), float(area[1 if down else 3]), onwards, down
+
+
+def _shared(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Area that two boxes [4] xyxy share."""
+    return float((np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(min=0).prod())
+
+
+def _draw_box(axes: "Axes", box: NDArray[np.float64], kind: str, label: str, labels: _Labels) -> None:
+    """A box [4] xyxy in pixels of the shown image, above those that come later; the label stays inside the image."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import Normal, Stroke
 
     colour, style, width = _BOX_STYLES[kind]
     left, top, right, bottom = (float(edge) for edge in box)
     outline = [Stroke(linewidth=width + 1.5, foreground="black", alpha=0.6), Normal()]
+    above = 1 / (2 + len(axes.patches))
     axes.add_patch(
         Rectangle(
             (left - 0.5, top - 0.5),  # a pixel's centre is at whole numbers here, its edges half a pixel off
@@ -131,25 +178,24 @@ def _draw_box(axes: "Axes", box: NDArray[np.float64], kind: str, label: str, siz
             linestyle=style,
             linewidth=width,
             path_effects=outline,
+            zorder=1 + above,
         )
     )
     if not label:
         return
-    # Predictions are labelled in the upper corner and missed boxes in the lower, so that the two seldom meet.
-    height, full_width = size
-    to_the_right, upper = (left + right) / 2 < full_width / 2, kind != "missed"
-    x, y = np.clip([left if to_the_right else right, top if upper else bottom], 0, [full_width, height]) - 0.5
+    x, y, rightwards, down = labels.place(box, label)
     axes.annotate(
         label,
-        (x, y),
-        xytext=(3 if to_the_right else -3, -3 if upper else 3),
+        (x - 0.5, y - 0.5),
+        xytext=(3 if rightwards else -3, -3 if down else 3),
         textcoords="offset points",
         annotation_clip=False,
-        ha="left" if to_the_right else "right",
-        va="top" if upper else "bottom",
-        fontsize=9,
+        ha="left" if rightwards else "right",
+        va="top" if down else "bottom",
+        fontsize=_LABEL_SIZE,
         color="black",
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2, "alpha": 0.9},
+        zorder=3 + above,
     )
 
 

@@ -73,9 +73,10 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
             ),
             provenance=provenance(run),
         )
-        print(
-            f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}\nmodel: {config.model_file}"
-        )
+        print(f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}")
+        if score == 0:
+            print("no box was right there, so this threshold means nothing; train for longer or on more exams")
+        print(f"model: {config.model_file}")
     held_out_report(config, data, detector, run)
 
 

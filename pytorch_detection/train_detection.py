@@ -243,7 +243,8 @@ def fit_one(
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
         folder.begin(start)
-        print(summary(data, config, run))
+        finished = start >= config.epochs
+        print("all its epochs are finished" if finished else summary(data, config, run))
         if start:
             report.show_progress(config, runlog.read(folder.log))
     for epoch in range(start, config.epochs):

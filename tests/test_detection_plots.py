@@ -60,6 +60,19 @@ def test_scores_stay_inside_the_image(box, figures, tmp_path):
         assert frame.y0 <= label.y0 and label.y1 <= frame.y1
 
 
+def test_labels_of_boxes_in_boxes_do_not_cover_each_other(figures, tmp_path):
+    boxes = [[10, 20, 60, 80], [12, 22, 60, 80], [11, 21, 61, 78], [14, 25, 58, 79]]
+    box_plots.detection_overlay(IMAGE, boxes, [0.5, 0.9, 0.7, 0.6], tmp_path / "a.png")
+    (figure,) = figures
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    places = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert len(places) == 4
+    for name, place in places.items():
+        assert not any(place.overlaps(other) for key, other in places.items() if key != name)
+    assert min(axes.texts, key=lambda text: -text.zorder).get_text() == "0.90"  # drawn over the others
+
+
 def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):
     plots.froc(
         [2.0, 0.0, 0.5],

@@ -15,6 +15,8 @@ def test_a_model_says_what_it_was_trained_on_how_well_it_did_and_what_it_is_for(
         "ROC AUC 0.988; operating point 0.250; research only, not a medical device"
     )
     assert found.short() == "m.pth, trained on 12 synthetic images of 7 patients (xray), 2026-01-02, commit abc"
+    both = Origin.of({"trained_on": TRAINED, "members": [{}]}, Path("m.pth"))
+    assert both.short().startswith("m.pth, 2 networks trained on 12 ") and both.record()["networks"] == 2
 
 
 def test_scores_of_several_sets_are_told_apart():

@@ -269,10 +269,14 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
     config = settings(data.source, folder, epochs=1, members=2)
     second = config.out_dir / "member_2"
     tiny_detection.train(config)
-    assert f"network 2 of 2, in {second}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"network 2 of 2, in {second}" in printed
+    score = checkpoints.load(config.model_file, task=TASK)["validation"]["rsna_score"]
+    assert ("this threshold means nothing" in printed) == (score == 0)
     wanted = Detector.load(config.model_file, processor)
     shutil.rmtree(second)  # as if the run had had one network
     tiny_detection.train(replace(config, resume=True))
+    assert capsys.readouterr().out.count("all its epochs are finished") == 1
     found = Detector.load(config.model_file, processor)
     assert found.rule == wanted.rule and len(found.networks) == 2
     states = [[network.state_dict() for network in model.networks] for model in (found, wanted)]
