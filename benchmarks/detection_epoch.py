@@ -75,7 +75,7 @@ def main() -> None:
             means = training.train_one_epoch(learner, data, settings, number, run)
             record = {"epoch": number + 1, **{f"train_{part}": value for part, value in means.items()}}
             record |= training.validate(learner, data, settings, run)
-            folder.save_epoch(learner, {}, {**record, "improved": True}, best=record["val_mean_score"])
+            folder.save_epoch(learner, {}, record)
             report.show_progress(settings, runlog.read(folder.log))
 
         taken = alternate({"epoch": epoch, "bare": bare}, config.rounds)

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr import runtime
@@ -41,6 +42,14 @@ class Learner(Generic[Network]):
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+
+
+def averaged(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint that holds ``Learner.state``, with the average of the weights as its model."""
+    weights = dict(state["average"])
+    del weights["n_averaged"]
+    consume_prefix_in_state_dict_if_present(weights, "module.")
+    return {**state, "model": weights}
 
 
 def prepare(

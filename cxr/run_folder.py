@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The averaged weights of the best epoch so far."""
+        """The averaged weights of the best epoch so far, where a score chooses it."""
         return self.path / "best.pth"
 
     @property
@@ -93,18 +93,20 @@ class RunFolder:
         for path in (self.last, self.best, self.path / self.report, self.path / ERRORS):
             path.unlink(missing_ok=True)
 
-    def save_epoch(self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any], *, best: float) -> None:
+    def save_epoch(
+        self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any], *, best: float | None = None
+    ) -> None:
         """Log the ``record`` of an epoch and write its checkpoints.
 
         Args:
             learner: as the epoch left it.
             about: of the run, in every checkpoint.
-            record: with ``epoch``, the number of finished ones, and ``improved``: the score is the best so far, and the
-                averaged weights are kept.
-            best: the best score so far.
+            record: with ``epoch``, the number of finished ones, and where a score chooses the epoch ``improved``: it is
+                the best so far, and the averaged weights are kept.
+            best: that score.
         """
         runlog.append(self.log, record)
         state = {**about, "epoch": record["epoch"], "best": best}
-        if record["improved"]:
+        if record.get("improved"):
             checkpoints.save(self.best, task=self.task, **state, model=learner.average.module.state_dict())
         checkpoints.save(self.last, task=self.task, **state, **learner.state())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from cxr import cli, curves, known_images, origin, runtime
+from cxr.learner import averaged
 from cxr.likeness import Likeness
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
@@ -34,7 +35,6 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
             "val_ap": "COCO AP",
             "val_ap50": "AP50",
             "val_rsna_score": "RSNA score",
-            "val_mean_score": "their mean (chooses epoch)",
             "val_image_auc": "image ROC AUC",
             "val_sensitivity_at_1_fp": "sensitivity at 1 FP/image",
         },
@@ -47,13 +47,9 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
 def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
     folders = [RunFolder(member.out_dir, TASK, NAME) for member in config.each_member()]
-    states = [folder.load_best() for folder in folders]
-    epochs = [state["epoch"] for state in states]
-    if run.is_main:
-        best = "epoch is" if len(epochs) == 1 else "epochs are"
-        print(f"training is finished; the best {best} {', '.join(map(str, epochs))}")
     known = known_images.known(data.hashes, data.train, data.validation)
-    networks = tuple(load_model(state, folder.best, run) for state, folder in zip(states, folders, strict=True))
+    # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (benchmarks/RECIPES.md).
+    networks = tuple(load_model(averaged(folder.load_last()), folder.last, run) for folder in folders)
     detector = Detector(networks, config.flip_average, Rule(0.0, 1.0, 1.0), known=known)
     exams = data.of(data.validation)
     found, like_training = detector.look(data.images.images, run, data.validation)
@@ -66,7 +62,6 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         detector.save(
             config.model_file,
             config=cli.plain(config),
-            epochs=epochs,
             validation={"images": len(exams), "rsna_score": score},
             trained_on=origin.trained_on(
                 config.root, len(data.train), len({exam.patient for exam in data.of(data.train)})

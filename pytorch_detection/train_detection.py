@@ -3,10 +3,11 @@
     python pytorch_detection/train_detection.py --data-dir dataset_det --weights none
     python pytorch_detection/train_detection.py --table boxes.csv --weights none
 
-Writes checkpoint/detection/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model to
-pneumonia_fasterrcnn.pth, the report on held-out patients and errors.csv to checkpoint/detection/, and pictures to
-images/detection/. The table is one as evaluate_detection.py takes. With --resume it goes on from last.pth and ends with
-the same weights as a run that was never stopped. Under torchrun the batch is divided among the processes.
+Writes checkpoint/detection/last.pth and metrics.jsonl while it trains; at the end the finished model, with the average
+of the last steps' weights, to pneumonia_fasterrcnn.pth, the report on held-out patients and errors.csv to
+checkpoint/detection/, and pictures to images/detection/. The table is one as evaluate_detection.py takes. With --resume
+it goes on from last.pth and ends with the same weights as a run that was never stopped. Under torchrun the batch is
+divided among the processes.
 """
 
 import shutil
@@ -49,7 +50,6 @@ from pytorch_detection.model import (
 from pytorch_detection.training_data import Data, Extra, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
-MEAN_OF = ("ap", "ap50", "rsna_score")  # the scores whose mean chooses the epoch
 GRADIENT_LIMIT = 5.0  # longer gradients are cut to this norm
 _BATCH = 16  # images at once when no gradients are kept
 
@@ -176,8 +176,6 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
         labels = np.array([len(boxes) > 0 for boxes in truths])
         auc = float(metrics.roc_auc(found.probability, labels))
         scores["image_head_auc"] = None if np.isnan(auc) else auc  # no image without opacity: JSON knows no NaN
-    # Chooses the epoch: on a hundred exams each of them alone is at its highest by chance.
-    scores["mean_score"] = sum(scores[name] or 0.0 for name in MEAN_OF) / len(MEAN_OF)
     means = averaged(sums, len(mine), run)
     return {f"val_{name}": value for name, value in {**means, "gate_power": gate_power, **scores}.items()}
 
@@ -232,13 +230,13 @@ def fit_one(
         "processes": run.world_size,
         "data": resume.fingerprint(data.facts()),
     }
-    start, best = 0, -1.0
+    start = 0
     if state is None:
         run = with_faster_precision(learner.model, data, config, run)
     else:
         resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
         learner.restore(state)
-        start, best = state["epoch"], state["best"]
+        start = state["epoch"]
         run = runtime.as_begun(run, state)
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
     if run.is_main:
@@ -252,12 +250,10 @@ def fit_one(
         lr = learner.scheduler.get_last_lr()[0]
         means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
         scores = validate(learner, data, config, run)
-        improved = scores["val_mean_score"] >= best  # while it is 0, the later epoch is the better one
-        best = max(best, scores["val_mean_score"])
-        record = {"epoch": epoch + 1, "lr": lr, **means, **scores, "improved": improved}
+        record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
         record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
-            folder.save_epoch(learner, about, record, best=best)
+            folder.save_epoch(learner, about, record)
             print(line_of(record, config.epochs))
             report.show_progress(config, runlog.read(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
@@ -281,7 +277,7 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  AP50 {record['val_ap50']:.3f}  RSNA {record['val_rsna_score']:.3f}  "
         f"sensitivity at 1 FP/image {record['val_sensitivity_at_1_fp']:.3f}  "
-        f"image AUC {'-' if auc is None else f'{auc:.3f}'}" + ("  best" * record["improved"])
+        f"image AUC {'-' if auc is None else f'{auc:.3f}'}"
     )
 
 

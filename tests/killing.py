@@ -105,7 +105,7 @@ SCRIPTS = {
         lambda folder: tiny_detection.write_rsna(folder / "data"),
         functools.partial(tiny_detection.settings, epochs=2, negatives_per_positive=0.25),
         tiny_detection.train,
-        ("run/last.pth", "run/best.pth", "model.pth"),
+        ("run/last.pth", "model.pth"),
         "run/held_out_report.json",
         6,
     ),
