@@ -21,7 +21,7 @@ def loss_curves(
     losses: Mapping[str, str] | None = None,
     parts: Mapping[str, str] | None = None,
 ) -> None:
-    """Loss and validation scores by epoch, with the best epoch so far, whose weights the model gets.
+    """Loss and validation scores by epoch, with the best epoch so far where one is chosen.
 
     Args:
         records: lines of metrics.jsonl with ``epoch`` (the first is 1), ``improved`` (the best so far), ``train_loss``,
