@@ -44,7 +44,7 @@ class Learner(Generic[Network]):
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def averaged(state: dict[str, Any]) -> dict[str, Any]:
+def with_average(state: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint that holds ``Learner.state``, with the average of the weights as its model."""
     weights = dict(state["average"])
     del weights["n_averaged"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from cxr import cli, curves, known_images, origin, runtime
-from cxr.learner import averaged
+from cxr.learner import with_average
 from cxr.likeness import Likeness
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
@@ -49,7 +49,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     folders = [RunFolder(member.out_dir, TASK, NAME) for member in config.each_member()]
     known = known_images.known(data.hashes, data.train, data.validation)
     # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (benchmarks/RECIPES.md).
-    networks = tuple(load_model(averaged(folder.load_last()), folder.last, run) for folder in folders)
+    networks = tuple(load_model(with_average(folder.load_last()), folder.last, run) for folder in folders)
     detector = Detector(networks, config.flip_average, Rule(0.0, 1.0, 1.0), known=known)
     exams = data.of(data.validation)
     found, like_training = detector.look(data.images.images, run, data.validation)

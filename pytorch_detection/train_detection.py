@@ -242,7 +242,7 @@ def fit_one(
     if run.is_main:
         folder.begin(start)
         finished = start >= config.epochs
-        print("all its epochs are finished" if finished else summary(data, config, run))
+        print(f"finished before: epoch {start} of {config.epochs}" if finished else summary(data, config, run))
         if start:
             report.show_progress(config, runlog.read(folder.log))
     for epoch in range(start, config.epochs):

@@ -276,7 +276,7 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
     wanted = Detector.load(config.model_file, processor)
     shutil.rmtree(second)  # as if the run had had one network
     tiny_detection.train(replace(config, resume=True))
-    assert capsys.readouterr().out.count("all its epochs are finished") == 1
+    assert capsys.readouterr().out.count("finished before: epoch 1 of 1") == 1
     found = Detector.load(config.model_file, processor)
     assert found.rule == wanted.rule and len(found.networks) == 2
     states = [[network.state_dict() for network in model.networks] for model in (found, wanted)]
