@@ -93,20 +93,17 @@ class RunFolder:
         for path in (self.last, self.best, self.path / self.report, self.path / ERRORS):
             path.unlink(missing_ok=True)
 
-    def save_epoch(
-        self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any], *, best: float | None = None
-    ) -> None:
+    def save_epoch(self, learner: Learner[Any], about: dict[str, Any], record: dict[str, Any]) -> None:
         """Log the ``record`` of an epoch and write its checkpoints.
 
         Args:
             learner: as the epoch left it.
-            about: of the run, in every checkpoint.
-            record: with ``epoch``, the number of finished ones, and where a score chooses the epoch ``improved``: it is
-                the best so far, and the averaged weights are kept.
-            best: that score.
+            about: of the run, in every checkpoint; where a score chooses the epoch, with the best so far.
+            record: with ``epoch``, the number of finished ones, and ``improved`` where that best score is new: the
+                averaged weights are kept.
         """
         runlog.append(self.log, record)
-        state = {**about, "epoch": record["epoch"], "best": best}
+        state = {**about, "epoch": record["epoch"]}
         if record.get("improved"):
             checkpoints.save(self.best, task=self.task, **state, model=learner.average.module.state_dict())
         checkpoints.save(self.last, task=self.task, **state, **learner.state())

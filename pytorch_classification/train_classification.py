@@ -182,7 +182,7 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores, "improved": improved}
         record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
-            folder.save_epoch(learner, about, record, best=best)
+            folder.save_epoch(learner, {**about, "best": best}, record)
             print(line_of(record, config.epochs))
             report.show_progress(config, runlog.read(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written

@@ -23,7 +23,7 @@ from cxr.pictures import (
     thumbnail,
     wrapped,
 )
-from pytorch_detection.box_matching import matched
+from pytorch_detection.box_matching import matched, overlaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,23 +140,16 @@ class _Labels:
         left, top, right, bottom = (float(edge) for edge in box)
         rightwards = (left + right) / 2 < self._limit[0] / 2
         extent = np.array([len(label) * _LETTER, _LINE]) * self._inch
-        best: tuple[float, NDArray[np.float64], tuple[bool, bool]] | None = None
-        for onwards, down in ((rightwards, True), (rightwards, False), (not rightwards, True), (not rightwards, False)):
+        ways = [(rightwards, True), (rightwards, False), (not rightwards, True), (not rightwards, False)]
+        areas: list[NDArray[np.float64]] = []
+        for onwards, down in ways:
             corner = np.clip([left if onwards else right, top if down else bottom], 0, self._limit)
             other = corner + extent * np.where([onwards, down], 1, -1)
-            area = np.concatenate([np.minimum(corner, other), np.maximum(corner, other)])
-            covered = sum(_shared(area, taken) for taken in self._taken)
-            if best is None or covered < best[0] - 1e-9:
-                best = covered, area, (onwards, down)
-        assert best is not None
-        _, area, (onwards, down) = best
+            areas.append(np.concatenate([np.minimum(corner, other), np.maximum(corner, other)]))
+        chosen = int(overlaps(areas, self._taken).sum(axis=1).argmin())
+        area, (onwards, down) = areas[chosen], ways[chosen]
         self._taken.append(area)
         return float(area[0 if onwards else 2]), float(area[1 if down else 3]), onwards, down
-
-
-def _shared(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Area that two boxes [4] xyxy share."""
-    return float((np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(min=0).prod())
 
 
 def _draw_box(axes: "Axes", box: NDArray[np.float64], kind: str, label: str, labels: _Labels) -> None:

@@ -70,7 +70,7 @@ def test_labels_of_boxes_in_boxes_do_not_cover_each_other(figures, tmp_path):
     assert len(places) == 4
     for name, place in places.items():
         assert not any(place.overlaps(other) for key, other in places.items() if key != name)
-    assert min(axes.texts, key=lambda text: -text.zorder).get_text() == "0.90"  # drawn over the others
+    assert max(axes.texts, key=lambda text: text.zorder).get_text() == "0.90"  # drawn over the others
 
 
 def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):

@@ -254,8 +254,8 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
     state = checkpoints.load(path, task=TASK)
     assert state["validation"]["images"] == len(data.validation) and "rsna_score" in state["validation"]
     assert state["provenance"]["torch"] == torch.__version__
-    assert state["provenance"]["bf16"] is checkpoints.load(finished.config.out_dir / "last.pth", task=TASK)["bf16"]
     last = checkpoints.load(finished.config.out_dir / "last.pth", task=TASK)
+    assert state["provenance"]["bf16"] is last["bf16"]
     assert last["epoch"] == finished.config.epochs
     for name, value in found.networks[0].state_dict().items():
         assert torch.equal(value, last["average"][f"module.{name}"])
