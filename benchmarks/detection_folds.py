@@ -1,6 +1,6 @@
 """Compare recipes of the detector by repeated cross-validation, patients apart, without the held-out exams.
 
-    python benchmarks/detection_folds.py --data-dir dataset_det --weights pneumonia_resnet18.pth --recipes base crops
+    python benchmarks/detection_folds.py --data-dir dataset_det --recipes base crops
 
 Each recipe is trained once for each seed and fold, on the other folds of the training and validation exams, and scored
 after its last epoch on the fold it did not see. The seed decides the folds too. Appends one JSON line a training to
@@ -86,8 +86,8 @@ class FoldsConfig:
     recipes: tuple[str, ...] = cli.flag(tuple(RECIPES), help=f"some of {', '.join(RECIPES)}")
     folds: int = cli.flag(3, at_least=2, help="parts of the exams, each scored by a training on the others")
     seeds: tuple[int, ...] = cli.flag((0,), help="of each the folds are drawn and trained anew")
-    weights: str = cli.flag("none", help="as for train_detection")
-    size: int = cli.flag(256, help="side in pixels of the square the network sees")
+    weights: str = cli.flag(TrainConfig.weights, help="as for train_detection")
+    size: int = cli.flag(TrainConfig.size, help="side in pixels of the square the network sees")
     epochs: int = cli.flag(TrainConfig.epochs, at_least=1, help="passes over the training exams")
     workers: int = cli.flag(1, at_least=1, help="trainings at once, each a process with one thread on the CPU")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")

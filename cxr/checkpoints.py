@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,6 +69,25 @@ def read(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged file makes torch raise nearly anything
         raise ValueError(f"{path}: not a usable checkpoint: {_reason(error)}") from error
+
+
+def with_half_kernels(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``state`` of a network as a model file keeps it: kernels in float16, which halves the file.
+
+    Biases, normalisation and its statistics stay as they are: they take a thousandth of the space, and a variance may
+    lie outside of what float16 can hold. A network computes in float32 whatever it is filled from.
+
+    Raises:
+        ValueError: a kernel does not fit into float16.
+    """
+    kept: dict[str, torch.Tensor] = {}
+    for name, value in state.items():
+        kept[name] = value.half() if value.ndim > 1 else value
+        if value.isfinite().all() and not kept[name].isfinite().all():
+            raise ValueError(
+                f"{name} reaches {value.abs().max():.3g}, too much for a model file; no sound training does"
+            )
+    return kept
 
 
 def _reason(error: Exception) -> str:

@@ -70,11 +70,11 @@ class Classifier:
         return 2 if self.flip_average else 1
 
     def save(self, path: Path, **record: Any) -> None:
-        """Write the model file, with ``record`` (plain values) for a later reader; kernels as ``with_half_kernels``."""
+        """Write the model file, with ``record`` (plain values) for a later reader; kernels in float16."""
         checkpoints.save(
             path,
             task=TASK,
-            model=with_half_kernels(self.model.state_dict()),
+            model=checkpoints.with_half_kernels(self.model.state_dict()),
             prediction={name: getattr(self, name) for name in _SETTINGS},
             likeness=None if self.likeness is None else self.likeness.plain(),
             heat_scale=self.heat_scale,
@@ -243,29 +243,10 @@ def _finite(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     return log_odds
 
 
-def with_half_kernels(state: State) -> State:
-    """``state`` of a network as a model file keeps it: kernels in float16, which halves the file.
-
-    Biases, normalisation and its statistics stay as they are: they take a thousandth of the space, and a variance may
-    lie outside of what float16 can hold. A network computes in float32 whatever it is filled from.
-
-    Raises:
-        ValueError: a kernel does not fit into float16.
-    """
-    kept: State = {}
-    for name, value in state.items():
-        kept[name] = value.half() if value.ndim > 1 else value
-        if value.isfinite().all() and not kept[name].isfinite().all():
-            raise ValueError(
-                f"{name} reaches {value.abs().max():.3g}, too much for a model file; no sound training does"
-            )
-    return kept
-
-
 def weights_sha256(state: State) -> str:
     """Of a network as a model file keeps it: the same for two files that differ in all else, and for what is loaded."""
     digest = hashlib.sha256()
-    for name, value in sorted(with_half_kernels(state).items()):
+    for name, value in sorted(checkpoints.with_half_kernels(state).items()):
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, curves, known_images, likeness, metrics, origin, runlog, runtime
+from cxr import checkpoints, cli, curves, known_images, likeness, metrics, origin, runlog, runtime
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
 from pytorch_classification import data_load, evaluation, image_metrics, style
 from pytorch_classification.calibration import calibration_error, fit_temperature
-from pytorch_classification.classifier import Classifier, with_half_kernels
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import TASK, build, to_probability
 from pytorch_classification.settings import MAY_DIFFER, PREVALENCE, TrainConfig
@@ -43,7 +43,9 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     if run.is_main:
         print(f"training is finished; the best epoch is {state['epoch']}")
     model = build("none")
-    model.load_state_dict(with_half_kernels(state["model"]))  # as the file will hold it: what is fitted fits the file
+    model.load_state_dict(
+        checkpoints.with_half_kernels(state["model"])
+    )  # as the file will hold it: what is fitted fits the file
     model = model.to(run.device).eval()
     seen = known_images.known(data.hashes, data.train, data.validation)
     classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, 1.0, 0.5, known=seen)

@@ -8,6 +8,7 @@ from cxr import cli
 from cxr.cli import ROOT
 
 MODEL_FILE = ROOT / "pneumonia_fasterrcnn.pth"
+SYNTHETIC_FILE = ROOT / "pytorch_detection" / "synthetic_start.pth"
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 # Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
 MAY_DIFFER = {
@@ -39,13 +40,17 @@ class TrainConfig:
     images_dir: Path = cli.flag(ROOT / "images" / "detection", help="where the pictures go")
     model_file: Path = cli.flag(MODEL_FILE, help="the finished model, all that prediction needs")
     backbone: Backbone = cli.flag("resnet18", help="resnet18 for training from scratch, resnet50_v2 for COCO's weights")
-    weights: str = cli.flag("none", help="coco, imagenet (downloaded), none (random), or a file; may be a classifier's")
+    weights: str = cli.flag(
+        "synthetic",
+        help="synthetic (learnt from drawn chests, comes along), coco, imagenet (downloaded), none (random), or a "
+        "file; may be a classifier's",
+    )
     members: int = cli.flag(
         1, at_least=1, at_most=9, help="networks trained one after the other, whose boxes are fused"
     )
     epochs: int = cli.flag(24, at_least=1, help="passes over the training images")
     size: int = cli.flag(
-        384, at_least=SMALLEST_SIZE, at_most=LARGEST_SIZE, help="side in pixels of the square the network sees"
+        256, at_least=SMALLEST_SIZE, at_most=LARGEST_SIZE, help="side in pixels of the square the network sees"
     )
     batch_size: int = cli.flag(8, at_least=1, help="images per step, over all processes together")
     lr: float = cli.flag(5e-4, above=0, help="highest AdamW learning rate of the one-cycle schedule")
@@ -100,6 +105,20 @@ class TrainConfig:
             for number in range(1, self.members)
         ]
         return [self, *further]
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides the detector that ``--weights synthetic`` begins with, and where it goes."""
+
+    weights_file: Path = cli.flag(SYNTHETIC_FILE, help="where the weights go; the default is what is used")
+    out_dir: Path = cli.flag(ROOT / "checkpoint" / "synthetic", help="where exams, checkpoint and pictures go")
+    exams: int = cli.flag(2500, at_least=60, help="synthetic exams; four in five are learnt from")
+    size: int = cli.flag(TrainConfig.size, at_least=128, at_most=LARGEST_SIZE, help="side in pixels of the exams")
+    epochs: int = cli.flag(4, at_least=1, help="passes over the exams, the last with light augmentation")
+    seed: int = cli.flag(5, at_least=0, help="decides the exams, the start and every random draw")
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 from cxr import checkpoints
 from cxr.grey_resnet import State, downloaded, fold_input_planes, tensors, weights_file
 from pytorch_detection.model import TASK, Architecture, GreyFasterRCNN, construct
-from pytorch_detection.settings import Backbone
+from pytorch_detection.settings import SYNTHETIC_FILE, Backbone
 
 _IMAGENET: dict[Backbone, Any] = {
     "resnet18": ResNet18_Weights.IMAGENET1K_V1,
@@ -25,9 +25,10 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
     """A detector in training mode.
 
     Args:
-        weights: ``coco`` or ``imagenet`` (downloaded by torchvision), ``none`` for random ones, or a file: a checkpoint
-            of a detector or of a classifier of this project (whose ResNet-18 becomes the backbone, and whose last layer
-            the image head), or a state dict of torchvision's network, whole or backbone.
+        weights: ``synthetic`` for those of ``pretrain_detection.py``, ``coco`` or ``imagenet`` (downloaded by
+            torchvision), ``none`` for random ones, or a file: a checkpoint of a detector or of a classifier of this
+            project (whose ResNet-18 becomes the backbone, and whose last layer the image head), or a state dict of
+            torchvision's network, whole or backbone.
 
     Raises:
         ConnectionError: weights cannot be downloaded.
@@ -38,8 +39,14 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
     if weights in ("coco", "imagenet"):
         state, frozen, source = _downloaded(weights, backbone), True, f"the {weights} weights"
     else:
-        state, frozen = _from_file(weights_file(weights, "coco, imagenet or none"), backbone)
-        source = weights
+        if weights == "synthetic":
+            if backbone != "resnet18":
+                raise ValueError(f"--weights synthetic: a ResNet-18; {backbone} begins with coco, imagenet or none")
+            path = SYNTHETIC_FILE
+        else:
+            path = weights_file(weights, "synthetic, coco, imagenet or none")
+        state, frozen = _from_file(path, backbone)
+        source = str(path)
     model = construct(Architecture(backbone, size, frozen, image_head))
     _load(model, state, source)
     return model

@@ -64,6 +64,7 @@ def test_no_file_imports_one_that_imports_it():
         ("reading_room", ("reading_room", "pytorch_classification", "pytorch_detection", "cxr")),
         ("make_sample_data", ("phantom", "cxr.cli", "cxr.text")),
         ("train_lung_finder", ("phantom", "cxr", "pytorch_classification")),
+        ("pretrain_detection", ("make_sample_data", "phantom", "cxr", "pytorch_detection")),
         ("download_data", ("cxr",)),
     ],
 )

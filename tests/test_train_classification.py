@@ -19,7 +19,7 @@ from cxr.squares import Squares
 from pytorch_classification import evaluation, model, report
 from pytorch_classification import train_classification as training
 from pytorch_classification.calibration import fit_temperature
-from pytorch_classification.classifier import Classifier, with_half_kernels
+from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import Listing
 from pytorch_classification.model import TASK, as_input, predict_logits, to_probability
 from pytorch_classification.shift import Labelled, even_odds
@@ -249,7 +249,7 @@ def test_the_best_epoch_is_kept_as_a_copy(monkeypatch, chest_xray, folder, witho
     assert (best["epoch"], best["best"]) == (2, 0.4)
     assert same(best["model"], weights[1]) and not same(weights[1], weights[2])
     finished = checkpoints.load(config.model_file, task=TASK)
-    assert finished["epoch"] == 2 and same(finished["model"], with_half_kernels(weights[1]))
+    assert finished["epoch"] == 2 and same(finished["model"], checkpoints.with_half_kernels(weights[1]))
     assert finished["prediction"]["flip_average"] is False
     last = checkpoints.load(config.out_dir / "last.pth", task=TASK)
     assert (last["epoch"], last["best"]) == (3, 0.4)

@@ -91,6 +91,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
         "out_dir": folder / "run",
         "images_dir": folder / "images",
         "model_file": folder / "model.pth",
+        "weights": "none",
         "epochs": 2,
         "size": 64,
         "batch_size": 8,

@@ -1,0 +1,72 @@
+"""The detector of synthetic chests: what it finds on chests it has not learnt from, and that its script makes such a one."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import tiny_detection
+import torch
+
+import pretrain_detection
+from cxr import checkpoints
+from cxr.learner import with_average
+from phantom import cohort
+from pytorch_detection import box_metrics, weights
+from pytorch_detection.inference import find_boxes
+from pytorch_detection.model import TASK
+from pytorch_detection.settings import SYNTHETIC_FILE, PretrainConfig, TrainConfig
+from pytorch_detection.weights import build
+
+OTHER_SEED = 77  # than that of the exams it learnt from
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """24 exams, of which some show opacities: uint8 [24, S, S] and their boxes."""
+    size = PretrainConfig.size
+    exams = cohort.plan_exams(OTHER_SEED, 24)
+    pictures = [cohort.take_exam(exam, OTHER_SEED, size)[0] for exam in exams]
+    return np.stack([one.pixels for one in pictures]), [
+        np.array([(x, y, x + width, y + height) for x, y, width, height in one.boxes], np.float32).reshape(-1, 4)
+        for one in pictures
+    ]
+
+
+def test_the_start_finds_opacities_of_drawn_chests(drawn, processor):
+    images, truths = drawn
+    assert sum(len(boxes) for boxes in truths) >= 8
+    network = build("synthetic", "resnet18", PretrainConfig.size, image_head=True)
+    found = find_boxes([network], images, np.arange(len(images)), False, processor)
+    scores = box_metrics.score_detections(found.boxes, found.gated(1.0), truths)
+    assert scores["ap50"] > 0.6 and scores["image_auc"] > 0.9
+
+
+def test_the_start_holds_a_network_alone_that_trains_whole_and_is_the_default():
+    state = checkpoints.load(SYNTHETIC_FILE, task=TASK)
+    assert set(state) == {"format", "task", "architecture", "model"}  # no path, no rule to predict with
+    assert SYNTHETIC_FILE.stat().st_size < 30 * 2**20
+    made = build(TrainConfig.weights, TrainConfig.backbone, 384, image_head=False)
+    assert asdict(made.architecture) == state["architecture"] | {"size": 384, "image_head": False}
+    assert all(parameter.requires_grad for parameter in made.parameters())
+    kernel = made.state_dict()["rpn.head.conv.0.0.weight"]
+    assert kernel.dtype == torch.float32 and torch.equal(kernel, state["model"]["rpn.head.conv.0.0.weight"].float())
+
+
+def test_the_start_fits_no_other_backbone():
+    with pytest.raises(ValueError, match="--weights synthetic: a ResNet-18; resnet50_v2 begins with coco, imagenet"):
+        build("synthetic", "resnet50_v2", 256, image_head=True)
+
+
+def test_the_script_writes_what_a_training_begins_with(command, tmp_path, monkeypatch, without_pictures):
+    file = tmp_path / "start.pth"
+    sizes = ("--exams", 60, "--size", 128, "--epochs", 1)
+    how = ("--device", "cpu", "--precision", "fp32")
+    with tiny_detection.few_samples():
+        ended = command(pretrain_detection.main, "--weights-file", file, "--out-dir", tmp_path / "made", *sizes, *how)
+    assert ended.code == 0, ended.err
+    assert "epoch   1/1" in ended.out and f"wrote {file}" in ended.out
+    monkeypatch.setattr(weights, "SYNTHETIC_FILE", file)
+    began = build("synthetic", "resnet18", 128, image_head=True).state_dict()
+    last = with_average(checkpoints.load(tmp_path / "made" / "last.pth", task=TASK))["model"]
+    for name, value in last.items():
+        assert torch.equal(began[name], value.half().float() if value.ndim > 1 else value), name
