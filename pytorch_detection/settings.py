@@ -42,8 +42,8 @@ class TrainConfig:
     backbone: Backbone = cli.flag("resnet18", help="resnet18 for training from scratch, resnet50_v2 for COCO's weights")
     weights: str = cli.flag(
         "synthetic",
-        help="synthetic (learnt from drawn chests, comes along), coco, imagenet (downloaded), none (random), or a "
-        "file; may be a classifier's",
+        help="synthetic (learnt from drawn chests, comes along, for resnet18), coco, imagenet (downloaded), none "
+        "(random), or a file; may be a classifier's",
     )
     members: int = cli.flag(
         1, at_least=1, at_most=9, help="networks trained one after the other, whose boxes are fused"
@@ -111,12 +111,12 @@ class TrainConfig:
 class PretrainConfig:
     """Everything that decides the detector that ``--weights synthetic`` begins with, and where it goes."""
 
-    weights_file: Path = cli.flag(SYNTHETIC_FILE, help="where the weights go; the default is what is used")
+    weights_file: Path = cli.flag(SYNTHETIC_FILE, help="where the weights go; by default where trainings look for them")
     out_dir: Path = cli.flag(ROOT / "checkpoint" / "synthetic", help="where exams, checkpoint and pictures go")
-    exams: int = cli.flag(2500, at_least=60, help="synthetic exams; four in five are learnt from")
+    exams: int = cli.flag(2500, at_least=60, help="synthetic exams; some four in five are learnt from")
     size: int = cli.flag(TrainConfig.size, at_least=128, at_most=LARGEST_SIZE, help="side in pixels of the exams")
     epochs: int = cli.flag(4, at_least=1, help="passes over the exams, the last with light augmentation")
-    seed: int = cli.flag(5, at_least=0, help="decides the exams, the start and every random draw")
+    seed: int = cli.flag(5, at_least=0, at_most=2**63 - 1, help="decides the exams, the start and every random draw")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
 

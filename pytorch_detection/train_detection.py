@@ -1,7 +1,7 @@
 """Train Faster R-CNN to box lung opacities on RSNA radiographs, and report on held-out patients once.
 
-    python pytorch_detection/train_detection.py --data-dir dataset_det --weights none
-    python pytorch_detection/train_detection.py --table boxes.csv --weights none
+    python pytorch_detection/train_detection.py --data-dir dataset_det
+    python pytorch_detection/train_detection.py --table boxes.csv
 
 Writes checkpoint/detection/last.pth and metrics.jsonl while it trains; at the end the finished model, with the average
 of the last steps' weights, to pneumonia_fasterrcnn.pth, the report on held-out patients and errors.csv to

@@ -41,8 +41,15 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
     else:
         if weights == "synthetic":
             if backbone != "resnet18":
-                raise ValueError(f"--weights synthetic: a ResNet-18; {backbone} begins with coco, imagenet or none")
+                raise ValueError(
+                    f"--weights synthetic: a ResNet-18; {backbone} begins with coco, imagenet, none or a file"
+                )
             path = SYNTHETIC_FILE
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"--weights synthetic: no file {path}, which comes with the repository; git checkout brings it "
+                    "back, or begin with --weights none"
+                )
         else:
             path = weights_file(weights, "synthetic, coco, imagenet or none")
         state, frozen = _from_file(path, backbone)

@@ -16,7 +16,7 @@ from pytorch_detection import inference
 from pytorch_detection import model as model_module
 from pytorch_detection.box_rule import Rule, choose_gate, choose_rule
 from pytorch_detection.detector import Detector
-from pytorch_detection.inference import Found, as_input, find_boxes, fuse
+from pytorch_detection.inference import Found, as_input, doubting_nested, find_boxes, fuse
 from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.weights import build
 
@@ -332,6 +332,26 @@ def test_a_fused_score_never_exceeds_the_views():
     assert fuse([crowd, crowd])["scores"].tolist() == [1.0]
 
 
+NESTED = {
+    "a smaller one within": ([[0, 0, 40, 40], [5, 5, 15, 15], [50, 0, 60, 20]], [0.9, 0.6, 0.5], [0.9, 0.5, 0.3]),
+    "a larger one around": ([[5, 5, 15, 15], [0, 0, 40, 40], [50, 0, 60, 20]], [0.9, 0.6, 0.5], [0.9, 0.5, 0.3]),
+    "most of it within": ([[0, 0, 40, 40], [35, 0, 41, 20]], [0.8, 0.4], [0.8, 0.2]),
+    "two thirds of it within": ([[0, 0, 40, 40], [36, 0, 42, 20]], [0.8, 0.4], [0.8, 0.4]),
+    "in two at once": ([[0, 0, 40, 40], [20, 20, 60, 60], [22, 22, 32, 32]], [0.9, 0.8, 0.4], [0.9, 0.8, 0.2]),
+    "as sure as the other": ([[0, 0, 40, 40], [5, 5, 15, 15]], [0.7, 0.7], [0.7, 0.7]),
+    "none": ([], [], []),
+}
+
+
+@pytest.mark.parametrize(("boxes", "scores", "wanted"), NESTED.values(), ids=NESTED)
+def test_of_boxes_in_boxes_the_less_sure_has_half_its_score(boxes, scores, wanted):
+    found = doubting_nested(detection(boxes, scores))
+    np.testing.assert_allclose(found["scores"], wanted, rtol=1e-6)
+    assert found["boxes"].shape == (len(boxes), 4) and found["labels"].shape == (len(boxes),)
+    halved = dict(zip(map(tuple, found["boxes"].tolist()), found["scores"].tolist(), strict=True))
+    assert all(halved[tuple(box)] <= score + 1e-6 for box, score in zip(boxes, scores, strict=True))
+
+
 def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(network, processor, monkeypatch):
     squares = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
     mirrored = np.ascontiguousarray(squares[:, :, ::-1])
@@ -352,7 +372,7 @@ def test_what_several_networks_find_is_fused(network, processor):
         alone = [one(as_input(torch.from_numpy(squares))) for one in (network, other)]
     found = find_boxes([network, other], squares, np.arange(3), False, processor)
     for row, views in enumerate(zip(*alone, strict=True)):
-        wanted = fuse(views)
+        wanted = doubting_nested(fuse(views))
         np.testing.assert_allclose(found.boxes[row], wanted["boxes"], atol=1e-3)
         np.testing.assert_allclose(found.scores[row], wanted["scores"], atol=1e-5)
     both = torch.stack([torch.stack([one["image_probability"] for one in some]) for some in alone])

@@ -57,16 +57,36 @@ def test_the_start_fits_no_other_backbone():
         build("synthetic", "resnet50_v2", 256, image_head=True)
 
 
-def test_the_script_writes_what_a_training_begins_with(command, tmp_path, monkeypatch, without_pictures):
+def test_a_start_that_is_gone_is_missed_with_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "SYNTHETIC_FILE", tmp_path / "gone.pth")
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth, which comes with the repository; .* --weights none"):
+        build("synthetic", "resnet18", 256, image_head=True)
+
+
+def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
+    command, tmp_path, monkeypatch, without_pictures
+):
     file = tmp_path / "start.pth"
-    sizes = ("--exams", 60, "--size", 128, "--epochs", 1)
-    how = ("--device", "cpu", "--precision", "fp32")
+    words = ["--weights-file", file, "--out-dir", tmp_path / "made", "--exams", 60, "--size", 128]
+    words += ["--device", "cpu", "--precision", "fp32", "--epochs", 1]
     with tiny_detection.few_samples():
-        ended = command(pretrain_detection.main, "--weights-file", file, "--out-dir", tmp_path / "made", *sizes, *how)
+        ended = command(pretrain_detection.main, *words)
     assert ended.code == 0, ended.err
     assert "epoch   1/1" in ended.out and f"wrote {file}" in ended.out
     monkeypatch.setattr(weights, "SYNTHETIC_FILE", file)
     began = build("synthetic", "resnet18", 128, image_head=True).state_dict()
-    last = with_average(checkpoints.load(tmp_path / "made" / "last.pth", task=TASK))["model"]
+    last = with_average(checkpoints.load(tmp_path / "made" / "training" / "last.pth", task=TASK))["model"]
     for name, value in last.items():
         assert torch.equal(began[name], value.half().float() if value.ndim > 1 else value), name
+    file.unlink()
+    again = command(pretrain_detection.main, *words)
+    assert "finished before: epoch 1 of 1" in again.out and file.is_file()
+    other = command(pretrain_detection.main, *words[:-1], 2)
+    assert other.code == 2 and "epochs" in other.err
+
+
+def test_a_place_for_the_weights_that_is_none_is_told_before_the_training(command, tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere" / "start.pth"):
+        ended = command(pretrain_detection.main, "--weights-file", place, "--out-dir", tmp_path / "made")
+        assert ended.code == 2 and f"--weights-file {place}: expected a file in a folder that is there" in ended.err
+    assert not (tmp_path / "made").exists()
