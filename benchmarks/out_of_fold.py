@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr.files import write_atomically
 from pytorch_detection import box_matching, box_metrics, rsna_dataset
 from pytorch_detection.box_rule import Rule, choose_gate, choose_rule
-from pytorch_detection.inference import Found, doubting_nested, fuse
+from pytorch_detection.inference import Found, fuse
 
 COLUMNS = {
     "ap50": "AP50",
@@ -139,7 +139,7 @@ def fused(wholes: Sequence[Sequence[Answer]]) -> list[Answer]:
             }
             for one in same
         ]
-        both = doubting_nested(fuse(detections))
+        both = fuse(detections)
         boxes, scores, sure = (both[name].tolist() for name in ("boxes", "scores", "image_probability"))
         found.append(replace(first, boxes=boxes, scores=scores, probability=sure))
     return found
