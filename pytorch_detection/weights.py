@@ -39,24 +39,26 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
     if weights in ("coco", "imagenet"):
         state, frozen, source = _downloaded(weights, backbone), True, f"the {weights} weights"
     else:
-        if weights == "synthetic":
-            if backbone != "resnet18":
-                raise ValueError(
-                    f"--weights synthetic: a ResNet-18; {backbone} begins with coco, imagenet, none or a file"
-                )
-            path = SYNTHETIC_FILE
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"--weights synthetic: no file {path}, which comes with the repository; git checkout brings it "
-                    "back, or begin with --weights none"
-                )
-        else:
-            path = weights_file(weights, "synthetic, coco, imagenet or none")
+        path = (
+            _shipped(backbone) if weights == "synthetic" else weights_file(weights, "synthetic, coco, imagenet or none")
+        )
         state, frozen = _from_file(path, backbone)
         source = str(path)
     model = construct(Architecture(backbone, size, frozen, image_head))
     _load(model, state, source)
     return model
+
+
+def _shipped(backbone: Backbone) -> Path:
+    """The file that ``pretrain_detection.py`` wrote, if it is there and fits."""
+    if backbone != "resnet18":
+        raise ValueError(f"--weights synthetic: a ResNet-18; {backbone} begins with coco, imagenet, none or a file")
+    if not SYNTHETIC_FILE.is_file():
+        raise FileNotFoundError(
+            f"--weights synthetic: no file {SYNTHETIC_FILE}, which comes with the repository; git checkout brings it "
+            "back, or begin with --weights none"
+        )
+    return SYNTHETIC_FILE
 
 
 def _downloaded(weights: str, backbone: Backbone) -> State:
