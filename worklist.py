@@ -114,12 +114,12 @@ def open_room(config: WorklistConfig, run: runtime.Runtime) -> Room:
     classifier, detector = judges.classifier, judges.detector
     hashes = {name: sha256_of(file) for name, file in files.items()}
     made = {"models": hashes, "identifiers": config.identifiers, "watched": config.watch}
-    made |= {"dicom_output": config.dicom_output is not None, "dicom_3d": config.dicom_3d}
+    made |= {"dicom_output": config.dicom_output is not None}
     answers = Answers.go_on(config.output_dir, made) if config.watch else Answers.start(config.output_dir, made)
     first = page.Model(files["classifier"].name, hashes["classifier"], classifier.threshold, classifier.origin.adapted)
     second = detector and page.Model(files["detector"].name, hashes["detector"], detector.rule.threshold)
     told = page.Made(first, second, CLASSES, commit(), "", config.identifiers, config.watch)
-    documents = None if config.dicom_output is None else Documents(config.dicom_output, first, second, config.dicom_3d)
+    documents = None if config.dicom_output is None else Documents(config.dicom_output, first, second)
     naming = Naming(tuple(Path(name) for name in config.image if Path(name).is_dir()), config.identifiers)
     return Room(judges, answers, naming, documents, told)
 

@@ -8,7 +8,7 @@ from cxr.files import sha256_of
 from cxr.metrics import interval_text
 from cxr.origin import RESEARCH_ONLY
 from cxr.text import one_line, shortened
-from pytorch_classification import evaluation, heat_in_lungs, style
+from pytorch_classification import evaluation, style
 from pytorch_classification.claim import CLAIM, NO_ENSEMBLE
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.image_metrics import SCORES
@@ -237,15 +237,6 @@ def measured(title: str, report: Mapping[str, Any]) -> list[str]:
                 "",
             ]
         lines += block(rows)
-    if grad_cam := report.get("grad_cam"):
-        lines += block(heat_in_lungs.rows(grad_cam))
-    if "groups" in (styles := report.get("style") or {}):
-        lines += [
-            f"Style alone (frame, corners, grey levels, sharpness) tells the class with ROC AUC "
-            f"{interval_text(styles['roc_auc'])}; the model by style:",
-            "",
-            *block(style.group_rows(styles["groups"])),
-        ]
     if point := report.get("operating_point"):
         words = f"{title}: operating point set here for {said(point['measure'])} {said(point['target'])}, cross-fitted"
         lines += results(words, point["cross_fitted"])
@@ -263,7 +254,6 @@ def audit(report: Mapping[str, Any]) -> list[str]:
         "",
         *block([["told by", "ROC AUC (interval)"], *told]),
         *block(style.group_rows(report["model"]["groups"])),
-        *block(heat_in_lungs.rows(report["model"]["grad_cam"])),
     ]
 
 
@@ -294,12 +284,6 @@ def failures(judged: Sources) -> Section:
                 f"- {_named(source, report)}, at {said(report['scores']['threshold'])}: {fp} of {tn + fp} {CLASSES[0]} "
                 f"called {CLASSES[1]}, {fn} of {fn + tp} {CLASSES[1]} missed."
             )
-            for measure, found in (report.get("style") or {}).get("groups", {}).items():
-                if found["contradicts"]["value"] is not None:
-                    lines.append(
-                        f"- Of images whose style contradicts their class, {measure} is "
-                        f"{interval_text(found['contradicts'])}, of all {interval_text(found['all'])}."
-                    )
     if lines:
         lines.append("- Each error, the most confident first, stands in errors.csv and errors.png beside its report.")
     return "Failures", lines
@@ -317,7 +301,7 @@ def claim(sections: Sequence[Section], state: Mapping[str, Any], judged: Sources
         where["code"] = "Recipe, with the code at the commit in the summary"
     robust = {
         "corrupted images": any(report.get("corruptions") for report in everything),
-        "by style": any("contradicting" in report or "groups" in (report.get("style") or {}) for report in everything),
+        "by style": any("contradicting" in report for report in everything),
     }
     if any(robust.values()):
         where["robustness"] = ", ".join(["Results", *(words for words, is_there in robust.items() if is_there)])

@@ -18,7 +18,7 @@ from cxr.known_images import content_key
 from cxr.metrics import interval_text
 from cxr.pictures import thumbnail
 from cxr.run_folder import ERRORS
-from pytorch_classification import data_load, heat_in_lungs, heat_plots, image_metrics, plots, trade_off
+from pytorch_classification import data_load, heat_plots, image_metrics, plots, trade_off
 from pytorch_classification.classifier import Classifier, Judgement
 from pytorch_classification.corruptions import corrupted
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing, patients_of_each_class
@@ -30,7 +30,6 @@ _INSTRUCTIVE = (
     "three quarters of their probabilities"
 )
 _SHEET = 2 * sheet.COLUMNS  # pictures of each kind of error
-_LOOKED_AT = 100  # images whose Grad-CAM is held to the lungs: 2.5 s of one core at 96 pixels
 _FEW_RESAMPLES = 500  # for each of the subgroups
 _BY_GROUP = {"sensitivity": "sensitivity", "specificity": "specificity", "roc_auc": "ROC AUC"}
 _COUNTED = {  # beside those scores
@@ -116,7 +115,7 @@ def evaluated(
 
     Args:
         prevalence: at which predictive values are stated too.
-        grad_cam: takes about a third of the time for 500 images; without it the report has None there.
+        grad_cam: whether Grad-CAM is drawn.
         corrupt: whether the images are judged with each of ``CORRUPTIONS`` too; likewise.
     """
     listing, unlike = judged.listing, judged.answers.unlike
@@ -135,7 +134,7 @@ def evaluated(
         "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
         "trade_off": trade_off.trade_off(*arguments, prevalence),
         "subgroups": {name: _of_group(judged, at) for name, at in subgroups.subgroups(columns).items()},
-        "grad_cam": looks_at_lungs(judged, run) if grad_cam else None,
+        "grad_cam": grad_cam,
         "corruptions": when_corrupted(judged, run) if corrupt else None,
     }
 
@@ -152,16 +151,6 @@ def when_corrupted(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
         }
         for name, answers in seen.items()
     }
-
-
-def looks_at_lungs(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
-    """The share of Grad-CAM in the lung field, on up to 100 of the images; see ``heat_in_lungs.by_group``."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(judged.images))[:_LOOKED_AT])
-    some = judged.listing.take(chosen)
-    groups = {"all": np.ones(len(chosen), np.bool_)}
-    groups |= {name: some.labels == label for label, name in enumerate(CLASSES)}
-    shares = heat_in_lungs.shares(judged.classifier, judged.images[chosen], run)
-    return heat_in_lungs.by_group(*shares, groups, some.patients)
 
 
 def _of_group(judged: Judged, at: NDArray[np.int64]) -> dict[str, Any]:
@@ -181,8 +170,6 @@ def format_report(report: Mapping[str, Any]) -> str:
         + trade_off.format_trade_off(report["trade_off"]),
     ]
     blocks += [image_metrics.aligned(rows) for rows in group_rows(report).values()]
-    if report["grad_cam"]:
-        blocks.append(heat_in_lungs.formatted(report["grad_cam"]))
     blocks.append("\n".join(f"{name}: {count}" for name, count in counts(report).items() if count))
     return "\n\n".join(block for block in blocks if block)
 

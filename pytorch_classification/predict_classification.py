@@ -185,7 +185,7 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, clas
         for answer in answers
         if answer.probability is not None
     ]
-    return dicom_output.write_all(results, folder, three_dimensional=config.dicom_3d)
+    return dicom_output.write_all(results, folder)
 
 
 def summary(answers: list[Answer]) -> str:

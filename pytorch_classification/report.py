@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cxr import checkpoints, cli, curves, known_images, likeness, metrics, origin, runlog, runtime
 from cxr.provenance import provenance
 from cxr.run_folder import RunFolder
-from pytorch_classification import data_load, evaluation, image_metrics, style
+from pytorch_classification import data_load, evaluation, image_metrics
 from pytorch_classification.calibration import calibration_error, fit_temperature
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
@@ -139,15 +139,13 @@ def test_report(
     if not run.is_main:
         return {}
     report = evaluation.evaluated(judged, PREVALENCE, run)
-    called = judged.answers.probability >= classifier.threshold
-    by_style = style_scores(data, judged.listing, judged.images, called)
-    result = {"set": str(source), **report, "validation": own, "style": by_style, "provenance": provenance(run)}
+    result = {"set": str(source), **report, "validation": own, "provenance": provenance(run)}
     path = config.out_dir / NAME
     print(f"\ntest images, evaluated once:\n{evaluation.format_report(report)}")
-    print(f"\n{format_style(by_style)}\n\nreport: {path}")
+    print(f"\nreport: {path}")
     evaluation.write(result, path, config.images_dir, judged, run)
     print(f"pictures: {config.images_dir}")
-    return {**report, "set": source.name, "style": by_style, "provenance": result["provenance"]}
+    return {**report, "set": source.name, "provenance": result["provenance"]}
 
 
 def without_places(config: TrainConfig) -> dict[str, Any]:
@@ -157,40 +155,3 @@ def without_places(config: TrainConfig) -> dict[str, Any]:
         for name, value in cli.plain(config).items()
         if name not in MAY_DIFFER
     }
-
-
-def style_scores(
-    data: Data, listing: data_load.Listing, images: NDArray[np.uint8], predicted: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """How far the style alone tells the class of ``images``, and the model's scores where it agrees and contradicts.
-
-    The style is learnt from the training images. The shortcut audit tells more of it.
-
-    Returns:
-        ``roc_auc`` and ``groups`` (``style.group_scores``); or ``note`` where there are too few patients.
-    """
-    labels, patients = listing.labels, listing.patients
-    try:
-        told = style.transferred(
-            style.joined(style.picture_features(data.images, data.train)),
-            data.labels[data.train],
-            [data.listing.patients[index] for index in data.train],
-            style.joined(style.picture_features(images, np.arange(len(labels)))),
-            patients,
-            seed=0,
-        )
-    except style.TooFewPatients as error:
-        return {"note": str(error)}
-    auc = metrics.bootstrap(lambda weights: {"roc_auc": metrics.roc_auc(told, labels, weights)}, patients)
-    return {**auc, "groups": style.group_scores(predicted, labels, style.contradicting(told, labels), patients)}
-
-
-def format_style(scores: dict[str, Any]) -> str:
-    """What ``style_scores`` returned, for the terminal."""
-    if "note" in scores:
-        return f"no scores by style: {scores['note']}"
-    return (
-        "the style alone (frame, corners, grey levels, sharpness; learnt from the training images) tells the class "
-        f"with ROC AUC {metrics.interval_text(scores['roc_auc'])}; the model by class and style:\n"
-        + style.format_groups(scores["groups"], CLASSES)
-    )

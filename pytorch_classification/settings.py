@@ -126,9 +126,6 @@ class PredictConfig:
     dicom_output: Path | None = cli.flag(
         None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
     )
-    dicom_3d: bool = cli.flag(
-        False, needs="dicom_output", help="make the reports Comprehensive 3D SR, which some viewers ask for"
-    )
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
@@ -156,28 +153,6 @@ class AuditConfig:
     seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds and of the intervals")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
-
-
-@dataclass(frozen=True)
-class LungConfig:
-    """Everything that decides the weights of the lung finder, and where they go."""
-
-    weights_file: Path = cli.flag(
-        ROOT / "pytorch_classification" / "lung_finder.npz",
-        help="where the weights go; the default is what is used",
-    )
-    chests: int = cli.flag(3800, at_least=32, help="synthetic chests to learn from")
-    held_back: int = cli.flag(200, at_least=10, help="further chests to measure on")
-    epochs: int = cli.flag(12, at_least=1, help="passes over the chests")
-    batch_size: int = cli.flag(32, at_least=8, at_most=32, help="chests per step")
-    lr: float = cli.flag(4e-3, above=0, help="highest AdamW learning rate of the one-cycle schedule")
-    weight_decay: float = cli.flag(
-        0.02, at_least=0, help="AdamW weight decay of kernels; biases and normalisation have none"
-    )
-    seed: int = cli.flag(0, at_least=0, at_most=2**31 - 1, help="decides the chests, the start and every random draw")
-    workers: int = cli.flag(0, at_least=0, help="processes that draw, 0 for one per core; the chests are the same")
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
 
 
 @dataclass(frozen=True)
@@ -210,7 +185,7 @@ class EvaluateConfig:
         Path("evaluation") / "classification",
         help="where report, errors.csv and pictures go; by default in the current directory",
     )
-    grad_cam: bool = cli.flag(True, help="draw Grad-CAM and say how much of it lies in the lungs; takes its time")
+    grad_cam: bool = cli.flag(True, help="draw Grad-CAM of some images")
     corruptions: bool = cli.flag(
         False, help="also judge the images with noise, blur, compression, other exposure and cropped; 11 times the work"
     )

@@ -9,7 +9,7 @@ shortcut_audit.png and shortcut_audit_images.png. Gradient boosting that sees on
 levels, the sharpness or the size of the file is fitted on some patients and asked about the others: an ROC AUC far
 above .5 is a shortcut that a network can take. With --model, sensitivity and specificity are given apart for images
 whose style agrees with their class and for those whose style contradicts it; a model that looks at lungs does as well
-on both. So is the share of Grad-CAM in the lung field, the convex hull of both lungs as the lung finder finds them.
+on both.
 """
 
 import sys
@@ -37,7 +37,7 @@ from cxr.names import shown_path
 from cxr.provenance import provenance
 from cxr.tables import write_csv
 from cxr.text import printable
-from pytorch_classification import data_load, heat_in_lungs, plots, style
+from pytorch_classification import data_load, plots, style
 from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.image_metrics import aligned
 
@@ -167,7 +167,6 @@ def format_audit(report: dict[str, Any]) -> str:
             f"{printable(model['file'])}, operating point {model['threshold']:.3f}:\n"
             + style.format_groups(model["groups"], (first, second))
         )
-        blocks.append(heat_in_lungs.formatted(model["grad_cam"]))
     return "\n\n".join(blocks)
 
 
@@ -224,23 +223,13 @@ def audit(
         answers = classifier.probabilities(audited.squares, run)
         predicted = answers >= classifier.threshold
         groups = style.group_scores(predicted, labels, contradicts, audited.groups, config.seed)
-        inside, even = heat_in_lungs.shares(classifier, audited.squares, run)
-        among = {"all": np.ones_like(contradicts)}
-        for label, name in enumerate(audited.classes):
-            of = labels == label
-            among |= {
-                name: of,
-                f"{name}, style agrees": of & ~contradicts,
-                f"{name}, style contradicts": of & contradicts,
-            }
         report["model"] = {
             "file": str(config.model),
             "weights_sha256": weights_sha256(classifier.model.state_dict()),
             "threshold": classifier.threshold,
             "groups": groups,
-            "grad_cam": heat_in_lungs.by_group(inside, even, among, audited.groups, config.seed),
         }
-        by_model = {"model_probability": answers, "grad_cam_in_lung_field": inside}
+        by_model = {"model_probability": answers}
     return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model
 
 

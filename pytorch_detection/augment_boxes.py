@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
-from cxr.augment import chosen, per_image, random_crop, uniform, warp
+from cxr.augment import chosen, per_image, uniform
 
 
 def move_boxes(boxes: Sequence[Tensor], matrices: Tensor, size: int, *, least_kept: float) -> list[Tensor]:
@@ -75,76 +74,6 @@ def join_halves(
         together.append(torch.cat(kept))
     source = torch.where(joined.flatten(), partner, torch.arange(count, device=images.device))
     return images * (1 - right) + images[partner] * right, together, source
-
-
-def crop_parts(
-    images: Tensor,
-    boxes: Sequence[Tensor],
-    generator: torch.Generator,
-    *,
-    share: float,
-    smallest_area: float,
-    least_kept: float,
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Show of ``share`` of the images a part, drawn as large as the whole, with the boxes in it.
-
-    Args:
-        images: float32 [B, 1, S, S].
-        boxes: for each image float32 [N, 4] xyxy in pixels; N may be 0.
-        smallest_area: of the part; the area is drawn from there to 1, the whole.
-        least_kept: a box of which less than this share of the area is in the part is dropped.
-
-    Returns:
-        Images and boxes of the same forms, and bool [B]: which images show a part.
-    """
-    count, size = len(images), images.shape[-1]
-    cropped = chosen(count, share, generator)
-    parts = random_crop(
-        count, generator, smallest_area=smallest_area, stretch=0.12, rotation_degrees=0, shear=0, flip=0
-    )
-    whole = torch.eye(2, 3, device=images.device).expand(count, 2, 3)
-    matrices = torch.where(cropped[:, 0], parts, whole)
-    images = torch.where(cropped, warp(images, matrices, size), images)
-    return images, move_boxes(boxes, matrices, size, least_kept=least_kept), cropped.flatten()
-
-
-def paste_opacities(
-    images: Tensor, boxes: Sequence[Tensor], generator: torch.Generator, *, share: float
-) -> tuple[Tensor, list[Tensor]]:
-    """Give ``share`` of the images the opacities of another image of the batch, where they have none of their own.
-
-    Each keeps its place, because chests lie alike, and fades into its surroundings around the ellipse in its box (after
-    Ghiasi et al. 2021, arXiv:2012.07177, who cut along outlines, which these exams have none of).
-
-    Args:
-        images: float32 [B, 1, S, S].
-        boxes: for each image float32 [N, 4] xyxy in pixels; N may be 0.
-
-    Returns:
-        Images and boxes of the same forms.
-    """
-    count, size = len(images), images.shape[-1]
-    partner = torch.randperm(count, generator=generator, device=generator.device)
-    given = chosen(count, share, generator).flatten()
-    together: list[Tensor] = []
-    opacity: list[Tensor] = []
-    for own, other, is_given in zip(boxes, partner.tolist(), given.tolist(), strict=True):
-        new = boxes[other] if is_given else own[:0]
-        new = new[(box_iou(new, own) == 0).all(dim=1)]
-        together.append(torch.cat([own, new]))
-        opacity.append(_soft_ellipses(new, size))
-    part = torch.stack(opacity)[:, None]
-    return images + (images[partner] - images) * part, together
-
-
-def _soft_ellipses(boxes: Tensor, size: int) -> Tensor:
-    """float32 [size, size]: 1 within the ellipse of any of ``boxes`` [N, 4] xyxy, falling to 0 a little outside it."""
-    centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    position = torch.arange(size, device=boxes.device) + 0.5
-    across, down = ((position - centres[:, at, None]) / halves[:, at, None] for at in (0, 1))
-    radius = (across[:, None, :].square() + down[:, :, None].square()).sqrt()  # 1 on the ellipse
-    none = torch.zeros(1, size, size, device=boxes.device)
-    return torch.cat([none, ((1.2 - radius) / 0.2).clamp(0, 1)]).amax(dim=0)
 
 
 def _widths(boxes: Tensor) -> Tensor:

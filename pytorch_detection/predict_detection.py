@@ -233,7 +233,7 @@ def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config:
         for answer in answers
         if answer.highest is not None
     ]
-    return dicom_output.write_all(results, folder, three_dimensional=config.dicom_3d)
+    return dicom_output.write_all(results, folder)
 
 
 def summary(answers: list[Answer]) -> str:

@@ -66,15 +66,6 @@ class TrainConfig:
     image_loss_weight: float = cli.flag(
         0.5, at_least=0, help="weight of the loss of the whole image's answer; 0 leaves it out"
     )
-    crop_share: float = cli.flag(
-        0.0, at_least=0, at_most=1, help="share of training looks that show an enlarged part of the image"
-    )
-    tone_share: float = cli.flag(
-        0.0, at_least=0, at_most=1, help="share of training looks that take on the grey levels of another image"
-    )
-    paste_share: float = cli.flag(
-        0.0, at_least=0, at_most=1, help="share of training looks that are given the opacities of another image"
-    )
     light_augmentation_epochs: int = cli.flag(
         4, at_least=0, help="last epochs, whose images are mirrored and moved a little but not varied otherwise"
     )
@@ -139,9 +130,6 @@ class PredictConfig:
     json: bool = cli.flag(False, help="print one JSON document instead of sentences")
     dicom_output: Path | None = cli.flag(
         None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
-    )
-    dicom_3d: bool = cli.flag(
-        False, needs="dicom_output", help="make the reports Comprehensive 3D SR, which some viewers ask for"
     )
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 

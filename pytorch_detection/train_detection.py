@@ -47,7 +47,7 @@ from pytorch_detection.model import (
     Target,
     construct,
 )
-from pytorch_detection.training_data import Data, Extra, augmented, batch_of, epoch_order, load_data
+from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
 GRADIENT_LIMIT = 5.0  # longer gradients are cut to this norm
@@ -119,7 +119,7 @@ def train_one_epoch(
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
-        images, targets = augmented(stored, targets, generator, light, Extra.of(config))
+        images, targets = augmented(stored, targets, generator, light)
         losses = batch_losses(learner.stepper, images, targets, config, run)
         loss = total_loss(losses)
         # One transfer for all of them: on a GPU each waits until the step so far is computed.

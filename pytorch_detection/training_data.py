@@ -11,7 +11,7 @@ from torch import Tensor
 from cxr import augment, patient_split, runtime
 from cxr.squares import Squares
 from pytorch_detection import rsna_dataset, sources
-from pytorch_detection.augment_boxes import crop_parts, join_halves, move_boxes, paste_opacities
+from pytorch_detection.augment_boxes import join_halves, move_boxes
 from pytorch_detection.model import Target
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.sources import Collection
@@ -80,38 +80,20 @@ def divided(exams: Sequence[rsna_dataset.Exam], hashes: Sequence[str], seed: int
     )
 
 
-@dataclass(frozen=True)
-class Extra:
-    """Shares of the looks that are varied in further ways, as the flags of the same names say."""
-
-    crop_share: float = 0.0
-    tone_share: float = 0.0
-    paste_share: float = 0.0
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> "Extra":
-        """The shares that ``config`` asks for."""
-        return cls(config.crop_share, config.tone_share, config.paste_share)
-
-
 def augmented(
     stored: Tensor,
     targets: Sequence[Target],
     generator: torch.Generator,
     light: bool,
-    extra: Extra = Extra(),
 ) -> tuple[Tensor, list[Target]]:
     """What the network sees of ``stored`` uint8 [B, S, S] while it learns: float32 [B, 1, S, S], and targets to match.
 
     Position, size and shape vary as chests do, tone as exposures do, and half of the images show lungs of two patients.
     ``light`` augmentation leaves the mirror image and a little shift: the last epochs settle on images as they are.
-    What ``extra`` leaves at 0 draws no random number.
     """
     count, device = len(stored), stored.device
     curves = augment.plain_curves(count, device)
     if not light:
-        if extra.tone_share:
-            curves = augment.swap_tones(curves, stored, generator, share=extra.tone_share)
         curves = augment.vary_tone(curves, generator, gamma=0.4, contrast=0.3, brightness=0.1)
     images = augment.apply_curves(stored, curves)
     much = 0.25 if light else 1.0
@@ -130,31 +112,14 @@ def augmented(
     boxes = move_boxes([target["boxes"] for target in targets], matrices, size, least_kept=0.4)
     abnormal = torch.stack([target["abnormal"] for target in targets])
     if not light:
-        if extra.paste_share:
-            images, boxes = paste_opacities(images, boxes, generator, share=extra.paste_share)
-            abnormal = torch.where(shown(boxes, device), 1.0, abnormal)
         images, boxes, source = join_halves(images, boxes, generator, share=0.5, least_kept=0.4)
         abnormal = of_joined(abnormal, source, boxes)
-        if extra.crop_share:
-            images, boxes, cropped = crop_parts(
-                images, boxes, generator, share=extra.crop_share, smallest_area=0.25, least_kept=0.4
-            )
-            abnormal = of_cropped(abnormal, cropped, boxes)
     return images, labelled(boxes, abnormal)
 
 
 def shown(boxes: Sequence[Tensor], device: torch.device) -> Tensor:
     """Which images have a box, bool [B]."""
     return torch.tensor([len(some) > 0 for some in boxes], device=device)
-
-
-def of_cropped(abnormal: Tensor, cropped: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Whether chests are abnormal, float32 [B], of which those ``cropped`` bool [B] show a part.
-
-    Part of a normal one is normal; else, without an opacity in view, nobody knows whether the abnormality is.
-    """
-    unknown = cropped & (abnormal == 1) & ~shown(boxes, abnormal.device)
-    return torch.where(unknown, float("nan"), abnormal)
 
 
 def of_joined(abnormal: Tensor, source: Tensor, boxes: Sequence[Tensor]) -> Tensor:

@@ -18,12 +18,11 @@ _BOX_COLOUR = "#E69F00"  # orange of Okabe and Ito, as in the pictures that pred
 
 @dataclass(frozen=True)
 class Documents:
-    """Where they go, and the models that looked; ``three_dimensional`` is as ``dicom_output.write`` takes it."""
+    """Where they go, and the models that looked."""
 
     folder: Path
     classifier: Model
     detector: Model | None
-    three_dimensional: bool
 
     def write(self, source: Path, exam: Exam, film: bytes, heat: bytes) -> None:
         """What ``exam`` says of the file ``source``; nothing for one that is not DICOM.
@@ -49,7 +48,7 @@ class Documents:
             remarks = cautions.remarks(exam.unlike_training, one_line(exam.note), self.classifier.adapted)
             results = dicom_output.Results(said, found, picture, remarks)
             try:
-                dicom_output.write(source, results, self.folder, three_dimensional=self.three_dimensional)
+                dicom_output.write(source, results, self.folder)
             except (ValueError, FileNotFoundError) as error:  # the second: the source has gone
                 warn(f"no DICOM document: {one_line(error)}", stacklevel=2)
 

@@ -27,9 +27,6 @@ class WorklistConfig:
     dicom_output: Path | None = cli.flag(
         None, help="write a DICOM report and picture for each DICOM file there, for a PACS; needs highdicom"
     )
-    dicom_3d: bool = cli.flag(
-        False, needs="dicom_output", help="make the reports Comprehensive 3D SR, which some viewers ask for"
-    )
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
     @property

@@ -41,7 +41,7 @@ def require_highdicom() -> None:
         raise ValueError("DICOM output needs highdicom, which is not installed: pip install highdicom") from error
 
 
-def write(source: Path, results: Results, folder: Path, *, three_dimensional: bool = False) -> list[Path]:
+def write(source: Path, results: Results, folder: Path) -> list[Path]:
     """Write what is said of a DICOM file; gives the report, and the secondary capture where there is a picture.
 
     A UID depends on the source (its SOP Instance UID; its content where it has none), the weights and the operating
@@ -52,8 +52,6 @@ def write(source: Path, results: Results, folder: Path, *, three_dimensional: bo
         source: the file that ``results`` speak of.
         results: of one model at least.
         folder: made when missing; the files are named after their UIDs.
-        three_dimensional: a Comprehensive 3D SR, which some viewers ask for, in place of a Comprehensive SR. The
-            regions are the same: a radiograph has no coordinates in space.
 
     Raises:
         ValueError: a box does not lie on the image.
@@ -66,18 +64,18 @@ def write(source: Path, results: Results, folder: Path, *, three_dimensional: bo
     patient, refused = patient_and_study(header)
     require_on_image(results.detection, header, source)
     warn_of(source, missing, refused, patient.PatientID)
-    documents = [report(image, results, three_dimensional)]
+    documents = [report(image, results)]
     if results.picture is not None:
         documents.append(secondary_capture(image, header, results, results.picture))
     return [_save(document, patient, folder) for document in documents]
 
 
-def write_all(results: Sequence[tuple[Path, Results]], folder: Path, *, three_dimensional: bool = False) -> str:
+def write_all(results: Sequence[tuple[Path, Results]], folder: Path) -> str:
     """``write`` for each source and its results; gives a sentence for a person."""
     written: dict[Path, Path] = {}
     others = 0
     for source, said in tqdm(results, desc="writing DICOM", unit="image", disable=len(results) < 2):
-        paths = write(source, said, folder, three_dimensional=three_dimensional)
+        paths = write(source, said, folder)
         others += not paths
         for path in paths:
             if path in written:

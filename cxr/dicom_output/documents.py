@@ -71,7 +71,7 @@ def _series(purpose: str, image: Dataset, results: Results) -> dict[str, Any]:
     }
 
 
-def report(image: Dataset, results: Results, three_dimensional: bool) -> Dataset:
+def report(image: Dataset, results: Results) -> Dataset:
     """The structured report, still without patient and study."""
     from highdicom import sr
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -82,13 +82,13 @@ def report(image: Dataset, results: Results, three_dimensional: bool) -> Dataset
     evidence.SOPClassUID = ComputedRadiographyImageStorage
     for keyword in TAKEN_OVER.keys() - set(NEVER_EMPTY):
         setattr(evidence, keyword, "")
-    document = (sr.Comprehensive3DSR if three_dimensional else sr.ComprehensiveSR)(
+    document = sr.ComprehensiveSR(
         evidence=[evidence],
         content=_content(evidence, results)[0],
         series_number=9001,
         is_complete=True,
         coding_schemes=[CodingSchemeIdentificationItem(_SCHEME, name=MANUFACTURER)],
-        **_series("3D report" if three_dimensional else "report", image, results),
+        **_series("report", image, results),
     )
     document.CompletionFlagDescription = DISCLAIMER
     for element in document.iterall():
