@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from cxr import cli
 from cxr.files import sha256_of, write_atomically
-from cxr.text import first_of
+from cxr.messages import first_of
 
 SPARE_BYTES = 100 << 20  # stay free on the disk
 KAGGLE_CACHE = ".kagglehub"  # inside the target: the same disk, and gone with the set
@@ -94,7 +94,7 @@ class Config:
 
     dataset: Literal["chest_xray", "rsna"] = cli.flag(help="chest_xray: images of two classes; rsna: DICOMs with boxes")
     zip: Path | None = cli.flag(None, help="zip downloaded by hand, or the folder it was unpacked to")
-    out_dir: Path | None = cli.flag(None, help="folder to fill, else chest_xray/ or dataset_det/ in the repository")
+    output_dir: Path | None = cli.flag(None, help="folder to fill, else chest_xray/ or dataset_det/ in the repository")
     verify: bool = cli.flag(False, help="only check the set that is there; nothing is written")
 
 
@@ -171,7 +171,7 @@ def require_space(folder: Path, needed: int) -> None:
     if needed and free < needed + SPARE_BYTES:
         raise OSError(
             f"{folder}: {(needed + SPARE_BYTES) / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
-            "make room or choose another disk with --out-dir"
+            "make room or choose another disk with --output-dir"
         )
 
 
@@ -227,7 +227,7 @@ def main() -> int:
     """Bring or verify one data set and print how it stands; the exit code says whether it is whole."""
     config = cli.parse(Config)
     dataset = DATASETS[config.dataset]
-    target = config.out_dir or dataset.target
+    target = config.output_dir or dataset.target
     if config.verify and config.zip:
         raise ValueError("--verify only looks at what is there: leave --zip out")
     if config.zip:

@@ -49,7 +49,7 @@ CLASS_NAMES: dict[Condition, str] = {
 class SampleConfig:
     """Everything that decides the pictures, and where they go."""
 
-    out_dir: Path = cli.flag(ROOT / "sample", help="folder that gets chest_xray/ and dataset_det/")
+    output_dir: Path = cli.flag(ROOT / "sample", help="folder that gets chest_xray/ and dataset_det/")
     only: Literal["both", "classification", "detection"] = cli.flag("both", help="which of the two data sets")
     seed: int = cli.flag(0, at_least=0, help="another seed gives other patients")
     images: int = cli.flag(800, at_least=FEWEST_IMAGES, help="classification images (JPEG)")
@@ -165,7 +165,7 @@ def _whole_or_nothing(folder: Path, record: dict[str, Any]) -> Generator[Path | 
             yield None
             return
         what = "a sample made with other settings" if made else "something that is not sample data"
-        raise ValueError(f"{folder} holds {what}; nothing was changed. Move it away, or give another --out-dir")
+        raise ValueError(f"{folder} holds {what}; nothing was changed. Move it away, or give another --output-dir")
     side = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
     side.mkdir(parents=True)
     try:
@@ -202,7 +202,7 @@ def make(config: SampleConfig) -> None:
     ]
     for name, folder_name, settings, write in jobs:
         if config.only in ("both", name):
-            folder = config.out_dir / folder_name
+            folder = config.output_dir / folder_name
             with _whole_or_nothing(folder, made | settings) as side:
                 if side is None:
                     print(f"{folder}: already there, made with the same settings")

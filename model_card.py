@@ -44,8 +44,8 @@ import torch
 
 from cxr import checkpoints
 from cxr.files import write_atomically
+from cxr.messages import one_line
 from cxr.runtime import Runtime
-from cxr.text import one_line
 from pytorch_classification.card import NOT_STATED, audit, card, measured, said
 from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.model import TASK

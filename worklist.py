@@ -28,10 +28,10 @@ from warnings import warn
 
 from tqdm import tqdm
 
-from cxr import dicom_output, reading, runtime
+from cxr import dicom_results, reading, runtime
 from cxr.files import sha256_of
-from cxr.provenance import commit
-from cxr.run_folder import only_run_in
+from cxr.model_file import commit
+from cxr.training_run import only_run_in
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
 from pytorch_detection.detector import Detector
@@ -54,7 +54,7 @@ def check(config: WorklistConfig) -> None:
         ValueError: highdicom is not installed, or something to read lies where results go.
     """
     if config.dicom_output is not None:
-        dicom_output.require_highdicom()
+        dicom_results.require_highdicom()
     for name in config.image:
         for own in config.own_folders:
             if Path(name).resolve().is_relative_to(own.resolve()):
@@ -141,7 +141,7 @@ def answer_once(config: WorklistConfig, run: runtime.Runtime) -> int:
 def watch(config: WorklistConfig, run: runtime.Runtime) -> NoReturn:
     """Answer what arrives, until interrupted."""
     room = open_room(config, run)
-    inbox = Inbox(config.image, config.own_folders, config.rest_seconds, room.answers.states())
+    inbox = Inbox(config.image, config.own_folders, config.stable_seconds, room.answers.states())
     print(f"watching {', '.join(config.image)}   page: {config.output_dir / page.PAGE}", flush=True)
     changed, due = True, 0.0  # whether the page is behind, and when it may be written next
     try:
@@ -155,7 +155,7 @@ def watch(config: WorklistConfig, run: runtime.Runtime) -> NoReturn:
                 if changed and (now := time.monotonic()) >= due:
                     changed = not room.written()
                     due = now + (time.monotonic() - now) / _PAGE_SHARE
-            pause = min(max(config.rest_seconds / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+            pause = min(max(config.stable_seconds / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             time.sleep(max(pause, time.monotonic() - began))  # a slow share is not asked all the time
     finally:
         if changed:
@@ -166,7 +166,7 @@ def summary(room: Room) -> str:
     """How many of which class, and how many without an answer."""
     exams = room.answers.exams.values()
     above = sum(map(room.made.above, exams))
-    borderline, unlike = sum(exam.borderline for exam in exams), sum(bool(exam.unlike_training) for exam in exams)
+    borderline, unlike = sum(exam.borderline for exam in exams), sum(bool(exam.out_of_distribution) for exam in exams)
     normal, pneumonia = room.made.classes
     return (
         f"{len(exams)} exams: {above} {pneumonia}, {len(exams) - above} {normal} ({borderline} borderline), "

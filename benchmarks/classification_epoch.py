@@ -19,10 +19,10 @@ import torch
 
 from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
-from cxr.squares import Squares
+from cxr.runtime import Squares
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
-from pytorch_classification.shift import Labelled
+from pytorch_classification.shifted_validation import Labelled
 from pytorch_classification.training_data import Data, store_size
 
 
@@ -54,7 +54,7 @@ def generated(config: training.TrainConfig, count: int, device: torch.device) ->
     )
 
 
-def bare_epoch(learner: training.Learner[torch.nn.Module], config: BenchConfig, run: runtime.Runtime) -> None:
+def bare_epoch(train_state: training.TrainState[torch.nn.Module], config: BenchConfig, run: runtime.Runtime) -> None:
     """Forward, backward and step on one batch that is already where it is needed."""
     images = torch.rand(config.batch_size, 1, config.size, config.size, device=run.device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -62,10 +62,10 @@ def bare_epoch(learner: training.Learner[torch.nn.Module], config: BenchConfig, 
     weights = torch.ones(2, device=run.device)
     for _ in range(config.steps):
         with run.autocast():
-            logits = learner.model(images)
-        learner.optimizer.zero_grad(set_to_none=True)
+            logits = train_state.model(images)
+        train_state.optimizer.zero_grad(set_to_none=True)
         training.weighted_loss(logits.float().squeeze(1), labels, weights).backward()
-        learner.optimizer.step()
+        train_state.optimizer.step()
     if run.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -78,13 +78,13 @@ def main() -> None:
     )
     with runtime.start(config.device, "auto", seed=0) as run:
         data = generated(settings, config.steps * config.batch_size, run.device)
-        learner = training.make_learner(settings, training.build("none"), config.steps, run)
-        run = training.with_faster_precision(learner.model, data, settings, run)
-        learner.model.train()
+        train_state = training.make_train_state(settings, training.build("none"), config.steps, run)
+        run = training.with_faster_precision(train_state.model, data, settings, run)
+        train_state.model.train()
         numbers = itertools.count()
         epochs = {
-            "bare": lambda: bare_epoch(learner, config, run),
-            "epoch": lambda: training.train_one_epoch(learner, data, settings, next(numbers), run),
+            "bare": lambda: bare_epoch(train_state, config, run),
+            "epoch": lambda: training.train_one_epoch(train_state, data, settings, next(numbers), run),
         }
         taken = alternate(epochs, config.rounds)
     print(f"images/s: {rates(taken, dict.fromkeys(taken, config.steps * config.batch_size))}")

@@ -57,7 +57,7 @@ def our_epochs(
     """An epoch that decodes, one that does not, the images that are trained on, and the run in its precision."""
     settings = training.TrainConfig(
         data_dir=data_dir,
-        out_dir=place,
+        output_dir=place,
         weights="none",
         size=config.size,
         batch_size=config.batch_size,
@@ -65,16 +65,16 @@ def our_epochs(
     )
     data = training.load_data(settings, run)
     batch_size = min(config.batch_size, len(data.train))
-    learner = training.make_learner(settings, training.build("none"), len(data.train) // batch_size, run)
-    run = training.with_faster_precision(learner.model, data, settings, run)
+    train_state = training.make_train_state(settings, training.build("none"), len(data.train) // batch_size, run)
+    run = training.with_faster_precision(train_state.model, data, settings, run)
     numbers = iter(range(settings.epochs))
 
     def first() -> None:
         shutil.rmtree(place)
-        training.train_one_epoch(learner, training.load_data(settings, run), settings, next(numbers), run)
+        training.train_one_epoch(train_state, training.load_data(settings, run), settings, next(numbers), run)
 
     def later() -> None:
-        training.train_one_epoch(learner, data, settings, next(numbers), run)
+        training.train_one_epoch(train_state, data, settings, next(numbers), run)
 
     return first, later, len(data.train) // batch_size * batch_size, run
 

@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.alternating import alternate, speedups, spread
 from benchmarks.detection_step import bare_step
-from cxr import cli, runlog, runtime
-from cxr.run_folder import RunFolder
+from cxr import cli, runtime, training_run
+from cxr.training_run import RunFolder
 from pytorch_detection import report
 from pytorch_detection import train_detection as training
 from pytorch_detection.training_data import augmented, batch_of, epoch_order, load_data
@@ -44,7 +44,7 @@ def main() -> None:
         place = Path(name)
         settings = training.TrainConfig(
             data_dir=config.data_dir,
-            out_dir=place / "run",
+            output_dir=place / "run",
             images_dir=place / "images",
             weights=config.weights,
             size=config.size,
@@ -53,30 +53,30 @@ def main() -> None:
         data = load_data(settings, run)
         steps = runtime.steps_per_epoch(len(epoch_order(data, settings, 0)), settings.batch_size, run)
         model = training.build(settings.weights, settings.backbone, settings.size, image_head=True)
-        learner = training.make_learner(settings, model, steps, run)
-        run = training.with_faster_precision(learner.model, data, settings, run)
+        train_state = training.make_train_state(settings, model, steps, run)
+        run = training.with_faster_precision(train_state.model, data, settings, run)
         generator = runtime.seed_epoch(0, 0, run)
         stored, targets = batch_of(data, epoch_order(data, settings, 0)[: settings.batch_size], run)
         images, ready = augmented(stored, targets, generator, False)
         images = images.contiguous(memory_format=torch.channels_last)
-        folder = RunFolder(settings.out_dir, training.TASK, report.NAME)
+        folder = RunFolder(settings.output_dir, training.TASK, report.NAME)
         folder.begin(0)
         numbers = itertools.count()
 
         def bare() -> None:
-            learner.model.train()
+            train_state.model.train()
             for _ in range(steps):
-                bare_step(learner, settings, images, ready, run)
+                bare_step(train_state, settings, images, ready, run)
             if run.device.type == "cuda":
                 torch.cuda.synchronize()
 
         def epoch() -> None:
             number = next(numbers)
-            means = training.train_one_epoch(learner, data, settings, number, run)
+            means = training.train_one_epoch(train_state, data, settings, number, run)
             record = {"epoch": number + 1, **{f"train_{part}": value for part, value in means.items()}}
-            record |= training.validate(learner, data, settings, run)
-            folder.save_epoch(learner, {}, record)
-            report.show_progress(settings, runlog.read(folder.log))
+            record |= training.validate(train_state, data, settings, run)
+            folder.save_epoch(train_state, {}, record)
+            report.show_progress(settings, training_run.read_records(folder.log))
 
         taken = alternate({"epoch": epoch, "bare": bare}, config.rounds)
         print(f"{steps} steps and {len(data.validation)} validation exams at {config.size} px on {run}")

@@ -24,11 +24,11 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN
 
 from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
-from cxr.squares import Squares
+from cxr.runtime import Squares
 from pytorch_detection import train_detection as training
+from pytorch_detection.box_tables import Collection
 from pytorch_detection.model import GreyFasterRCNN, Target, construct
 from pytorch_detection.rsna_dataset import CLASSES, Exam, RsnaDetectionDataset
-from pytorch_detection.sources import Collection
 from pytorch_detection.training_data import Data, augmented, batch_of
 
 
@@ -80,7 +80,7 @@ def torchvision_step(size: int, device: torch.device) -> Callable[[Tensor, list[
 
 
 def bare_step(
-    learner: training.Learner[GreyFasterRCNN],
+    train_state: training.TrainState[GreyFasterRCNN],
     settings: training.TrainConfig,
     images: Tensor,
     targets: list[Target],
@@ -88,10 +88,10 @@ def bare_step(
 ) -> None:
     """Forward, backward and optimizer step on tensors that are already where they are needed."""
     with run.autocast():
-        losses = training.weighted(learner.model(images, targets), settings)
-    learner.optimizer.zero_grad(set_to_none=True)
+        losses = training.weighted(train_state.model(images, targets), settings)
+    train_state.optimizer.zero_grad(set_to_none=True)
     training.total_loss(losses).backward()
-    learner.optimizer.step()
+    train_state.optimizer.step()
 
 
 def main() -> None:
@@ -103,9 +103,9 @@ def main() -> None:
     with runtime.start(config.device, "auto", seed=0) as run:
         data = generated(config.steps * config.batch_size, config.size, run.device)
         architecture = training.Architecture(settings.backbone, config.size, frozen=False, image_head=True)
-        learner = training.make_learner(settings, construct(architecture), config.steps, run)
-        run = training.with_faster_precision(learner.model, data, settings, run)
-        learner.model.train()
+        train_state = training.make_train_state(settings, construct(architecture), config.steps, run)
+        run = training.with_faster_precision(train_state.model, data, settings, run)
+        train_state.model.train()
         generator = runtime.seed_epoch(0, 0, run)
         stored, targets = batch_of(data, np.arange(config.batch_size), run)
         images, ready = augmented(stored, targets, generator, False)
@@ -124,8 +124,8 @@ def main() -> None:
             return action
 
         actions = {
-            "bare": repeated(lambda: bare_step(learner, settings, images, ready, run)),
-            "whole": repeated(lambda: training.train_one_epoch(learner, data, settings, next(numbers), run), 1),
+            "bare": repeated(lambda: bare_step(train_state, settings, images, ready, run)),
+            "whole": repeated(lambda: training.train_one_epoch(train_state, data, settings, next(numbers), run), 1),
             "torchvision": repeated(lambda: of_torchvision(stored, targets)),
         }
         taken = alternate(actions, config.rounds)

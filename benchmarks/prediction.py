@@ -37,8 +37,7 @@ from pytorch_classification import predict_classification
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
 from pytorch_detection import predict_detection
-from pytorch_detection.box_rule import Rule
-from pytorch_detection.detector import Detector
+from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
 
 IMPORTS = (sys.executable, "-c", "import torch, torchvision")

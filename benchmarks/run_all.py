@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli, reading, runtime
-from cxr.provenance import provenance
+from cxr.model_file import provenance
 
 FOLDER = Path(__file__).resolve().parent
 

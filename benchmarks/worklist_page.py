@@ -28,8 +28,7 @@ from benchmarks.prediction import BATCH, measure_folder, measure_memory
 from cxr import cli, reading, runtime
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
-from pytorch_detection.box_rule import Rule
-from pytorch_detection.detector import Detector
+from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
 from reading_room.inbox import state_of
 from reading_room.pictures import FILM_SIDE

@@ -115,7 +115,7 @@ def apply_curves(stored: Tensor, curves: Tensor) -> Tensor:
     return curves.gather(1, levels).view(len(stored), 1, *stored.shape[1:])
 
 
-def swap_tones(curves: Tensor, stored: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+def match_histograms(curves: Tensor, stored: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
     """Give ``share`` of the images, wholly or in part, the grey-level distribution of another image of the batch.
 
     Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
@@ -141,7 +141,7 @@ def levels_of_same_rank(darker: Tensor, darker_there: Tensor) -> Tensor:
     return torch.searchsorted(darker_there.contiguous(), darker).clamp(max=255)
 
 
-def vary_tone(
+def jitter_tone(
     curves: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float
 ) -> Tensor:
     """Exposure and film curve: a power, then contrast about mid-grey and a constant.
@@ -156,7 +156,7 @@ def vary_tone(
     return (curves**power - 0.5) * factor + 0.5 + constant
 
 
-def vary_sharpness(
+def jitter_sharpness(
     images: Tensor, generator: torch.Generator, *, sigma: float, share_blurred: float, share_sharpened: float
 ) -> Tensor:
     """Detector and processing: blur by a Gaussian of up to ``sigma`` pixels, or sharpen with one (unsharp mask)."""
@@ -169,7 +169,7 @@ def vary_sharpness(
     return images + (smooth - images) * per_image(weight)
 
 
-def filter_randomly(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+def random_convolution(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
     """See ``share`` of the images in part through a 3 x 3 filter of random weights, which changes texture, not shape.
 
     Xu et al. 2021, arXiv:2007.13003. What comes out of the filter has mean .5 and deviation .25; how much of it is
@@ -202,7 +202,7 @@ def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------ places
 
 
-def swap_frames(images: Tensor, generator: torch.Generator, *, share: float, inner: float) -> Tensor:
+def swap_borders(images: Tensor, generator: torch.Generator, *, share: float, inner: float) -> Tensor:
     """Surround ``share`` of the images with the outer frame of another image of the batch.
 
     Side markers, text, borders and collimation differ by source and so by class; seen around either class they stop
@@ -213,11 +213,11 @@ def swap_frames(images: Tensor, generator: torch.Generator, *, share: float, inn
     halves = (uniform(count, inner, 1, generator), uniform(count, inner, 1, generator))
     edges = torch.exp(uniform(count, 1, 3, generator))
     partner = torch.randperm(count, generator=generator, device=generator.device)
-    framed = surround(images, images[partner], centres, halves, edges)
+    framed = blend_borders(images, images[partner], centres, halves, edges)
     return torch.where(chosen(count, share, generator), framed, images)
 
 
-def surround(
+def blend_borders(
     images: Tensor, others: Tensor, centres: tuple[Tensor, Tensor], halves: tuple[Tensor, Tensor], edges: Tensor
 ) -> Tensor:
     """``images`` within a rounded rectangle and ``others`` around it.

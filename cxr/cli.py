@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-from cxr.text import one_line, shortened
+from cxr.messages import one_line, shortened
 
 ROOT = Path(__file__).resolve().parents[1]
 

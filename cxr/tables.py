@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from cxr.files import write_atomically
-from cxr.text import first_of, quoted
+from cxr.messages import first_of, quoted
 
 Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
 

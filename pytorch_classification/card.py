@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from cxr.files import sha256_of
+from cxr.messages import one_line, shortened
 from cxr.metrics import interval_text
-from cxr.origin import RESEARCH_ONLY
-from cxr.text import one_line, shortened
-from pytorch_classification import evaluation, style
+from cxr.model_file import RESEARCH_ONLY
 from pytorch_classification.claim import CLAIM, NO_ENSEMBLE
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.image_metrics import SCORES
+from pytorch_classification.report import counts, group_rows
+from studies import style
 
 NOT_STATED = "not stated"
 _LONGEST = 300  # characters of a text from a file, which may come from anywhere
@@ -129,7 +130,7 @@ def flow_of_images(state: Mapping[str, Any]) -> Section:
     ]
     shifted = flow["shifted"]
     kind = "films of another source, never learnt from" if shifted["external"] else "made from validation"
-    counts = ", ".join(f"{said(shifted['images'][name])} {name}" for name in CLASSES)
+    listed = ", ".join(f"{said(shifted['images'][name])} {name}" for name in CLASSES)
     lines.append(f"- Also to choose by: {said(shifted['name'])} ({kind}): {counts}.")
     if tested:
         left_out = tested["left_out"]
@@ -228,8 +229,8 @@ def results(title: str, report: Mapping[str, Any]) -> list[str]:
 def measured(title: str, report: Mapping[str, Any]) -> list[str]:
     """A whole report on labelled images: scores, who was left out, subgroups, style, Grad-CAM."""
     lines = results(title, report["scores"])
-    lines += [*(f"- {words.capitalize()}: {said(count)}." for words, count in evaluation.counts(report).items()), ""]
-    for kind, rows in evaluation.group_rows(report).items():
+    lines += [*(f"- {words.capitalize()}: {said(count)}." for words, count in counts(report).items()), ""]
+    for kind, rows in group_rows(report).items():
         if kind == "corruptions":
             lines += [
                 "The same images corrupted, as the small squares that prediction makes of them; noise in percent of "
@@ -245,12 +246,12 @@ def measured(title: str, report: Mapping[str, Any]) -> list[str]:
 
 def audit(report: Mapping[str, Any]) -> list[str]:
     """What shortcut_audit.py found."""
-    counts = ", ".join(f"{said(count)} {said(name)}" for name, count in report["images"].items())
+    listed = ", ".join(f"{said(count)} {said(name)}" for name, count in report["images"].items())
     told = [[name, interval_text(score)] for name, score in report["roc_auc"].items()]
     return [
         f"### Shortcut audit on {said(Path(report['data_dir']).name)}",
         "",
-        f"{counts}, of {said(report['patients'])} patients. How well the class is told without lungs:",
+        f"{listed}, of {said(report['patients'])} patients. How well the class is told without lungs:",
         "",
         *block([["told by", "ROC AUC (interval)"], *told]),
         *block(style.group_rows(report["model"]["groups"])),

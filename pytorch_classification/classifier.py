@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxr import cautions, checkpoints, known_images, runtime
-from cxr.grey_resnet import State
-from cxr.likeness import Likeness, features
-from cxr.origin import UNSAVED, Origin
+from cxr import checkpoints, model_file, prediction, runtime
+from cxr.backbone import State
+from cxr.model_file import UNSAVED, ModelProvenance
+from cxr.out_of_distribution import FeatureDistance, features
 from pytorch_classification.model import TASK, as_input, build, fill, predict_logits, to_probability, weights_in
 
 _EXPLAINED = 32  # images at once when gradients are kept
@@ -59,10 +59,10 @@ class Classifier:
     flip_average: bool
     temperature: float
     threshold: float
-    likeness: Likeness | None = None
+    likeness: FeatureDistance | None = None
     heat_scale: float | None = None
     known: frozenset[str] | None = None
-    origin: Origin = UNSAVED
+    origin: ModelProvenance = UNSAVED
 
     @property
     def views(self) -> int:
@@ -78,7 +78,7 @@ class Classifier:
             prediction={name: getattr(self, name) for name in _SETTINGS},
             likeness=None if self.likeness is None else self.likeness.plain(),
             heat_scale=self.heat_scale,
-            known_images=known_images.packed(self.known),
+            known_images=model_file.packed(self.known),
             **record,
         )
 
@@ -103,10 +103,10 @@ class Classifier:
         return cls(
             model.to(run.device).to(memory_format=torch.channels_last).eval(),
             **settings,
-            likeness=Likeness.of(state.get("likeness"), path),
+            likeness=FeatureDistance.of(state.get("likeness"), path),
             heat_scale=state.get("heat_scale"),
-            known=known_images.unpacked(state.get("known_images")),
-            origin=Origin.of(state, path),
+            known=model_file.unpacked(state.get("known_images")),
+            origin=ModelProvenance.of(state, path),
         )
 
     @classmethod
@@ -123,10 +123,10 @@ class Classifier:
             )
         classifier = cls.load(path, run)
         if classifier.likeness is None:
-            cautions.warn_without_likeness(path)
+            prediction.warn_without_likeness(path)
         if threshold is None:
             return classifier
-        return replace(classifier, threshold=threshold, origin=classifier.origin.adapted_by_hand())
+        return replace(classifier, threshold=threshold, origin=classifier.origin.with_manual_threshold())
 
     def log_odds(
         self, images: NDArray[np.uint8], run: runtime.Runtime, chosen: NDArray[np.int64] | None = None

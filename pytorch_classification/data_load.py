@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import reading, tables
+from cxr.messages import first_of, quoted
 from cxr.patients import identified as identify
-from cxr.reading.header import Header
-from cxr.text import first_of, quoted
+from cxr.reading.dicom_header import Header
 from pytorch_classification.settings import TrainConfig
 
 CLASSES = ("NORMAL", "PNEUMONIA")

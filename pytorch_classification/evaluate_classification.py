@@ -33,11 +33,11 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from cxr import cautions, reading, runtime
-from cxr.provenance import provenance
-from pytorch_classification import adapting, data_load, evaluation, image_metrics
-from pytorch_classification.calibration import Measure
+from cxr import prediction, reading, runtime
+from cxr.model_file import provenance
+from pytorch_classification import data_load, image_metrics, operating_point, report
 from pytorch_classification.classifier import Classifier, weights_sha256
+from pytorch_classification.operating_point import Measure
 
 LEAST_UNLABELLED = 100  # images
 
@@ -72,7 +72,7 @@ def require_sensible(config: EvaluateConfig) -> None:
 
 def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) -> None:
     """The report on labelled images; and the operating point set by them, where it is wanted."""
-    state = adapting.untouched(config.model) if config.save_model else {}
+    state = operating_point.require_original_threshold(config.model) if config.save_model else {}
     prevalence = PREVALENCE if config.prevalence is None else config.prevalence
     source, names = config.table or config.data_dir, (config.normal, config.pneumonia)
     assert source is not None
@@ -82,19 +82,19 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
         listing = data_load.list_images(source.parent, source.name, names=names)
     if classifier.known is None:
         warnings.warn(f"{config.model}: does not say which images it was trained on; none is left out", stacklevel=2)
-    judged = evaluation.judge(
+    judged = report.judge(
         listing, source.resolve().name, classifier, config.output_dir / "decoded", run, skip_bad=config.skip_bad
     )
     if goal := wanted(config):
-        adapting.require_patients(judged.listing.labels, judged.tied_patients, goal[0])
-    report = evaluation.evaluated(judged, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions)
+        operating_point.require_patients(judged.listing.labels, judged.tied_patients, goal[0])
+    found = report.evaluated(judged, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions)
     about = {**classifier.origin.record(), "weights_sha256": weights_sha256(classifier.model.state_dict())}
-    result: dict[str, Any] = {"set": str(source), **report, "model": about}
-    print(f"{evaluation.format_report(report)}\n")
+    result: dict[str, Any] = {"set": str(source), **found, "model": about}
+    print(f"{report.format_report(found)}\n")
     if goal:
         result["operating_point"] = set_operating_point(config, judged, *goal, prevalence, state)
     path = config.output_dir / "report.json"
-    evaluation.write({**result, "provenance": provenance(run)}, path, config.output_dir, judged, run)
+    report.write({**result, "provenance": provenance(run)}, path, config.output_dir, judged, run)
     print(f"report, errors.csv and pictures: {config.output_dir}")
     print(f"model: {classifier.origin.sentence(classifier.threshold)}")
 
@@ -108,7 +108,7 @@ def wanted(config: EvaluateConfig) -> tuple[Measure, float] | None:
 
 def set_operating_point(
     config: EvaluateConfig,
-    judged: evaluation.Judged,
+    judged: report.Judged,
     measure: Measure,
     target: float,
     prevalence: float,
@@ -118,11 +118,13 @@ def set_operating_point(
     assert config.save_model is not None
     labels, groups = judged.listing.labels, judged.tied_patients
     log_odds = judged.answers.log_odds
-    temperature, threshold = adapting.set_by_labels(log_odds, labels, measure, target)
-    found = adapting.cross_fitted(log_odds, labels, groups, measure, target, prevalence=prevalence, seed=config.seed)
+    temperature, threshold = operating_point.set_by_labels(log_odds, labels, measure, target)
+    found = operating_point.cross_fitted(
+        log_odds, labels, groups, measure, target, prevalence=prevalence, seed=config.seed
+    )
     shown = ("roc_auc", "sensitivity", "specificity", "brier", "ece")
     scores = {name: found["scores"][name]["value"] for name in shown}
-    text = adapting.save(
+    text = operating_point.save(
         config.save_model,
         state,
         f"operating point set for {measure} {target:g} on {len(labels)} labelled images of {len(set(groups))} patients "
@@ -145,8 +147,8 @@ def set_operating_point(
 def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) -> None:
     """Set the operating point by images without labels and a stated prevalence."""
     assert config.unlabelled is not None and config.prevalence is not None and config.save_model is not None
-    state = adapting.untouched(config.model)
-    sensitivity, specificity = adapting.measured(state, config.model)
+    state = operating_point.require_original_threshold(config.model)
+    sensitivity, specificity = operating_point.measured(state, config.model)
     paths = reading.find_images([str(config.unlabelled)], left_out=[config.output_dir])
     store = reading.decode_once(
         paths, classifier.store_size, config.output_dir / "decoded", name="unlabelled", skip_bad=config.skip_bad
@@ -160,8 +162,8 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
             "tell where the operating point lies"
         )
     judged = classifier.judge(store.images[different], run)
-    threshold = adapting.set_by_prevalence(judged.probability, config.prevalence, sensitivity, specificity)
-    text = adapting.save(
+    threshold = operating_point.set_by_prevalence(judged.probability, config.prevalence, sensitivity, specificity)
+    text = operating_point.save(
         config.save_model,
         state,
         f"operating point set without labels, for a prevalence of {config.prevalence:g} among {len(different)} images "
@@ -173,7 +175,7 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
     print(f"{text}: threshold {threshold:.4f}, was {classifier.threshold:.4f}")
     print(f"it calls {called:.1%} of these images PNEUMONIA, the one before {before:.1%}")
     if judged.unlike is not None and judged.unlike.any():
-        print(f"{judged.unlike.sum()} of them are {cautions.UNLIKE}")
+        print(f"{judged.unlike.sum()} of them are {prediction.UNLIKE}")
     print("nothing was measured with it: evaluate it on labelled images as soon as there are some")
     print(f"model with this operating point: {config.save_model}")
 

@@ -17,10 +17,10 @@ from cxr.metrics import (
     ratio,
     roc_auc,
 )
-from pytorch_classification.calibration import calibration_error
 from pytorch_classification.data_load import CLASSES
 
 _SEED = 0  # of the bootstrap
+CALIBRATION_BINS = 15
 SCORES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
@@ -153,6 +153,26 @@ def average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike |
     precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
     # Without a negative every precision is 1 whatever the scores: undefined rather than perfect.
     return ratio((positives * precision).sum(-1), np.where(negatives.sum(-1) > 0, found[..., -1], 0))
+
+
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Expected calibration error of the probability of the positive class in 15 bins of equal width (closed below).
+
+    The gap between mean probability and share of positives in each bin, averaged over images. Guo et al. bin the
+    confidence in the predicted class instead; with two classes that folds this diagram at .5. Arguments and result
+    as in ``roc_auc``.
+    """
+    probability, truth = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
+    times = np.ones(probability.size) if weights is None else np.asarray(weights, np.float64)
+    in_bin = calibration_bin(probability)[:, None] == np.arange(CALIBRATION_BINS)
+    gaps = times @ (in_bin * (probability - truth)[:, None])
+    return ratio(np.abs(gaps).sum(-1), times.sum(-1))
+
+
+def calibration_bin(probabilities: ArrayLike) -> NDArray[np.int64]:
+    """The index 0..14 of the bin of equal width that each probability falls in; 1 belongs to the last."""
+    bins = np.floor(np.asarray(probabilities, np.float64) * CALIBRATION_BINS).astype(np.int64)
+    return np.minimum(bins, CALIBRATION_BINS - 1)
 
 
 def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: float) -> tuple[Array, Array]:

@@ -10,8 +10,8 @@ from torchvision.models import ResNet, ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
 from cxr import checkpoints, runtime
-from cxr.grey_resnet import State, downloaded, fold_input_planes, grey_layer, standardized, tensors, weights_file
-from cxr.squares import to_device
+from cxr.backbone import State, downloaded, fold_input_planes, grey_layer, standardized, tensors, weights_file
+from cxr.runtime import to_device
 
 TASK = "classification"
 _BATCH = 128  # images at once when no gradients are kept

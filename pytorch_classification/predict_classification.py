@@ -4,7 +4,7 @@
 
 For one image it prints a sentence and draws Grad-CAM; for many, a line for each of the 20 with the
 highest probability, and predictions.csv with the columns path, probability (of PNEUMONIA, calibrated), class,
-threshold, borderline, unlike_training, note (what the header says against a frontal chest), error and model. With
+threshold, borderline, out_of_distribution, note (what the header says against a frontal chest), error and model. With
 --dicom-output each DICOM file also gets a structured report and its picture as DICOM files, for a PACS. Exit code 0:
 all answered; 1: some files could not be read; 2: nothing could be done. Research only, not a medical device.
 """
@@ -27,13 +27,13 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cautions, names, reading, runtime, tables
-from cxr.text import first_lines
+from cxr import messages, prediction, reading, runtime, tables
+from cxr.messages import first_lines
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
 
 _BATCH = 32
-_HEADER = ("path", "probability", "class", "threshold", "borderline", "unlike_training", "note", "error", "model")
+_HEADER = ("path", "probability", "class", "threshold", "borderline", "out_of_distribution", "note", "error", "model")
 
 
 @dataclass(frozen=True)
@@ -62,28 +62,28 @@ class Answer:
     @property
     def borderline(self) -> bool:
         """Whether the probability is so near the operating point that it could as well be the other class."""
-        return self.probability is not None and cautions.is_borderline(self.probability, self.threshold)
+        return self.probability is not None and prediction.is_borderline(self.probability, self.threshold)
 
     @property
     def warnings(self) -> list[str]:
         """What must be said with the answer."""
-        said = {cautions.BORDERLINE: self.borderline, cautions.UNLIKE: self.unlike, self.note: bool(self.note)}
+        said = {prediction.BORDERLINE: self.borderline, prediction.UNLIKE: self.unlike, self.note: bool(self.note)}
         return [warning for warning, holds in said.items() if holds]
 
     def row(self, origin: str) -> list[str]:
         """For the CSV."""
         probability = "" if self.probability is None else f"{self.probability:.6f}"
         borderline = None if self.probability is None else self.borderline
-        flags = [cautions.in_words(flag) for flag in (borderline, self.unlike)]
+        flags = [prediction.in_words(flag) for flag in (borderline, self.unlike)]
         answer = [probability, self.label, f"{self.threshold:.6f}", *flags]
-        return [names.shown_path(self.path), *answer, self.note, self.error, origin]
+        return [messages.shown_path(self.path), *answer, self.note, self.error, origin]
 
     def sentence(self) -> str:
         """For a person."""
         if self.probability is None:
-            return self.error or f"{names.shown_path(self.path)}: no answer, {cautions.REFUSED}"
+            return self.error or f"{messages.shown_path(self.path)}: no answer, {prediction.REFUSED}"
         said = f"{self.label}, probability of PNEUMONIA {self.probability:.3f} (operating point {self.threshold:.3f})"
-        return "; ".join([f"{names.shown_path(self.path)}: {said}", *self.warnings])
+        return "; ".join([f"{messages.shown_path(self.path)}: {said}", *self.warnings])
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -92,7 +92,7 @@ class Answer:
             "probability": self.probability,
             "class": self.label or None,
             "borderline": self.borderline,
-            "unlike_training": self.unlike,
+            "out_of_distribution": self.unlike,
             "note": self.note or None,
             "picture": None if self.picture is None else str(self.picture),
             "error": self.error or None,
@@ -112,7 +112,7 @@ def predict(
     with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
         for batch in reading.read_ahead(paths, classifier.store_size, _BATCH):
             for read, answer in zip(batch, judged(classifier, batch, run), strict=True):
-                if answer.unlike and config.refuse_unlike:
+                if answer.unlike and config.refuse_ood:
                     answer = replace(answer, probability=None)
                 elif draw and not answer.error:
                     answer = draw_answer(classifier, answer, read, config, taken, run)
@@ -144,7 +144,7 @@ def draw_answer(
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """
-    from pytorch_classification import heat_plots
+    from pytorch_classification import plots
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:
@@ -152,12 +152,12 @@ def draw_answer(
     assert read.image is not None
     heat = classifier.judge(read.image[None], run, explain=True).heat
     assert heat is not None
-    picture = names.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
+    picture = messages.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
     title = (
         f"{answer.path.name}: {answer.label}, probability of PNEUMONIA {answer.probability:.3f}, "
         f"operating point {answer.threshold:.3f}"
     )
-    heat_plots.grad_cam_overlay(
+    plots.grad_cam_overlay(
         radiograph,
         heat[0],
         "\n".join([title, *answer.warnings]),
@@ -170,22 +170,22 @@ def draw_answer(
 
 def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, classifier: Classifier) -> str:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
-    from cxr import dicom_output
+    from cxr import dicom_results
 
-    model = dicom_output.Model.of("ResNet-18 classifier", config.model)
+    model = dicom_results.Model.of("ResNet-18 classifier", config.model)
     results = [
         (
             answer.path,
-            dicom_output.Results(
-                dicom_output.Classification(model, answer.probability, answer.threshold, answer.borderline),
+            dicom_results.Results(
+                dicom_results.Classification(model, answer.probability, answer.threshold, answer.borderline),
                 picture=answer.picture,
-                remarks=cautions.remarks(answer.unlike, answer.note, classifier.origin.adapted),
+                remarks=prediction.remarks(answer.unlike, answer.note, classifier.origin.adapted),
             ),
         )
         for answer in answers
         if answer.probability is not None
     ]
-    return dicom_output.write_all(results, folder)
+    return dicom_results.write_all(results, folder)
 
 
 def summary(answers: list[Answer]) -> str:
@@ -212,9 +212,9 @@ def main() -> int:
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.dicom_output is not None:  # what could only fail after the last image is refused at once
-        from cxr import dicom_output
+        from cxr import dicom_results
 
-        dicom_output.require_highdicom()
+        dicom_results.require_highdicom()
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
@@ -239,7 +239,7 @@ def main() -> int:
     if single:
         print(answers[0].sentence())
         if answers[0].picture:
-            print(f"picture: {names.shown_path(answers[0].picture)}")
+            print(f"picture: {messages.shown_path(answers[0].picture)}")
     else:
         print(f"{summary(answers)}\ntable: {table}")
     if documents:

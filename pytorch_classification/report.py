@@ -1,157 +1,331 @@
-"""What follows training: calibration and operating point on validation, the model file, the report on test images."""
+"""The report on labelled images: scores, trade-off, subgroups and errors, all with pictures.
 
-from collections.abc import Sequence
-from dataclasses import replace
+Training ends with it on its test images, and evaluate_classification.py writes it for any others.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, curves, known_images, likeness, metrics, origin, runlog, runtime
-from cxr.provenance import provenance
-from cxr.run_folder import RunFolder
-from pytorch_classification import data_load, evaluation, image_metrics
-from pytorch_classification.calibration import calibration_error, fit_temperature
-from pytorch_classification.classifier import Classifier
-from pytorch_classification.data_load import CLASSES
-from pytorch_classification.model import TASK, build, to_probability
-from pytorch_classification.settings import MAY_DIFFER, PREVALENCE, TrainConfig
-from pytorch_classification.shift import even_odds
-from pytorch_classification.training_data import Data
+from cxr import messages, patients, prediction, reading, runtime, tables
+from cxr.files import write_json
+from cxr.metrics import interval_text
+from cxr.model_file import content_key
+from cxr.plots import SHEET_COLUMNS, Block, forest_plot, sheet, thumbnail
+from cxr.training_run import ERRORS
+from pytorch_classification import data_load, image_metrics, operating_point, plots
+from pytorch_classification.augment import corrupted
+from pytorch_classification.classifier import Classifier, Judgement
+from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing, patients_of_each_class
+from pytorch_classification.model import to_probability
 
-NAME = "test_report.json"  # in the folder of the run
-_HOT = 90  # percentile of Grad-CAM's strength in true positives of validation that is drawn as hot
-
-
-def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> None:
-    """Draw the curves of all epochs so far, and give their numbers to TensorBoard if the user wants it."""
-    curves.loss_curves(
-        records,
-        config.images_dir / "loss_curve_classification.png",
-        losses={"selection_loss": "calibrated (chooses)"},
-        scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted set"},
-    )
-    if config.tensorboard:
-        curves.write_scalars(records, config.out_dir / "tensorboard")
-
-
-def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
-    """Fit what is fitted on validation, write the model, then read the test folder for the first and only time."""
-    folder = RunFolder(config.out_dir, TASK, NAME)
-    state = folder.load_best()
-    if run.is_main:
-        print(f"training is finished; the best epoch is {state['epoch']}")
-    model = build("none")
-    model.load_state_dict(
-        checkpoints.with_half_kernels(state["model"])
-    )  # as the file will hold it: what is fitted fits the file
-    model = model.to(run.device).eval()
-    seen = known_images.known(data.hashes, data.train, data.validation)
-    classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_average, 1.0, 0.5, known=seen)
-    scored = {
-        name: (classifier.log_odds(images, run, rows), labels) for name, (images, rows, labels) in data.sets().items()
-    }
-    both = [np.concatenate(column) for column in zip(*scored.values(), strict=True)]
-    temperature = fit_temperature(*both)
-    threshold = float(to_probability(np.array(even_odds(list(scored.values()))), temperature))
-    classifier = with_likeness(replace(classifier, temperature=temperature, threshold=threshold), data, run)
-    judged = {name: (to_probability(log_odds, temperature), labels) for name, (log_odds, labels) in scored.items()}
-    patients = [data.listing.patients[index] for index in data.validation]
-    own = image_metrics.evaluate_classifier(*judged["val"], patients, threshold)
-    validation = {name: quality(*answers, threshold) for name, answers in judged.items()}
-    about = {
-        "config": without_places(config),
-        "classes": list(CLASSES),
-        "epoch": state["epoch"],
-        "seconds": [record.get("seconds") for record in runlog.read(folder.log)],  # none in logs of older versions
-        "flow": data.flow(),
-        "validation": validation,
-        "validation_report": own,
-        "trained_on": origin.trained_on(config.root, len(data.train), data.patients(data.train)),
-        "provenance": provenance(run),
-    }
-    if run.is_main:
-        classifier.save(config.model_file, **about)
-        print(f"temperature {temperature:.3f}, operating point {threshold:.4f} (even odds over both):")
-        for name, found in zip(("validation", data.shifted.name), validation.values(), strict=True):
-            scores = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if key != "images")
-            print(f"  {name}, {found['images']} images: {scores}")
-        ece, brier = (metrics.interval_text(own["scores"][name]) for name in ("ece", "brier"))
-        print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
-        print(f"model: {config.model_file}")
-    runtime.wait(run)  # the other processes read the model file too: what is written is what is judged
-    missing = data_load.missing_test(config)
-    if not missing:
-        tested = test_report(config, data, Classifier.load(config.model_file, run), own, run)
-        if run.is_main:  # once more, so that the file alone tells how it did
-            classifier.save(config.model_file, **about, test_report=tested)
-    elif run.is_main:
-        print(f"{missing}, so there is no test report")
+_GRID = 8  # pictures in the Grad-CAM grid
+_INSTRUCTIVE = (
+    f"up to {_GRID // 2} errors, the most confident ones; of the right answers of each class those at a quarter and "
+    "three quarters of their probabilities"
+)
+_SHEET = 2 * SHEET_COLUMNS  # pictures of each kind of error
+_FEW_RESAMPLES = 500  # for each of the subgroups
+_BY_GROUP = {"sensitivity": "sensitivity", "specificity": "specificity", "roc_auc": "ROC AUC"}
+_COUNTED = {  # beside those scores
+    "subgroups": {"images": "images", "patients": "patients", "pneumonia": "PNEUMONIA"},
+    "corruptions": {"out_of_distribution": "unlike training"},
+}
+_NO_GROUPS = ("patient", "split")  # columns of a table that mean something of their own
 
 
-def quality(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> dict[str, float]:
-    """Size and scores of a validation set, at ``threshold`` where one is needed."""
-    called, truth = probabilities >= threshold, labels == data_load.PNEUMONIA
-    return {
-        "images": len(labels),
-        "roc_auc": float(metrics.roc_auc(probabilities, labels)),
-        "sensitivity": float(called[truth].mean()),
-        "specificity": float((~called)[~truth].mean()),
-        "brier": float(np.mean((probabilities - truth) ** 2)),
-        "ece": float(calibration_error(probabilities, labels)),
-    }
+@dataclass(frozen=True)
+class Judged:
+    """Labelled images and what a model says of them.
 
-
-def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> Classifier:
-    """``classifier`` with what its training images look like to it, and the scale of its heat maps."""
-
-    def seen(indices: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-        with likeness.features(classifier.model) as found:
-            log_odds = classifier.log_odds(data.images, run, indices)
-        return log_odds, found.rows(classifier.views, run)
-
-    (_, training), (log_odds, validation) = seen(data.train), seen(data.validation)
-    called = to_probability(log_odds, classifier.temperature) >= classifier.threshold
-    right = data.validation[called & (data.labels[data.validation] == data_load.PNEUMONIA)]
-    strength = classifier.heat_strength(np.asarray(data.images[np.sort(right)]), run) if len(right) else None
-    return replace(
-        classifier,
-        likeness=likeness.Likeness.fit(training, validation),
-        heat_scale=None if strength is None else float(np.percentile(strength, _HOT)),
-    )
-
-
-def test_report(
-    config: TrainConfig, data: Data, classifier: Classifier, own: dict[str, Any], run: runtime.Runtime
-) -> dict[str, Any]:
-    """Score the finished model on the test images and draw it; files that also stand in training are left out.
-
-    ``own`` is the report on the validation images, which temperature and threshold were fitted on; it is written too.
-
-    Returns:
-        The report for the model file; empty in all processes but the first.
+    Attributes:
+        name: what they are called in pictures.
+        listing: N images that can be read and that the model was not trained on.
+        images: uint8 [N, S, S].
+        hashes: of the content of each file.
+        classifier: that judged them.
+        answers: of it.
+        left_out: how many images are not among them, by the reason.
     """
-    source, listing = config.table or config.data_dir / "test", data_load.listed(config, "test")
-    judged = evaluation.judge(
-        listing, source.name, classifier, config.out_dir / "decoded", run, skip_bad=config.skip_bad
+
+    name: str
+    listing: Listing
+    images: NDArray[np.uint8]
+    hashes: list[str]
+    classifier: Classifier
+    answers: Judgement
+    left_out: dict[str, int]
+
+    @property
+    def title(self) -> str:
+        """For pictures."""
+        return f"{len(self.listing)} images ({self.name})"
+
+    @property
+    def errors(self) -> NDArray[np.int64]:
+        """Indices of the images that were predicted wrongly, as ``errors`` gives them."""
+        return errors(self.answers.probability, self.listing.labels, self.classifier.threshold)
+
+    @property
+    def tied_patients(self) -> list[str]:
+        """Of each image; those who share a file byte for byte are one, so that no fold holds it twice."""
+        return patients.tied(self.listing.patients, self.hashes)
+
+
+def judge(
+    listing: Listing, name: str, classifier: Classifier, store_dir: Path, run: runtime.Runtime, *, skip_bad: bool
+) -> Judged:
+    """Decode the images of ``listing`` and ask the model; those that it was trained on are left out.
+
+    Raises:
+        ValueError: images that cannot be read, unless ``skip_bad``, or none is left.
+    """
+    store = reading.decode_once(
+        listing.paths, classifier.store_size, store_dir, name="test", skip_bad=skip_bad, progress=run.is_main
     )
-    if not run.is_main:
-        return {}
-    report = evaluation.evaluated(judged, PREVALENCE, run)
-    result = {"set": str(source), **report, "validation": own, "provenance": provenance(run)}
-    path = config.out_dir / NAME
-    print(f"\ntest images, evaluated once:\n{evaluation.format_report(report)}")
-    print(f"\nreport: {path}")
-    evaluation.write(result, path, config.images_dir, judged, run)
-    print(f"pictures: {config.images_dir}")
-    return {**report, "set": source.name, "provenance": result["provenance"]}
+    listing = data_load.identified(listing, store.headers)
+    own = {column.casefold() for column in listing.columns}
+    said = {name: values for name, values in patients.of_headers(store.headers).items() if name not in own}
+    listing = replace(listing, columns={**listing.columns, **said})
+    known = classifier.known or frozenset()
+    repeated = np.array([content_key(content) in known for content in store.hashes])
+    kept = np.flatnonzero(store.readable & ~repeated)
+    if repeated.any() and run.is_main:
+        warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
+    if not len(kept):
+        raise ValueError(
+            f"{name}: none of its {len(listing)} images is left to report on; the model was trained on all that can be "
+            "read"
+        )
+    images = store.images if len(kept) == len(listing) else store.images[kept]  # as it lies on disk, if it can be
+    hashes = [store.hashes[index] for index in kept]
+    left_out = {"unreadable": int((~store.readable).sum()), "in_training": int(repeated.sum())}
+    return Judged(name, listing.take(kept), images, hashes, classifier, classifier.judge(images, run), left_out)
 
 
-def without_places(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the weights; a file is told by its name, since folders are this machine's affair."""
-    return {
-        name: Path(value).name if isinstance(getattr(config, name), Path) or name == "weights" else value
-        for name, value in cli.plain(config).items()
-        if name not in MAY_DIFFER
+def evaluated(
+    judged: Judged, prevalence: float, run: runtime.Runtime, *, grad_cam: bool = True, corrupt: bool = False
+) -> dict[str, Any]:
+    """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups``, ``grad_cam`` and more.
+
+    Args:
+        prevalence: at which predictive values are stated too.
+        grad_cam: whether Grad-CAM is drawn.
+        corrupt: whether the images are judged with each of ``CORRUPTIONS`` too; likewise.
+    """
+    listing, unlike = judged.listing, judged.answers.unlike
+    arguments = (judged.answers.probability, listing.labels, listing.patients, judged.classifier.threshold)
+    columns: dict[str, Sequence[str]] = {
+        name: values for name, values in listing.columns.items() if name not in _NO_GROUPS
     }
+    if unlike is not None:
+        columns["unlike training:"] = list(map(prediction.in_words, unlike.tolist()))
+    return {
+        "left_out": judged.left_out,
+        # Patients fall ill and recover.
+        "patients_of_both_classes": len(set.intersection(*patients_of_each_class(listing.labels, listing.patients))),
+        "conflicting_duplicates": len(data_load.conflicting_duplicates(listing, judged.hashes)),
+        "out_of_distribution": None if unlike is None else int(unlike.sum()),
+        "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
+        "trade_off": operating_point.trade_off(*arguments, prevalence),
+        "subgroups": {name: _of_group(judged, at) for name, at in patients.subgroups(columns).items()},
+        "grad_cam": grad_cam,
+        "corruptions": when_corrupted(judged, run) if corrupt else None,
+    }
+
+
+def when_corrupted(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
+    """Scores as of a subgroup, and how many images are flagged, by name of the corruption; the first is none."""
+    seen = {"none": judged.answers}
+    seen |= {name: judged.classifier.judge(images, run) for name, images in corrupted(judged.images)}
+    everything = np.arange(len(judged.listing))
+    return {
+        name: {
+            **_of_group(replace(judged, answers=answers), everything),
+            "out_of_distribution": None if answers.unlike is None else int(answers.unlike.sum()),
+        }
+        for name, answers in seen.items()
+    }
+
+
+def _of_group(judged: Judged, at: NDArray[np.int64]) -> dict[str, Any]:
+    listing, probabilities = judged.listing.take(at), judged.answers.probability[at]
+    found = image_metrics.evaluate_classifier(
+        probabilities, listing.labels, listing.patients, judged.classifier.threshold, resamples=_FEW_RESAMPLES
+    )
+    counts = {"images": found["images"], "patients": found["patients"], "pneumonia": int(listing.labels.sum())}
+    return counts | {name: found["scores"][name] for name in _BY_GROUP}
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """What ``evaluated`` returned, for the terminal."""
+    blocks = [
+        image_metrics.format_report(report["scores"]),
+        "What other thresholds give on these images, which were not set apart to choose one by:\n"
+        + operating_point.format_trade_off(report["trade_off"]),
+    ]
+    blocks += [image_metrics.aligned(rows) for rows in group_rows(report).values()]
+    blocks.append("\n".join(f"{name}: {count}" for name, count in counts(report).items() if count))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def counts(report: Mapping[str, Any]) -> dict[str, int | None]:
+    """How many images and patients stand out, by what is said of them."""
+    return {
+        "left out, cannot be read": report["left_out"]["unreadable"],
+        "left out, the model was trained on them or chosen by them": report["left_out"]["in_training"],
+        "unlike the images the model was trained on": report["out_of_distribution"],
+        "patients with images of both classes": report["patients_of_both_classes"],
+        "images that stand in both classes with the same content": report["conflicting_duplicates"],
+    }
+
+
+def group_rows(report: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """The tables of subgroups and of corruptions, where the report has some; their first row is the header."""
+    found: dict[str, list[list[str]]] = {}
+    for kind, numbers in _COUNTED.items():
+        if groups := report.get(kind):
+            rows = [
+                [name, *("" if group[key] is None else str(group[key]) for key in numbers), *_group_scores(group)]
+                for name, group in groups.items()
+            ]
+            found[kind] = [[kind, *numbers.values(), *_BY_GROUP.values()], *rows]
+    return found
+
+
+def _group_scores(group: Mapping[str, Any]) -> list[str]:
+    return [interval_text(group[name]) for name in _BY_GROUP]
+
+
+def write(report: Mapping[str, Any], path: Path, images_dir: Path, judged: Judged, run: runtime.Runtime) -> None:
+    """``report`` to the JSON file ``path``, beside it ``errors.csv``, and the pictures."""
+    write_json(path, report)
+    write_errors(path.parent / ERRORS, judged)
+    draw(images_dir, judged, report, run)
+
+
+def errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Indices of the images that were predicted wrongly, the most confident first: by odds against the threshold's."""
+    wrong = np.flatnonzero((probabilities >= threshold) != (labels == PNEUMONIA))
+    logit = [np.log(np.clip(values, 1e-12, 1) / np.clip(1 - values, 1e-12, 1)) for values in (probabilities, threshold)]
+    return wrong[np.argsort(-np.abs(logit[0] - logit[1])[wrong], kind="stable")]
+
+
+def write_errors(path: Path, judged: Judged) -> None:
+    """A line for each error, the most confident first."""
+    listing, answers = judged.listing, judged.answers
+    further = [name for name in listing.columns if name != "patient" and any(listing.columns[name])]
+    rows = (
+        [
+            messages.shown_path(listing.paths[index]),
+            CLASSES[listing.labels[index]],
+            CLASSES[1 - listing.labels[index]],
+            f"{answers.probability[index]:.6f}",
+            f"{judged.classifier.threshold:.6f}",
+            "" if answers.unlike is None else prediction.in_words(bool(answers.unlike[index])),
+            listing.patients[index],
+            *(listing.columns[name][index] for name in further),
+        ]
+        for index in judged.errors
+    )
+    header = ("path", "class", "predicted", "probability", "threshold", "out_of_distribution", "patient", *further)
+    tables.write_csv(path, header, rows)
+
+
+def draw(folder: Path, judged: Judged, report: Mapping[str, Any], run: runtime.Runtime) -> None:
+    """The pictures of a report."""
+    listing, probabilities, threshold = judged.listing, judged.answers.probability, judged.classifier.threshold
+    labels, title = listing.labels, f"{judged.title}, operating point {threshold:.3f}"
+    plots.confusion_matrix(report["scores"]["confusion_matrix"], folder / "confusion_matrix.png", title=title)
+    plots.roc_and_precision_recall(
+        labels, probabilities, threshold, folder / "roc_pr.png", groups=listing.patients, title=title
+    )
+    before = to_probability(judged.answers.log_odds, 1.0)
+    plots.reliability(labels, probabilities, folder / "reliability.png", before=before, title=judged.title)
+    plots.threshold_sweep(
+        labels,
+        probabilities,
+        threshold,
+        folder / "threshold_sweep.png",
+        groups=listing.patients,
+        prevalence=report["trade_off"]["prevalence"],
+        title=judged.title,
+    )
+    draw_errors(folder / "errors.png", judged)
+    for name in ("subgroups", "corruptions", "grad_cam"):
+        if not report[name] and (folder / f"{name}.png").exists():
+            (folder / f"{name}.png").unlink()  # of another report
+    if report["subgroups"]:
+        whole = report["scores"]
+        rows = {f"all ({whole['images']} images)": whole["scores"]}
+        rows |= {f"{name} ({group['images']})": group for name, group in report["subgroups"].items()}
+        forest_plot(rows, _BY_GROUP, folder / "subgroups.png", title=title)
+    if report["corruptions"]:
+        forest_plot(report["corruptions"], _BY_GROUP, folder / "corruptions.png", title=f"Corrupted: {title}")
+    if report["grad_cam"]:
+        draw_grad_cam(folder / "grad_cam.png", judged, run)
+
+
+def draw_errors(path: Path, judged: Judged) -> None:
+    """The most confident errors of both kinds."""
+    labels, paths, wrong = judged.listing.labels, judged.listing.paths, judged.errors
+    blocks: list[Block] = []
+    for label in (PNEUMONIA, 1 - PNEUMONIA):
+        of_kind = wrong[labels[wrong] == label]
+        shown = of_kind[:_SHEET]
+        blocks.append(
+            Block(
+                f"{CLASSES[label]}, predicted {CLASSES[1 - label]} ({len(of_kind)} of {(labels == label).sum()})",
+                [thumbnail(reading.read_grey(paths[index]), 300) for index in shown],
+                [f"{paths[index].stem}\nP = {judged.answers.probability[index]:.3f}" for index in shown],
+            )
+        )
+    point = f"operating point {judged.classifier.threshold:.3f}"
+    note = f"P: probability of PNEUMONIA ({point}); the most confident of each kind first"
+    sheet(blocks, path, note=note)
+
+
+def draw_grad_cam(path: Path, judged: Judged, run: runtime.Runtime) -> None:
+    """Instructive cases, and where the model looked."""
+    classifier, labels, probabilities = judged.classifier, judged.listing.labels, judged.answers.probability
+    threshold = classifier.threshold
+    shown = instructive_cases(probabilities, labels, threshold)
+    called = probabilities[shown] >= threshold
+    titles = [
+        f"True {CLASSES[labels[i]]} / Predicted {CLASSES[int(call)]}\n"
+        f"probability of PNEUMONIA {probabilities[i]:.3f}"
+        + ", borderline"
+        * prediction.is_borderline(float(probabilities[i]), threshold)
+        for i, call in zip(shown, called, strict=True)
+    ]
+    alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
+    heat = classifier.judge(judged.images[shown], alone, explain=True).heat
+    assert heat is not None
+    plots.grad_cam_grid(
+        [reading.read_grey(judged.listing.paths[i]) for i in shown],
+        list(heat),
+        titles,
+        path,
+        correct=(called == labels[shown]).tolist(),
+        caption=f"{judged.title}, operating point {threshold:.3f}. Shown: {_INSTRUCTIVE}.",
+        common_scale=classifier.heat_scale is not None,
+    )
+
+
+def instructive_cases(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float
+) -> NDArray[np.int64]:
+    """Indices of instructive pictures, as ``_INSTRUCTIVE`` says."""
+    called = probabilities >= threshold
+    worst = errors(probabilities, labels, threshold)[: _GRID // 2]
+    right: list[np.int64] = []
+    for label in (1, 0):
+        hits = np.flatnonzero((called == labels) & (labels == label))
+        hits = hits[np.argsort(probabilities[hits], kind="stable")]
+        right += [hits[int(share * (len(hits) - 1))] for share in (0.25, 0.75)] if len(hits) else []
+    return np.unique(np.concatenate([worst, np.array(right, dtype=np.int64)]))

@@ -9,12 +9,12 @@ from cxr.cli import ROOT
 PREVALENCE = 0.1  # at which predictive values are stated: about that of the upright (PA) exams of the RSNA challenge
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 # Where the files lie, how they are labelled there and what computes them; every other setting decides the weights.
-MAY_DIFFER = {
+RESUME_IGNORES = {
     "data_dir",
     "table",
     "normal",
     "pneumonia",
-    "out_dir",
+    "output_dir",
     "images_dir",
     "model_file",
     "device",
@@ -25,8 +25,8 @@ MAY_DIFFER = {
 
 # What a start needs, where the user does not say. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and
 # crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
-FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_share": 0.5, "filter_share": 0.3}
-FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_share": 1.0, "filter_share": 0.0}
+FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_prob": 0.5, "randconv_prob": 0.3}
+FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_prob": 1.0, "randconv_prob": 0.0}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainConfig:
     )
     normal: tuple[str, ...] = cli.flag(("NORMAL",), help="the folders or labels that stand for NORMAL")
     pneumonia: tuple[str, ...] = cli.flag(("PNEUMONIA",), help="the folders or labels that stand for PNEUMONIA")
-    out_dir: Path = cli.flag(
+    output_dir: Path = cli.flag(
         ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go"
     )
     images_dir: Path = cli.flag(ROOT / "images" / "classification", help="where the pictures go")
@@ -54,16 +54,16 @@ class TrainConfig:
         at_most=LARGEST_SIZE,
         help="side in pixels of the square the network sees; 96 from random weights, 224 from others",
     )
-    crop_share: float = cli.flag(
+    crop_prob: float = cli.flag(
         None,
         at_least=0,
         at_most=1,
         help="share of looks at a random part of the picture; .5 from random weights, 1 from others",
     )
-    exchange_share: float = cli.flag(
+    style_mix_prob: float = cli.flag(
         0.5, at_least=0, at_most=1, help="share of looks with the tone, and share with the frame, of another image"
     )
-    filter_share: float = cli.flag(
+    randconv_prob: float = cli.flag(
         None,
         at_least=0,
         at_most=1,
@@ -78,22 +78,22 @@ class TrainConfig:
     weight_decay: float = cli.flag(
         0.05, at_least=0, help="AdamW weight decay of kernels; biases and normalisation have none"
     )
-    average_share: float = cli.flag(
+    ema_window: float = cli.flag(
         0.08, above=0, below=1, help="share of all steps that the weight average reaches back over"
     )
     validation_share: float = cli.flag(
         0.12, above=0, below=1, help="share of each class set apart, by patient, to choose by"
     )
-    external_dir: Path | None = cli.flag(
+    ood_val_dir: Path | None = cli.flag(
         None, help="films of another source to choose by and never learn from: NORMAL/ and PNEUMONIA/, or RSNA's folder"
     )
-    flip_average: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
+    flip_tta: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
     seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="decides the split, the start and every random draw")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the network: pays on a GPU, needs a C++ compiler on a CPU")
-    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --out-dir")
-    resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
+    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --output-dir")
+    resume: bool = cli.flag(False, help="go on from the last finished epoch in --output-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class PredictConfig:
     threshold: float | None = cli.flag(
         None, above=0, below=1, help="call PNEUMONIA from this probability on; by default from the model's threshold"
     )
-    refuse_unlike: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
+    refuse_ood: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
     output_dir: Path = cli.flag(
         Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
     )
@@ -149,7 +149,7 @@ class AuditConfig:
         None, help="learn the style from this folder, the model's training images, instead of from the other patients"
     )
     model: Path | None = cli.flag(None, help="a finished model to be examined on --data-dir")
-    out_dir: Path = cli.flag(ROOT / "images" / "classification", help="where table, report and pictures go")
+    output_dir: Path = cli.flag(ROOT / "images" / "classification", help="where table, report and pictures go")
     seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds and of the intervals")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_classification.settings import MAY_DIFFER, TrainConfig
+from pytorch_classification.settings import RESUME_IGNORES, TrainConfig
 
 if __name__ == "__main__":
     cli.parse(TrainConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
@@ -29,13 +29,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import curves, metrics, resume, runlog, runtime
-from cxr.learner import Learner, prepare
-from cxr.run_folder import RunFolder, only_run_in
-from cxr.squares import to_device
-from pytorch_classification import data_load, report
-from pytorch_classification.calibration import fit_temperature
+from cxr import metrics, plots, runtime, training_run
+from cxr.runtime import to_device
+from cxr.training_run import RunFolder, TrainState, only_run_in, prepare
+from pytorch_classification import data_load, finish_training
 from pytorch_classification.model import TASK, as_input, build, predict_logits
+from pytorch_classification.operating_point import fit_temperature
 from pytorch_classification.training_data import Data, augmented, load_data
 
 GRADIENT_LIMIT = 2.0  # longer gradients are cut to this norm
@@ -56,16 +55,16 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights[labels]).mean()
 
 
-def make_learner(
+def make_train_state(
     config: TrainConfig, model: nn.Module, steps_per_epoch: int, run: runtime.Runtime
-) -> Learner[nn.Module]:
+) -> TrainState[nn.Module]:
     """``model`` with its optimizer, schedule and weight average."""
     return prepare(
         model,
         run,
         lr=config.lr,
         weight_decay=config.weight_decay,
-        average_share=config.average_share,
+        ema_window=config.ema_window,
         total_steps=config.epochs * steps_per_epoch,
         compiled=(model,) if config.compile else (),
     )
@@ -92,7 +91,7 @@ def with_faster_precision(model: nn.Module, data: Data, config: TrainConfig, run
 
 
 def train_one_epoch(
-    learner: Learner[nn.Module], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+    train_state: TrainState[nn.Module], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> float:
     """One pass in the order that (seed, epoch) decides; the mean loss per image, over all processes.
 
@@ -102,38 +101,40 @@ def train_one_epoch(
     generator = runtime.seed_epoch(config.seed, epoch, run)
     weights = class_weights(data.labels[data.train]).to(run.device)
     order = runtime.epoch_order(data.train, config.seed, epoch)
-    learner.model.train()
+    train_state.model.train()
     total = 0.0
     steps = runtime.batches(order, config.batch_size, run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         labels = to_device(data.labels[chosen], run.device)
         images = augmented(data.squares[chosen], config, generator)
-        loss = batch_loss(learner.stepper, images, labels, weights, run)
+        loss = batch_loss(train_state.ddp_model, images, labels, weights, run)
         value = loss.item()
         if not np.isfinite(value):
             names = ", ".join(str(data.listing.paths[i]) for i in chosen)
             raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: the loss is {value} on the images {names}")
-        learner.optimizer.zero_grad(set_to_none=True)
+        train_state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
-        learner.optimizer.step()
-        learner.scheduler.step()
-        learner.average.update_parameters(learner.model)
+        nn.utils.clip_grad_norm_(train_state.model.parameters(), GRADIENT_LIMIT)
+        train_state.optimizer.step()
+        train_state.scheduler.step()
+        train_state.average.update_parameters(train_state.model)
         total += value
     return float(np.mean(runtime.gather_objects(total / len(steps), run)))
 
 
-def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, float]:
+def validate(
+    train_state: TrainState[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime
+) -> dict[str, float]:
     """Scores of the averaged weights on validation and on the shifted set, the same in every process.
 
     The epoch is chosen by ``selection_loss``, the mean over both sets of the loss that is left at the best temperature:
     AUC no longer tells good epochs apart, and the plain loss prefers early ones, which are less confident.
     """
-    runtime.synchronize_buffers(learner.average, run)
+    runtime.synchronize_buffers(train_state.average, run)
     scores: dict[str, float] = {}
     for name, (images, rows, labels) in data.sets().items():
-        logits = predict_logits(learner.average, images, rows, config.size, config.flip_average, run)
+        logits = predict_logits(train_state.average, images, rows, config.size, config.flip_tta, run)
         truth, weights = torch.from_numpy(labels), class_weights(labels).double()
         calibrated = logits / fit_temperature(logits, labels)
         scores |= {
@@ -147,23 +148,23 @@ def validate(learner: Learner[nn.Module], data: Data, config: TrainConfig, run: 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: epochs, then calibration, model file, test report and pictures."""
-    folder = RunFolder(config.out_dir, TASK, report.NAME)
+    folder = RunFolder(config.output_dir, TASK, finish_training.NAME)
     state = folder.load_last() if config.resume else None
     model = build(config.weights if state is None else "none")
     data = load_data(config, run)
-    learner = make_learner(config, model, runtime.steps_per_epoch(len(data.train), config.batch_size, run), run)
+    train_state = make_train_state(config, model, runtime.steps_per_epoch(len(data.train), config.batch_size, run), run)
     about = {
         "config": cli.plain(config),
         "classes": list(data_load.CLASSES),
         "processes": run.world_size,
-        "data": resume.fingerprint(data.facts(config.root)),
+        "data": training_run.fingerprint(data.facts(config.root)),
     }
     start, best = 0, float("inf")
     if state is None:
-        run = with_faster_precision(learner.model, data, config, run)
+        run = with_faster_precision(train_state.model, data, config, run)
     else:
-        resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
-        learner.restore(state)
+        training_run.require_same_run(state, about, RESUME_IGNORES, config.output_dir)
+        train_state.restore(state)
         start, best = state["epoch"], state["best"]
         run = runtime.as_begun(run, state)
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
@@ -171,22 +172,22 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         folder.begin(start)
         print(summary(data, config, run))
         if start:
-            report.show_progress(config, runlog.read(folder.log))
+            finish_training.show_progress(config, training_run.read_records(folder.log))
     for epoch in range(start, config.epochs):
         began = time.perf_counter()
-        lr = learner.scheduler.get_last_lr()[0]
-        train_loss = train_one_epoch(learner, data, config, epoch, run)
-        scores = validate(learner, data, config, run)
+        lr = train_state.scheduler.get_last_lr()[0]
+        train_loss = train_one_epoch(train_state, data, config, epoch, run)
+        scores = validate(train_state, data, config, run)
         improved = scores["selection_loss"] < best
         best = min(best, scores["selection_loss"])
         record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores, "improved": improved}
         record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
-            folder.save_epoch(learner, {**about, "best": best}, record)
+            folder.save_epoch(train_state, {**about, "best": best}, record)
             print(line_of(record, config.epochs))
-            report.show_progress(config, runlog.read(folder.log))
+            finish_training.show_progress(config, training_run.read_records(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
-    report.finish(config, data, run)
+    finish_training.finish(config, data, run)
 
 
 def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
@@ -214,8 +215,8 @@ def main() -> None:
     """Parse, lock the output folder, train."""
     config = cli.parse(TrainConfig, summary=__doc__)
     if config.tensorboard:
-        curves.require_tensorboard()
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
+        plots.require_tensorboard()
+    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
         fit(config, run)
 
 

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr import augment, patient_split, reading, runtime
-from cxr.squares import Squares
+from cxr import augment, patients, reading, runtime
+from cxr.runtime import Squares
 from pytorch_classification import data_load
 from pytorch_classification.settings import TrainConfig
-from pytorch_classification.shift import Labelled, list_external, restyled
+from pytorch_classification.shifted_validation import Labelled, list_external, style_transferred
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Data:
 
     ``squares`` are [N, S', S'], ``labels`` int64 [N], ``hashes`` the content of each file; ``train`` and
     ``validation`` are indices into them, not of images that cannot be read. ``shifted`` is unlike training's images:
-    another source's, or validation's restyled.
+    another source's, or validation's style_transferred.
     """
 
     listing: data_load.Listing
@@ -94,7 +94,7 @@ def store_size(size: int) -> int:
 
 
 def _decoded(listing: data_load.Listing, name: str, config: TrainConfig, run: runtime.Runtime) -> reading.Decoded:
-    size, place = store_size(config.size), config.out_dir / "decoded"
+    size, place = store_size(config.size), config.output_dir / "decoded"
     return reading.decode_once(listing.paths, size, place, name=name, skip_bad=config.skip_bad, progress=run.is_main)
 
 
@@ -111,7 +111,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
         warnings.warn(f"{len(listing) - len(readable)} images that cannot be read are left out", stacklevel=2)
     hashes = [store.hashes[i] for i in readable]
     kept = listing.take(readable)
-    parts = patient_split.split(
+    parts = patients.split(
         kept.patients,
         [data_load.CLASSES[label] for label in kept.labels],
         hashes,
@@ -125,24 +125,24 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> Data:
             f"{len(conflicts)} files stand in both classes with the same content: {conflicts[0]}", stacklevel=2
         )
     train, validation = readable[parts["train"]], readable[parts["validation"]]
-    if config.external_dir is None:
+    if config.ood_val_dir is None:
         plain = Labelled("validation", store.images[validation], listing.labels[validation])
-        shifted = restyled(plain, config.seed)
+        shifted = style_transferred(plain, config.seed)
     else:
         shifted = external(config, {store.hashes[i] for i in readable}, run)
     return Data(listing, Squares(store.images, run.device), listing.labels, store.hashes, train, validation, shifted)
 
 
 def external(config: TrainConfig, known: set[str], run: runtime.Runtime) -> Labelled:
-    """``--external-dir`` decoded; a file that stands in training too, as ``known`` says by content, is left out."""
-    folder = cast(Path, config.external_dir)
+    """``--ood-val-dir`` decoded; a file that stands in training too, as ``known`` says by content, is left out."""
+    folder = cast(Path, config.ood_val_dir)
     listing = list_external(folder)
     store = _decoded(listing, "external", config, run)
     kept = np.flatnonzero(store.readable & [content not in known for content in store.hashes])
     counts = np.bincount(listing.labels[kept], minlength=2)
     if not counts.all():
         raise ValueError(
-            f"--external-dir {folder}: of its {len(listing)} images {counts[0]} NORMAL and {counts[1]} PNEUMONIA can "
+            f"--ood-val-dir {folder}: of its {len(listing)} images {counts[0]} NORMAL and {counts[1]} PNEUMONIA can "
             "be read and do not stand in training; both classes are needed"
         )
     return Labelled(str(folder), store.images[kept], listing.labels[kept], external=True)
@@ -157,8 +157,8 @@ def augmented(stored: Tensor, config: TrainConfig, generator: torch.Generator) -
     """
     count = len(stored)
     curves = augment.plain_curves(count, stored.device)
-    curves = augment.swap_tones(curves, stored, generator, share=config.exchange_share)
-    curves = augment.vary_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
+    curves = augment.match_histograms(curves, stored, generator, share=config.style_mix_prob)
+    curves = augment.jitter_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
     images = augment.apply_curves(stored, curves)
     whole = augment.random_affine(
         count, generator, rotation_degrees=12, zoom=0.2, stretch=0.12, shear=0.1, shift=0.12, flip=0.5
@@ -166,9 +166,9 @@ def augmented(stored: Tensor, config: TrainConfig, generator: torch.Generator) -
     part = augment.random_crop(
         count, generator, smallest_area=0.08, stretch=math.log(4 / 3), rotation_degrees=12, shear=0.1, flip=0.5
     )
-    matrices = torch.where(augment.chosen(count, config.crop_share, generator)[:, 0], part, whole)
+    matrices = torch.where(augment.chosen(count, config.crop_prob, generator)[:, 0], part, whole)
     images = augment.warp(images, matrices, config.size)
-    images = augment.filter_randomly(images, generator, share=config.filter_share)
-    images = augment.swap_frames(images, generator, share=config.exchange_share, inner=0.72)
-    images = augment.vary_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
+    images = augment.random_convolution(images, generator, share=config.randconv_prob)
+    images = augment.swap_borders(images, generator, share=config.style_mix_prob, inner=0.72)
+    images = augment.jitter_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
     return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)

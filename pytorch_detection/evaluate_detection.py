@@ -29,9 +29,8 @@ if __name__ == "__main__":
 import numpy as np
 
 from cxr import runtime
-from cxr.known_images import content_key
-from cxr.provenance import provenance
-from pytorch_detection import evaluation, predictions, sources
+from cxr.model_file import content_key, provenance
+from pytorch_detection import box_tables, report
 from pytorch_detection.detector import Detector
 
 
@@ -47,9 +46,9 @@ def require_sensible(config: EvaluateConfig) -> None:
         raise ValueError("--predictions are judged without a model; give one of --predictions and --model")
 
 
-def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> sources.Collection:
+def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> box_tables.Collection:
     """The exams as squares of ``size`` pixels."""
-    return sources.load(
+    return box_tables.load(
         config.data_dir,
         config.table,
         size,
@@ -60,7 +59,7 @@ def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> sources.Col
     )
 
 
-def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[evaluation.Judged, dict[str, Any], str]:
+def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[report.Judged, dict[str, Any], str]:
     """The exams that the model does not know and what it finds in them, what it is in the report, and in a sentence."""
     detector = Detector.of_user(config.model or MODEL_FILE, run, config.threshold)
     if detector.known is None:
@@ -73,26 +72,26 @@ def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[evaluation.J
             f"{collection.source}: none of its {len(collection.exams)} exams is left to report on; the model was "
             "trained on all that can be read, or chosen by them"
         )
-    judged = evaluation.judge(collection, detector, run, np.array(others, np.int64))
+    judged = report.judge(collection, detector, run, np.array(others, np.int64))
     about = {**detector.record(), "model": detector.origin.record()}
     return judged, about, f"model: {detector.origin.sentence(detector.rule.threshold)}"
 
 
-def of_file(config: EvaluateConfig, path: Path, run: runtime.Runtime) -> tuple[evaluation.Judged, dict[str, Any], str]:
+def of_file(config: EvaluateConfig, path: Path, run: runtime.Runtime) -> tuple[report.Judged, dict[str, Any], str]:
     """The exams and the boxes of the file ``path``, what they are in the report, and in a sentence."""
     collection = load(config, SMALLEST_SIZE, run)
-    boxes, scores, there = predictions.read_predictions(
+    boxes, scores, there = box_tables.read_predictions(
         path, collection.exams, collection.sizes, allow_missing=config.allow_missing
     )
     kept = np.isin(there, collection.readable)
     boxes, scores = ([some for some, keep in zip(all_of, kept, strict=True) if keep] for all_of in (boxes, scores))
     judged_exams = there[kept]
-    lowest = predictions.lowest(scores)
+    lowest = box_tables.lowest(scores)
     default = 1.0 if lowest is None else lowest
-    judged = evaluation.Judged(
+    judged = report.Judged(
         collection.source,
         collection.of(judged_exams),
-        evaluation.columns_of(collection, judged_exams),
+        report.columns_of(collection, judged_exams),
         boxes,
         scores,
         default if config.threshold is None else config.threshold,
@@ -111,10 +110,10 @@ def main() -> None:
         judged, about, sentence = (
             of_model(config, run) if config.predictions is None else of_file(config, config.predictions, run)
         )
-    report: dict[str, Any] = {"set": str(judged.source), **evaluation.evaluated(judged), **about}
-    print(f"{evaluation.format_report(report)}\n")
+    found: dict[str, Any] = {"set": str(judged.source), **report.evaluated(judged), **about}
+    print(f"{report.format_report(found)}\n")
     path = config.output_dir / "report.json"
-    evaluation.write({**report, "provenance": provenance(run)}, path, config.output_dir, judged)
+    report.write({**found, "provenance": provenance(run)}, path, config.output_dir, judged)
     print(f"report, errors.csv and pictures: {config.output_dir}\n{sentence}")
 
 

@@ -11,7 +11,7 @@ from torchvision.ops import box_area, box_iou
 
 from cxr import runtime
 from cxr.metrics import Array
-from cxr.squares import to_device
+from cxr.runtime import to_device
 from pytorch_detection.model import Detection, GreyFasterRCNN
 
 _BATCH = 16  # images at once when no gradients are kept
@@ -83,7 +83,7 @@ def find_boxes(
                 mirrored = seen.flip(3)
                 looks += [[_mirrored(one, seen.shape[-1]) for one in network(mirrored)] for network in networks]
         answers = looks[0] if len(looks) == 1 else [fuse(views) for views in zip(*looks, strict=True)]
-        detections += [doubting_nested(one) for one in answers]
+        detections += [downweight_nested_boxes(one) for one in answers]
     return Found.of(detections).gathered(run)
 
 
@@ -132,7 +132,7 @@ def fuse(views: Sequence[Detection]) -> Detection:
     return {"boxes": torch.stack(fused)[order], "scores": score, "labels": labels, "image_probability": probability}
 
 
-def doubting_nested(found: Detection) -> Detection:
+def downweight_nested_boxes(found: Detection) -> Detection:
     """``found`` with half the score for each box that lies in one of higher score, or around it, by more than .7.
 
     Non-maximum suppression leaves both where one is much smaller, because their IoU is low. Half the score gains in AP

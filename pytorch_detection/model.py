@@ -23,8 +23,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from cxr.grey_resnet import grey_layer, standardized
-from cxr.text import quoted
+from cxr.backbone import grey_layer, standardized
+from cxr.messages import quoted
 from pytorch_detection.settings import LARGEST_SIZE, SMALLEST_SIZE, Backbone
 
 TASK = "detection"

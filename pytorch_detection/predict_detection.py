@@ -4,7 +4,7 @@
 
 It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many, the 20 images
 with the highest scores, and predictions.csv with the columns path, x, y, width, height, score, threshold, borderline,
-unlike_training, note (what the header says against a frontal chest), error and model: a row for each box, and one row
+out_of_distribution, note (what the header says against a frontal chest), error and model: a row for each box, and one row
 for an image without a box or that could not be read. Boxes are in pixels of the original image, x to the right and y
 down from the top left corner. With --dicom-output each DICOM file also gets a structured report with its boxes, and its
 picture, as DICOM files for a PACS. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be
@@ -31,14 +31,14 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
-from cxr import cautions, names, reading, runtime, tables
-from cxr.text import first_lines
+from cxr import messages, prediction, reading, runtime, tables
+from cxr.messages import first_lines
 from pytorch_detection.detector import Detector
 from pytorch_detection.inference import in_original
 
 _BATCH = 16
 _SIDES = ("x", "y", "width", "height", "score")
-_HEADER = ("path", *_SIDES, "threshold", "borderline", "unlike_training", "note", "error", "model")
+_HEADER = ("path", *_SIDES, "threshold", "borderline", "out_of_distribution", "note", "error", "model")
 
 
 class Box(NamedTuple):
@@ -75,21 +75,21 @@ class Answer:
     @property
     def borderline(self) -> bool:
         """Whether the highest score is so near the threshold that a box could as well be missing or be there."""
-        return self.highest is not None and cautions.is_borderline(self.highest, self.threshold)
+        return self.highest is not None and prediction.is_borderline(self.highest, self.threshold)
 
     @property
     def warnings(self) -> list[str]:
         """What must be said with the answer."""
-        said = {cautions.BORDERLINE: self.borderline, cautions.UNLIKE: self.unlike, self.note: bool(self.note)}
+        said = {prediction.BORDERLINE: self.borderline, prediction.UNLIKE: self.unlike, self.note: bool(self.note)}
         return [warning for warning, holds in said.items() if holds]
 
     def rows(self, origin: str) -> list[list[str]]:
         """For the CSV."""
         borderline = None if self.highest is None else self.borderline
-        flags = [cautions.in_words(flag) for flag in (borderline, self.unlike)]
+        flags = [prediction.in_words(flag) for flag in (borderline, self.unlike)]
         rest = [f"{self.threshold:.6f}", *flags, self.note, self.error, origin]
         boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in self.boxes]
-        return [[names.shown_path(self.path), *box, *rest] for box in boxes or [[""] * len(_SIDES)]]
+        return [[messages.shown_path(self.path), *box, *rest] for box in boxes or [[""] * len(_SIDES)]]
 
     def submitted(self) -> list[str]:
         """For the challenge: the name without extension, then score and box for each box."""
@@ -98,9 +98,9 @@ class Answer:
 
     def sentences(self) -> str:
         """For a person."""
-        path = names.shown_path(self.path)
+        path = messages.shown_path(self.path)
         if self.highest is None:
-            return self.error or f"{path}: no answer, {cautions.REFUSED}"
+            return self.error or f"{path}: no answer, {prediction.REFUSED}"
         found = [
             f"opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, y {box.y:.0f}; "
             f"score {box.score:.3f} (threshold {self.threshold:.3f})"
@@ -111,7 +111,7 @@ class Answer:
     def line(self) -> str:
         """For one line among others."""
         found = f"{len(self.boxes) or 'no'} {'box' if len(self.boxes) < 2 else 'boxes'}"
-        said = f"{names.shown_path(self.path)}: {found}, highest score {self.highest:.3f}"
+        said = f"{messages.shown_path(self.path)}: {found}, highest score {self.highest:.3f}"
         return "; ".join([said, *self.warnings])
 
     def record(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Answer:
             "boxes": [box._asdict() for box in self.boxes],
             "highest_score": self.highest,
             "borderline": self.borderline,
-            "unlike_training": self.unlike,
+            "out_of_distribution": self.unlike,
             "note": self.note or None,
             "picture": None if self.picture is None else str(self.picture),
             "error": self.error or None,
@@ -156,7 +156,7 @@ def predict(
                 if read.image is not None:
                     boxes, highest, unlike = next(found)
                     answer = replace(answer, boxes=boxes, highest=highest, unlike=unlike)
-                    if unlike and config.refuse_unlike:
+                    if unlike and config.refuse_ood:
                         answer = replace(answer, boxes=[], highest=None)
                     elif config.pictures:
                         answer = draw_answer(answer, read, config, taken, detector.origin.sentence(threshold))
@@ -184,16 +184,16 @@ def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken
 
     A file that is gone or another by now is answered with an error: its picture would not show what was judged.
     """
-    from pytorch_detection import box_plots
+    from pytorch_detection import plots
 
     radiograph, error = reading.read_again(read)
     if radiograph is None:
         return replace(answer, boxes=[], highest=None, unlike=None, error=error)
-    picture = names.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
-    title = f"{answer.path.name}: {box_plots.number_of_boxes(len(answer.boxes), answer.threshold)}"
+    picture = messages.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
+    title = f"{answer.path.name}: {plots.number_of_boxes(len(answer.boxes), answer.threshold)}"
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
     scores = [box.score for box in answer.boxes]
-    box_plots.detection_overlay(
+    plots.detection_overlay(
         radiograph, corners, scores, picture, title="\n".join([title, *answer.warnings]), caption=caption
     )
     return replace(answer, picture=picture)
@@ -217,23 +217,23 @@ def require_distinct(paths: list[Path]) -> None:
 
 def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config: PredictConfig) -> str:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
-    from cxr import dicom_output
+    from cxr import dicom_results
 
-    model = dicom_output.Model.of("Faster R-CNN detector", config.model)
+    model = dicom_results.Model.of("Faster R-CNN detector", config.model)
     threshold, adapted = detector.rule.threshold, detector.origin.adapted
     results = [
         (
             answer.path,
-            dicom_output.Results(
-                detection=dicom_output.Detection(model, answer.boxes, threshold, answer.highest, answer.borderline),
+            dicom_results.Results(
+                detection=dicom_results.Detection(model, answer.boxes, threshold, answer.highest, answer.borderline),
                 picture=answer.picture,
-                remarks=cautions.remarks(answer.unlike, answer.note, adapted),
+                remarks=prediction.remarks(answer.unlike, answer.note, adapted),
             ),
         )
         for answer in answers
         if answer.highest is not None
     ]
-    return dicom_output.write_all(results, folder)
+    return dicom_results.write_all(results, folder)
 
 
 def summary(answers: list[Answer]) -> str:
@@ -262,9 +262,9 @@ def main() -> int:
     if config.submission is not None:
         require_distinct(paths)
     if config.dicom_output is not None:  # what could only fail after the last image is refused at once
-        from cxr import dicom_output
+        from cxr import dicom_results
 
-        dicom_output.require_highdicom()
+        dicom_results.require_highdicom()
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
@@ -288,7 +288,7 @@ def main() -> int:
         return 1 if failed else 0
     print(answers[0].sentences() if single else f"{summary(answers)}\ntable: {table}")
     if single and answers[0].picture:
-        print(f"picture: {names.shown_path(answers[0].picture)}")
+        print(f"picture: {messages.shown_path(answers[0].picture)}")
     if config.submission is not None:
         print(f"submission: {config.submission}")
     if documents:

@@ -11,18 +11,18 @@ MODEL_FILE = ROOT / "pneumonia_fasterrcnn.pth"
 SYNTHETIC_FILE = ROOT / "pytorch_detection" / "synthetic_start.pth"
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 # Where the files lie, what computes them and what is chosen after training; every other setting decides the weights.
-MAY_DIFFER = {
+RESUME_IGNORES = {
     "data_dir",
     "table",
-    "out_dir",
+    "output_dir",
     "images_dir",
     "model_file",
     "device",
     "compile",
     "tensorboard",
     "resume",
-    "flip_average",
-    "members",
+    "flip_tta",
+    "ensemble",
 }
 
 Backbone = Literal["resnet18", "resnet50_v2"]
@@ -36,7 +36,7 @@ class TrainConfig:
     table: Path | None = cli.flag(
         None, help="CSV with path, x, y, width, height, and patient if you like, in place of --data-dir"
     )
-    out_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
+    output_dir: Path = cli.flag(ROOT / "checkpoint" / "detection", help="where checkpoints, metrics and the report go")
     images_dir: Path = cli.flag(ROOT / "images" / "detection", help="where the pictures go")
     model_file: Path = cli.flag(MODEL_FILE, help="the finished model, all that prediction needs")
     backbone: Backbone = cli.flag("resnet18", help="resnet18 for training from scratch, resnet50_v2 for COCO's weights")
@@ -45,7 +45,7 @@ class TrainConfig:
         help="synthetic (learnt from drawn chests, comes along, for resnet18), coco, imagenet (downloaded), none "
         "(random), or a file; may be a classifier's",
     )
-    members: int = cli.flag(
+    ensemble: int = cli.flag(
         1, at_least=1, at_most=9, help="networks trained one after the other, whose boxes are fused"
     )
     epochs: int = cli.flag(24, at_least=1, help="passes over the training images")
@@ -57,7 +57,7 @@ class TrainConfig:
     weight_decay: float = cli.flag(
         0.05, at_least=0, help="AdamW weight decay of kernels; biases and normalisation have none"
     )
-    average_share: float = cli.flag(
+    ema_window: float = cli.flag(
         0.08, above=0, below=1, help="share of all steps that the weight average reaches back over"
     )
     negatives_per_positive: float | None = cli.flag(
@@ -69,13 +69,13 @@ class TrainConfig:
     light_augmentation_epochs: int = cli.flag(
         4, at_least=0, help="last epochs, whose images are mirrored and moved a little but not varied otherwise"
     )
-    flip_average: bool = cli.flag(True, help="fuse the boxes of an image and its mirror image; kept in the model")
+    flip_tta: bool = cli.flag(True, help="fuse the boxes of an image and its mirror image; kept in the model")
     seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="decides the split, the start and every random draw")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
-    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --out-dir")
-    resume: bool = cli.flag(False, help="go on from the last finished epoch in --out-dir")
+    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --output-dir")
+    resume: bool = cli.flag(False, help="go on from the last finished epoch in --output-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
     allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")
 
@@ -84,16 +84,16 @@ class TrainConfig:
         """The folder that holds the exams, or the table of them."""
         return self.data_dir if self.table is None else self.table.parent
 
-    def each_member(self) -> "list[TrainConfig]":
+    def each_network(self) -> "list[TrainConfig]":
         """The settings of each network's own training: the same exams, other random draws, a folder of its own."""
         further = [
             replace(
                 self,
                 seed=(self.seed + number) % 2**63,
-                out_dir=self.out_dir / f"member_{number + 1}",
+                output_dir=self.output_dir / f"member_{number + 1}",
                 images_dir=self.images_dir / f"member_{number + 1}",
             )
-            for number in range(1, self.members)
+            for number in range(1, self.ensemble)
         ]
         return [self, *further]
 
@@ -103,7 +103,7 @@ class PretrainConfig:
     """Everything that decides the detector that ``--weights synthetic`` begins with, and where it goes."""
 
     weights_file: Path = cli.flag(SYNTHETIC_FILE, help="where the weights go; by default where trainings look for them")
-    out_dir: Path = cli.flag(ROOT / "checkpoint" / "synthetic", help="where exams, checkpoint and pictures go")
+    output_dir: Path = cli.flag(ROOT / "checkpoint" / "synthetic", help="where exams, checkpoint and pictures go")
     exams: int = cli.flag(2500, at_least=60, help="synthetic exams; some four in five are learnt from")
     size: int = cli.flag(TrainConfig.size, at_least=128, at_most=LARGEST_SIZE, help="side in pixels of the exams")
     epochs: int = cli.flag(4, at_least=1, help="passes over the exams, the last with light augmentation")
@@ -121,7 +121,7 @@ class PredictConfig:
     threshold: float | None = cli.flag(
         None, at_least=0, at_most=1, help="report boxes from this score on; by default from the one that training chose"
     )
-    refuse_unlike: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
+    refuse_ood: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
     output_dir: Path = cli.flag(
         Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
     )

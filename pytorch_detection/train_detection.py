@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_detection.settings import MAY_DIFFER, TrainConfig
+from pytorch_detection.settings import RESUME_IGNORES, TrainConfig
 
 if __name__ == "__main__":
     cli.parse(TrainConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
@@ -32,21 +32,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cxr import curves, metrics, resume, runlog, runtime
-from cxr.learner import Learner, prepare
-from cxr.run_folder import RunFolder, only_run_in
+from cxr import metrics, plots, runtime, training_run
+from cxr.training_run import RunFolder, TrainState, only_run_in, prepare
 from pytorch_detection import box_metrics, report, rsna_dataset
-from pytorch_detection.box_rule import choose_gate
+from pytorch_detection.detector import choose_gate
 from pytorch_detection.inference import Found, as_input
-from pytorch_detection.model import (
-    TASK,
-    Architecture,
-    Detection,
-    GreyFasterRCNN,
-    Losses,
-    Target,
-    construct,
-)
+from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, Losses, Target, construct
 from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
 
@@ -54,16 +45,16 @@ GRADIENT_LIMIT = 5.0  # longer gradients are cut to this norm
 _BATCH = 16  # images at once when no gradients are kept
 
 
-def make_learner(
+def make_train_state(
     config: TrainConfig, model: GreyFasterRCNN, steps_per_epoch: int, run: runtime.Runtime
-) -> Learner[GreyFasterRCNN]:
+) -> TrainState[GreyFasterRCNN]:
     """``model`` with its optimizer, schedule and weight average."""
     return prepare(
         model,
         run,
         lr=config.lr,
         weight_decay=config.weight_decay,
-        average_share=config.average_share,
+        ema_window=config.ema_window,
         total_steps=config.epochs * steps_per_epoch,
         # Not the heads, whose shapes change from image to image.
         compiled=(model.backbone.body, model.backbone.fpn) if config.compile else (),
@@ -103,7 +94,7 @@ def with_faster_precision(
 
 
 def train_one_epoch(
-    learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+    train_state: TrainState[GreyFasterRCNN], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> dict[str, float]:
     """One pass in the order that (seed, epoch) decides; the mean losses per image, over all processes.
 
@@ -113,14 +104,14 @@ def train_one_epoch(
     generator = runtime.seed_epoch(config.seed, epoch, run)
     order = epoch_order(data, config, epoch)
     light = epoch >= config.epochs - config.light_augmentation_epochs
-    learner.model.train()
+    train_state.model.train()
     sums: dict[str, float] = {}
     steps = runtime.batches(order, config.batch_size, run)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
         stored, targets = batch_of(data, chosen, run)
         images, targets = augmented(stored, targets, generator, light)
-        losses = batch_losses(learner.stepper, images, targets, config, run)
+        losses = batch_losses(train_state.ddp_model, images, targets, config, run)
         loss = total_loss(losses)
         # One transfer for all of them: on a GPU each waits until the step so far is computed.
         values = dict(zip(("loss", *losses), torch.stack([loss, *losses.values()]).tolist(), strict=True))
@@ -129,12 +120,12 @@ def train_one_epoch(
             raise FloatingPointError(
                 f"epoch {epoch + 1}, step {step + 1}: the loss is {values['loss']} on the images {names}"
             )
-        learner.optimizer.zero_grad(set_to_none=True)
+        train_state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(learner.model.parameters(), GRADIENT_LIMIT)
-        learner.optimizer.step()
-        learner.scheduler.step()
-        learner.average.update_parameters(learner.model)
+        nn.utils.clip_grad_norm_(train_state.model.parameters(), GRADIENT_LIMIT)
+        train_state.optimizer.step()
+        train_state.scheduler.step()
+        train_state.average.update_parameters(train_state.model)
         sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
     return averaged(sums, len(steps), run)
 
@@ -147,13 +138,15 @@ def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[s
 
 
 @torch.inference_mode()
-def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, run: runtime.Runtime) -> dict[str, Any]:
+def validate(
+    train_state: TrainState[GreyFasterRCNN], data: Data, config: TrainConfig, run: runtime.Runtime
+) -> dict[str, Any]:
     """Scores and losses of the averaged weights on the validation images, the same in every process.
 
     One pass through the backbone gives both. Which anchors and proposals enter the losses is drawn alike each time.
     """
-    runtime.synchronize_buffers(learner.average, run)
-    model = learner.average.module
+    runtime.synchronize_buffers(train_state.average, run)
+    model = train_state.average.module
     assert isinstance(model, GreyFasterRCNN)
     model.eval()
     torch.manual_seed(config.seed)
@@ -182,7 +175,7 @@ def validate(learner: Learner[GreyFasterRCNN], data: Data, config: TrainConfig, 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: each network, then operating point, model file, report on held-out patients and pictures."""
-    members = config.each_member()
+    members = config.each_network()
     # Before the exams are decoded, so that a mistake is told at once.
     begun = [begin(member, may_be_new=not config.resume or member is not members[0]) for member in members]
     data = load_data(config, run)
@@ -191,25 +184,25 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     trained = run
     for number, (member, (model, state)) in enumerate(zip(members, begun, strict=True), 1):
         if run.is_main and len(members) > 1:
-            print(f"network {number} of {len(members)}, in {member.out_dir}")
+            print(f"network {number} of {len(members)}, in {member.output_dir}")
         trained = fit_one(member, model, state, data, run)
     report.finish(config, data, trained)
 
 
 def drop_others(config: TrainConfig, members: Sequence[TrainConfig]) -> None:
     """Remove the further networks of a previous run, or name those that one that goes on leaves out."""
-    asked = {member.out_dir for member in members}
-    for folder in sorted(config.out_dir.glob("member_*")):
+    asked = {member.output_dir for member in members}
+    for folder in sorted(config.output_dir.glob("member_*")):
         if not config.resume:
             print(f"{folder}: a network of the previous run, removed")
             shutil.rmtree(folder)
         elif folder not in asked:
-            print(f"{folder}: left out, because --members is {config.members}")
+            print(f"{folder}: left out, because --ensemble is {config.ensemble}")
 
 
 def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dict[str, Any] | None]:
     """A network to train, and the checkpoint to go on from, if there is one."""
-    folder = RunFolder(config.out_dir, TASK, report.NAME)
+    folder = RunFolder(config.output_dir, TASK, report.NAME)
     if config.resume and (folder.last.exists() or not may_be_new):
         state = folder.load_last()
         return construct(Architecture.of(state, folder.last)), state
@@ -221,21 +214,21 @@ def fit_one(
     config: TrainConfig, model: GreyFasterRCNN, state: dict[str, Any] | None, data: Data, run: runtime.Runtime
 ) -> runtime.Runtime:
     """All epochs of one network that are left after those of ``state``; ``run`` in their precision."""
-    folder = RunFolder(config.out_dir, TASK, report.NAME)
+    folder = RunFolder(config.output_dir, TASK, report.NAME)
     images = len(epoch_order(data, config, 0))
-    learner = make_learner(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
+    train_state = make_train_state(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
     about = {
         "config": cli.plain(config),
         "architecture": asdict(model.architecture),
         "processes": run.world_size,
-        "data": resume.fingerprint(data.facts()),
+        "data": training_run.fingerprint(data.facts()),
     }
     start = 0
     if state is None:
-        run = with_faster_precision(learner.model, data, config, run)
+        run = with_faster_precision(train_state.model, data, config, run)
     else:
-        resume.require_same_run(state, about, MAY_DIFFER, config.out_dir)
-        learner.restore(state)
+        training_run.require_same_run(state, about, RESUME_IGNORES, config.output_dir)
+        train_state.restore(state)
         start = state["epoch"]
         run = runtime.as_begun(run, state)
     about |= {"bf16": run.bf16, "bf16_speedup": run.bf16_speedup}
@@ -244,18 +237,20 @@ def fit_one(
         finished = start >= config.epochs
         print(f"finished before: epoch {start} of {config.epochs}" if finished else summary(data, config, run))
         if start:
-            report.show_progress(config, runlog.read(folder.log))
+            report.show_progress(config, training_run.read_records(folder.log))
     for epoch in range(start, config.epochs):
         began = time.perf_counter()
-        lr = learner.scheduler.get_last_lr()[0]
-        means = {f"train_{name}": value for name, value in train_one_epoch(learner, data, config, epoch, run).items()}
-        scores = validate(learner, data, config, run)
+        lr = train_state.scheduler.get_last_lr()[0]
+        means = {
+            f"train_{name}": value for name, value in train_one_epoch(train_state, data, config, epoch, run).items()
+        }
+        scores = validate(train_state, data, config, run)
         record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
         record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
-            folder.save_epoch(learner, about, record)
+            folder.save_epoch(train_state, about, record)
             print(line_of(record, config.epochs))
-            report.show_progress(config, runlog.read(folder.log))
+            report.show_progress(config, training_run.read_records(folder.log))
     runtime.wait(run)  # the other processes read what the first has just written
     return run
 
@@ -285,8 +280,8 @@ def main() -> None:
     """Parse, lock the output folder, train."""
     config = cli.parse(TrainConfig, summary=__doc__)
     if config.tensorboard:
-        curves.require_tensorboard()
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
+        plots.require_tensorboard()
+    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
         fit(config, run)
 
 

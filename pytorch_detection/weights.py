@@ -8,7 +8,7 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
 from cxr import checkpoints
-from cxr.grey_resnet import State, downloaded, fold_input_planes, tensors, weights_file
+from cxr.backbone import State, downloaded, fold_input_planes, tensors, weights_file
 from pytorch_detection.model import TASK, Architecture, GreyFasterRCNN, construct
 from pytorch_detection.settings import SYNTHETIC_FILE, Backbone
 

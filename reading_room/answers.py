@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.files import writing
-from cxr.runlog import parsed, whole_lines
+from cxr.training_run import parsed, whole_lines
 
 JOURNAL = "answers.jsonl"
 PICTURES = "pictures"
@@ -39,7 +39,7 @@ class Exam:
         file: for a reader; without what the header says of the patient, unless identifiers were asked for.
         error: why there is no answer; empty where there is one.
         probability: of PNEUMONIA, calibrated. highest: score among all boxes looked at, given out or not.
-        unlike_training: whether the image is unlike those the model was trained on; None: the model cannot tell.
+        out_of_distribution: whether the image is unlike those the model was trained on; None: the model cannot tell.
         width, height: of the original image in pixels.
         acquired: ISO 8601, as far as the header says it. study_date: whether that is the date of the study only.
         note: what the header says against a frontal chest radiograph.
@@ -54,7 +54,7 @@ class Exam:
     error: str = ""
     probability: float = 0.0
     borderline: bool = False
-    unlike_training: bool | None = None
+    out_of_distribution: bool | None = None
     boxes: tuple[Box, ...] = ()
     highest: float = 0.0
     width: int = 0

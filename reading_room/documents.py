@@ -8,8 +8,8 @@ from warnings import warn
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr import cautions, dicom_output
-from cxr.text import one_line
+from cxr import dicom_results, prediction
+from cxr.messages import one_line
 from reading_room.answers import Exam
 from reading_room.page import Model
 
@@ -34,28 +34,28 @@ class Documents:
         Raises:
             OSError: a document cannot be written.
         """
-        model = dicom_output.Model("ResNet-18 classifier", self.classifier.hash)
-        said = dicom_output.Classification(model, exam.probability, self.classifier.threshold, exam.borderline)
+        model = dicom_results.Model("ResNet-18 classifier", self.classifier.hash)
+        said = dicom_results.Classification(model, exam.probability, self.classifier.threshold, exam.borderline)
         found = None
         if self.detector is not None:
             boxes = [(box.x, box.y, box.width, box.height, box.score) for box in exam.boxes]
-            model, lowest = dicom_output.Model("Faster R-CNN detector", self.detector.hash), self.detector.threshold
-            near = cautions.is_borderline(exam.highest, lowest)
-            found = dicom_output.Detection(model, boxes, lowest, exam.highest, near)
+            model, lowest = dicom_results.Model("Faster R-CNN detector", self.detector.hash), self.detector.threshold
+            near = prediction.is_borderline(exam.highest, lowest)
+            found = dicom_results.Detection(model, boxes, lowest, exam.highest, near)
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)
-            remarks = cautions.remarks(exam.unlike_training, one_line(exam.note), self.classifier.adapted)
-            results = dicom_output.Results(said, found, picture, remarks)
+            remarks = prediction.remarks(exam.out_of_distribution, one_line(exam.note), self.classifier.adapted)
+            results = dicom_results.Results(said, found, picture, remarks)
             try:
-                dicom_output.write(source, results, self.folder)
+                dicom_results.write(source, results, self.folder)
             except (ValueError, FileNotFoundError) as error:  # the second: the source has gone
                 warn(f"no DICOM document: {one_line(error)}", stacklevel=2)
 
     def caption(self, exam: Exam) -> str:
         """The answer in a line."""
         borderline = ", borderline" if exam.borderline else ""
-        unlike = ", unlike training" if exam.unlike_training else ""
+        unlike = ", unlike training" if exam.out_of_distribution else ""
         point = f"operating point {self.classifier.threshold:.3f}"
         text = f"Probability of PNEUMONIA {exam.probability:.3f} ({point}{borderline}{unlike})"
         if self.detector is None:

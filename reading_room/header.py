@@ -10,10 +10,10 @@ from typing import Any
 from pydicom import config, dcmread
 from pydicom.valuerep import DA, TM
 
-from cxr.dicom_output import MANUFACTURER
-from cxr.reading.elements import inflated
-from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
-from cxr.text import one_line, printable
+from cxr.dicom_results import MANUFACTURER
+from cxr.messages import one_line, printable
+from cxr.reading.dicom_header import inflated
+from cxr.reading.files import HEAD_BYTES, looks_like_dicom
 
 config.settings.reading_validation_mode = config.IGNORE  # odd values are looked at below
 _KEYWORDS: list[Any] = [

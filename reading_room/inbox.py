@@ -35,13 +35,13 @@ class Inbox:
     """What has arrived in ``folders``, but not in those ``left_out``.
 
     Attributes:
-        rest_seconds: a file whose size and times have not changed for so long is no longer being written.
+        stable_seconds: a file whose size and times have not changed for so long is no longer being written.
         known: states of files that need not be handed out.
     """
 
     folders: Sequence[str]
     left_out: Sequence[Path]
-    rest_seconds: float
+    stable_seconds: float
     known: set[str]
     _waiting: dict[Path, tuple[str, float]] = field(default_factory=dict)
     _away: set[str] = field(default_factory=set)
@@ -56,7 +56,7 @@ class Inbox:
                 continue
             before, since = self._waiting.get(path, ("", now))
             since = since if state == before else now
-            if now - since >= self.rest_seconds:
+            if now - since >= self.stable_seconds:
                 ready.append((path, state))
                 self.known.add(state)
             else:

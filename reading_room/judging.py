@@ -8,8 +8,8 @@ from warnings import warn
 import numpy as np
 
 from cxr import reading, runtime
-from cxr.cautions import is_borderline
-from cxr.text import first_of
+from cxr.messages import first_of
+from cxr.prediction import is_borderline
 from pytorch_classification.classifier import Classifier
 from pytorch_detection.detector import Detector
 from pytorch_detection.predict_detection import Seen, boxes_in
@@ -90,7 +90,7 @@ def _judge(judges: Judges, looks: list[Look], answers: Answers, documents: Docum
             one.exam,
             probability=probability,
             borderline=is_borderline(probability, classifier.threshold),
-            unlike_training=_either(is_unlike, seen.unlike),
+            out_of_distribution=_either(is_unlike, seen.unlike),
             boxes=tuple(Box(*box) for box in seen.boxes),
             highest=seen.highest,
         )

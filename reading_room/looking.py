@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import reading
-from cxr.text import one_line, printable
+from cxr.messages import one_line, printable
 from reading_room import pictures
 from reading_room.answers import Exam
 from reading_room.header import Facts, Naming

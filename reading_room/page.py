@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxr.cautions import in_words
 from cxr.files import write_pieces
+from cxr.messages import printable, shortened
+from cxr.prediction import in_words
 from cxr.tables import write_csv
-from cxr.text import printable, shortened
 from reading_room.answers import Answers, Box, Exam
 from reading_room.header import HIDDEN
 from reading_room.texts import TEXTS, english
@@ -27,7 +27,7 @@ TABLE_COLUMNS = (
     "threshold",
     "class",
     "borderline",
-    "unlike_training",
+    "out_of_distribution",
     "boxes",
     "highest_score",
     "acquired",
@@ -97,7 +97,7 @@ def page(answers: Answers, exams: list[Exam], failed: list[Exam], made: Made) ->
         keep_trailing_newline=True,  # a page cut short is told by its end
     )
     style, script = _source("page.css"), _source("page.js")
-    checked = any(exam.unlike_training is not None for exam in exams)
+    checked = any(exam.out_of_distribution is not None for exam in exams)
     return environment.get_template("page.html").generate(
         english=english,
         texts=TEXTS,
@@ -143,7 +143,7 @@ def _groups_of(exam: Exam, made: Made) -> list[str]:
         "above": made.above(exam),
         "below": not made.above(exam),
         "borderline": exam.borderline,
-        "unlike": bool(exam.unlike_training),
+        "unlike": bool(exam.out_of_distribution),
         "noted": bool(exam.note),
         "boxed": bool(exam.boxes),
     }
@@ -198,7 +198,7 @@ def _row(rank: str, exam: Exam, made: Made) -> list[str]:
         f"{made.classifier.threshold:.6f}",
         made.classes[made.above(exam)],
         in_words(exam.borderline),
-        in_words(exam.unlike_training),
+        in_words(exam.out_of_distribution),
         str(len(exam.boxes)) if detector else "",
         f"{exam.highest:.6f}" if detector else "",
         exam.acquired,

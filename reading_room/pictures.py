@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr.reading.raster import Picture
+from cxr.reading.picture import Picture
 
 FILM_SIDE = 704  # pixels at most; real films of this size take 30 to 35 KB
 MOST_FILM_BYTES = 36_000  # 48 KB as text in the page, so that 1,000 exams stay below 60 MB whatever they show

@@ -21,7 +21,7 @@ class WorklistConfig:
     output_dir: Path = cli.flag(Path("worklist"), help="where page, table and pictures go")
     identifiers: bool = cli.flag(False, help="show patients' names and ids, and whole paths")
     watch: bool = cli.flag(False, help="keep looking for new files until interrupted; go on where it was interrupted")
-    rest_seconds: float = cli.flag(
+    stable_seconds: float = cli.flag(
         5.0, at_least=0, help="with --watch: a file is read once it has not changed for so long"
     )
     dicom_output: Path | None = cli.flag(

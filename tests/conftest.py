@@ -115,13 +115,13 @@ def whole(script, data, made_once):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Drawing is the slowest part of a tiny run."""
-    from cxr import curves
-    from pytorch_classification import evaluation
-    from pytorch_detection import evaluation as detection
+    from cxr import plots
+    from pytorch_classification import report
+    from pytorch_detection import report as detection
 
-    for report in (evaluation, detection):
-        monkeypatch.setattr(report, "draw", lambda *_args: None)
-    monkeypatch.setattr(curves, "loss_curves", lambda *_args, **_kwargs: None)
+    for module in (report, detection):
+        monkeypatch.setattr(module, "draw", lambda *_args: None)
+    monkeypatch.setattr(plots, "loss_curves", lambda *_args, **_kwargs: None)
 
 
 @pytest.fixture

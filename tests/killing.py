@@ -27,7 +27,7 @@ import pytest
 import tiny_classification
 import tiny_detection
 
-from cxr import pictures, runlog
+from cxr import plots, training_run
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = -9
@@ -59,7 +59,7 @@ if os.name == "posix":
 @contextmanager
 def quick() -> Iterator[None]:
     """Pictures have few pixels and new networks draw few boxes for their losses: there the time of a tiny run goes."""
-    with patch.object(pictures, "DPI", 40), tiny_detection.few_samples():
+    with patch.object(plots, "DPI", 40), tiny_detection.few_samples():
         yield
 
 
@@ -77,7 +77,7 @@ class Script:
     train: Callable[[Any], object]
     checkpoints: tuple[str, ...]
     report: str
-    pictures: int
+    plots: int
 
     @property
     def module(self) -> ModuleType:
@@ -138,7 +138,7 @@ def start(script: Script, config: Any, die_at: tuple[str, int] = ("", 0), die_by
 
 def log_of(config: Any) -> Path:
     """Where a process of ``start`` prints; the last line of a run that ended counts its touches of each file."""
-    return config.out_dir.parent / "log.txt"
+    return config.output_dir.parent / "log.txt"
 
 
 def lines_of(config: Any) -> list[str]:
@@ -207,7 +207,7 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
             elif len(met) < kills:
                 name = names[sum(map(bool, met)) % len(names)]  # again, where a resumed run had no need to touch it
                 at = (name, chance.randint(1, touches[name]))
-            resume = (config.out_dir / "last.pth").exists()
+            resume = (config.output_dir / "last.pth").exists()
             code = finished(start(script, replace(config, resume=resume), at, by), after, by)
             if code == 0:
                 break
@@ -216,14 +216,14 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
             if code == TERMINATED:
                 assert lines[-1].endswith(FAREWELL), lines
                 assert not any("Traceback" in line or "Error" in line for line in lines), lines
-                assert not list(config.out_dir.parent.rglob("*.partial"))
+                assert not list(config.output_dir.parent.rglob("*.partial"))
             met.append(at[0])
             for name in script.checkpoints:
-                path = config.out_dir.parent / name
+                path = config.output_dir.parent / name
                 if path.exists():
                     script.load(path)
         assert_same_run(script, whole, config)
-        shutil.rmtree(config.out_dir.parent)
+        shutil.rmtree(config.output_dir.parent)
         done += 1
         assert done <= 3 * kills, "a file is never touched as often as it was in the whole run"
     print(f"{len(met)} kills in {done} runs: {dict(Counter(name or 'a moment' for name in met))}")
@@ -232,16 +232,18 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
 
 def assert_same_run(script: Script, one: Any, other: Any, pictures: bool = True) -> None:
     """Weights, optimizer, choices, log, scores and pictures of two runs are the same to the last bit."""
-    places = [config.out_dir.parent for config in (one, other)]
+    places = [config.output_dir.parent for config in (one, other)]
     for name in script.checkpoints:
         assert_same_state(*(script.load(place / name) for place in places), where=name)
-    assert_same_state(*(runlog.read(config.out_dir / "metrics.jsonl") for config in (one, other)), where="the log")
+    assert_same_state(
+        *(training_run.read_records(config.output_dir / "metrics.jsonl") for config in (one, other)), where="the log"
+    )
     assert_same_state(*(json.loads((place / script.report).read_text()) for place in places), where=script.report)
-    if pictures:
+    if plots:
         drawn = [{path.name: path.read_bytes() for path in config.images_dir.iterdir()} for config in (one, other)]
         assert len(drawn[0]) == script.pictures and drawn[0].keys() == drawn[1].keys()
         assert [name for name, content in drawn[0].items() if content != drawn[1][name]] == []
-    assert not list(other.out_dir.parent.rglob("*.partial"))
+    assert not list(other.output_dir.parent.rglob("*.partial"))
 
 
 def assert_same_state(one: Any, other: Any, where: str) -> None:
@@ -274,7 +276,7 @@ def run_in_two(work: Callable[..., object], *arguments: object) -> None:
 
 def train_in_two(script: Script, config: Any) -> list[str]:
     """What each of two processes of torchrun prints that train by ``config``."""
-    folder = config.out_dir.parent
+    folder = config.output_dir.parent
     run_in_two(_train_in_one_of_two, script.name, flags(config), folder)
     return [(folder / f"printed {rank}").read_text(encoding="utf-8") for rank in range(2)]
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cxr import reading
-from cxr.reading import ahead, radiograph
+from cxr.reading import prefetch, radiograph
 
 
 def write_images(folder, count):
@@ -105,7 +105,7 @@ def test_leaving_early_does_not_wait_for_what_was_queued(tmp_path, monkeypatch):
         raise OSError("too slow to matter")
 
     monkeypatch.setattr(radiograph, "read_square", slow)
-    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    monkeypatch.setattr(prefetch, "cores", lambda: 2)
     batches = reading.read_ahead(paths, 16, batch_size=12)
     next(batches)
     batches.close()

@@ -140,12 +140,12 @@ def test_each_image_is_looked_up_in_its_own_curve():
 
 
 def swapped(stored, monkeypatch, part):
-    """``swap_tones`` between two images, every image chosen, by ``part``; and the curves as they were."""
+    """``match_histograms`` between two images, every image chosen, by ``part``; and the curves as they were."""
     values = iter([part, 0.0])  # how far to go, then the draw that chooses
     monkeypatch.setattr(augment, "uniform", lambda count, *_: torch.full((count,), next(values)))
     monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count - 1, -1, -1))
     curves = augment.plain_curves(len(stored), stored.device)
-    return augment.swap_tones(curves, stored, drawn(), share=1), curves
+    return augment.match_histograms(curves, stored, drawn(), share=1), curves
 
 
 def test_swapped_tones_worked_by_hand(monkeypatch):
@@ -183,7 +183,7 @@ def test_tone_worked_at_the_upper_end_of_each_range(highest):
     doubled = math.log(2)
 
     def varied(**ranges):
-        return augment.vary_tone(curves, drawn(), **{**still, **ranges})[0].tolist()
+        return augment.jitter_tone(curves, drawn(), **{**still, **ranges})[0].tolist()
 
     assert varied() == [0, 0.25, 0.5, 1]
     assert varied(gamma=doubled) == pytest.approx([0, 0.0625, 0.25, 1])
@@ -216,7 +216,7 @@ def test_blurring_softens_every_image_and_sharpening_does_the_contrary():
     images = pictures(8)
 
     def varied(blurred, sharpened):
-        return augment.vary_sharpness(images, drawn(), sigma=1.6, share_blurred=blurred, share_sharpened=sharpened)
+        return augment.jitter_sharpness(images, drawn(), sigma=1.6, share_blurred=blurred, share_sharpened=sharpened)
 
     deviations = [seen.flatten(1).std(dim=1) for seen in (varied(1, 0), images, varied(0, 1))]
     assert (deviations[0] < deviations[1]).all()
@@ -232,7 +232,7 @@ def test_a_random_filter_worked_by_hand(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "normal_", to_the_left)
     monkeypatch.setattr(augment, "uniform", lambda count, low, high, _generator: torch.full((count,), 0.25))
-    seen = augment.filter_randomly(images, drawn(), share=1)
+    seen = augment.random_convolution(images, drawn(), share=1)
     moved = torch.cat([images[..., :1], images[..., :-1]], dim=-1)
     deviation, mean = torch.std_mean(moved, dim=(1, 2, 3), keepdim=True)
     filtered = (moved - mean) / (deviation + 0.03) * 0.25 + 0.5
@@ -241,7 +241,7 @@ def test_a_random_filter_worked_by_hand(monkeypatch):
 
 def test_images_are_filtered_in_the_share_asked_for_each_by_its_own_filter():
     images = pictures(1).expand(500, -1, -1, -1)
-    seen = augment.filter_randomly(images, drawn(), share=0.4)
+    seen = augment.random_convolution(images, drawn(), share=0.4)
     changed = (seen != images).flatten(1).any(dim=1)
     assert 0.33 < changed.float().mean() < 0.47
     assert len(torch.unique(seen[changed].flatten(1), dim=0)) == changed.sum()
@@ -256,7 +256,7 @@ def frame_weights(count, size, **options):
     for j in range(count):
         images = torch.zeros(count, 1, size, size)
         images[j] = 1
-        rows.append(augment.swap_frames(images, drawn(3), **options)[:, 0])
+        rows.append(augment.swap_borders(images, drawn(3), **options)[:, 0])
     return torch.stack(rows, dim=1)
 
 
@@ -307,15 +307,17 @@ STEPS = {
         augment.random_affine(6, g, rotation_degrees=9, zoom=0.1, stretch=0.1, shear=0.1, shift=0.1, flip=s),
         14,
     ),
-    "swap_tones": lambda g, s: augment.swap_tones(augment.plain_curves(6, g.device), stored_pictures(6), g, share=s),
-    "vary_tone": lambda g, s: augment.vary_tone(
+    "match_histograms": lambda g, s: augment.match_histograms(
+        augment.plain_curves(6, g.device), stored_pictures(6), g, share=s
+    ),
+    "jitter_tone": lambda g, s: augment.jitter_tone(
         augment.plain_curves(6, g.device), g, gamma=s / 2, contrast=s / 2, brightness=s / 10
     ),
-    "vary_sharpness": lambda g, s: augment.vary_sharpness(
+    "jitter_sharpness": lambda g, s: augment.jitter_sharpness(
         pictures(6), g, sigma=1.6, share_blurred=s / 2, share_sharpened=s / 2
     ),
-    "filter_randomly": lambda g, s: augment.filter_randomly(pictures(6), g, share=s),
-    "swap_frames": lambda g, s: augment.swap_frames(pictures(6), g, share=s, inner=0.7),
+    "random_convolution": lambda g, s: augment.random_convolution(pictures(6), g, share=s),
+    "swap_borders": lambda g, s: augment.swap_borders(pictures(6), g, share=s, inner=0.7),
     "erase": lambda g, s: augment.erase(pictures(6), g, share=s, smallest=0.2, largest=0.4),
 }
 
@@ -332,8 +334,8 @@ def test_the_generator_given_decides_everything_and_no_other_is_touched(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["swap_tones", "vary_tone", "vary_sharpness", "filter_randomly", "swap_frames", "erase"]
+    "name", ["match_histograms", "jitter_tone", "jitter_sharpness", "random_convolution", "swap_borders", "erase"]
 )
 def test_with_a_share_of_nothing_nothing_changes(name):
-    untouched = augment.plain_curves(6, torch.device("cpu")) if "tone" in name else pictures(6)
-    assert torch.allclose(STEPS[name](drawn(), 0), untouched, atol=1e-7)
+    require_original_threshold = augment.plain_curves(6, torch.device("cpu")) if "tone" in name else pictures(6)
+    assert torch.allclose(STEPS[name](drawn(), 0), require_original_threshold, atol=1e-7)

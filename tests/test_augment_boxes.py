@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxr.augment import random_affine, warp
-from pytorch_detection.augment_boxes import crop_parts, join_halves, move_boxes, paste_opacities
+from pytorch_detection.training_data import crop_parts, join_halves, move_boxes, paste_opacities
 
 PLAIN = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
 

@@ -15,10 +15,8 @@ from benchmarks import (
     alternating,
     classification_epoch,
     classification_loaders,
-    classification_recipe,
     decode,
     detection_epoch,
-    detection_recipe,
     detection_step,
     generated,
     lung_finder,
@@ -27,6 +25,7 @@ from benchmarks import (
     worklist_page,
 )
 from cxr import reading, runtime
+from studies import classification_recipe, detection_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +91,7 @@ def test_classification_loaders(command, monkeypatch):
 def test_classification_recipe_trains_what_is_missing_and_scores_it_on_sets_unlike_training(
     command, chest_xray, tmp_path
 ):
-    words = ("--data-dir", chest_xray, "--out-dir", tmp_path, "--size", 32, "--epochs", 1, "--recipes")
+    words = ("--data-dir", chest_xray, "--output-dir", tmp_path, "--size", 32, "--epochs", 1, "--recipes")
     for recipes in (["whole"], ["default", "whole"]):
         ended = command(classification_recipe.main, *words, *recipes, "--seeds", 0)
         assert ended.code == 0, ended.err
@@ -146,7 +145,7 @@ def test_detection_epoch(command, folder, without_pictures):
 
 def test_detection_recipe(command, folder):
     data = tiny_detection.write_rsna(folder / "dataset_det", 32)
-    words = ("--data-dir", data, "--out-dir", folder / "out", "--epochs", 1, "--size", 64, "--device", "cpu")
+    words = ("--data-dir", data, "--output-dir", folder / "out", "--epochs", 1, "--size", 64, "--device", "cpu")
     with tiny_detection.few_samples():
         ended = command(detection_recipe.main, *words)
     assert ended.code == 0, ended.err
@@ -158,7 +157,7 @@ def test_detection_recipe(command, folder):
 def test_lung_finder(command, folder):
     sample = make_sample_data.SampleConfig(folder / "sample", images=32, widest=160, exams=12, exam_size=160, workers=1)
     make_sample_data.make(sample)
-    images, exams = sample.out_dir / "chest_xray" / "test", sample.out_dir / "dataset_det"
+    images, exams = sample.output_dir / "chest_xray" / "test", sample.output_dir / "dataset_det"
     ended = command(lung_finder.main, "--image", images, "--data-dir", exams, "--sheet", folder / "sheet.png")
     assert ended.code == 0, ended.err
     lines = dict(line.split(": ", 1) for line in ended.out.splitlines() if ": " in line)

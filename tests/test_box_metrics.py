@@ -8,19 +8,21 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pytorch_detection import box_metrics
-from pytorch_detection.box_matching import HIT_COLUMN, IOU_THRESHOLDS, match
 from pytorch_detection.box_metrics import (
+    HIT_COLUMN,
+    IOU_THRESHOLDS,
     average_precisions,
     choose_threshold,
     evaluate_detections,
     froc_curve,
     froc_sensitivities,
+    match,
     precision_recall_curve,
     rsna_image_scores,
     rsna_score,
     score_detections,
 )
-from pytorch_detection.box_rule import shrink
+from pytorch_detection.detector import shrink
 
 NONE = np.zeros((0, 4))
 A, B = [0, 0, 10, 10], [100, 100, 110, 110]

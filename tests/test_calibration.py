@@ -6,7 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cxr import metrics
-from pytorch_classification.calibration import calibration_bin, calibration_error, fit_temperature, operating_point
+from pytorch_classification.image_metrics import calibration_bin, calibration_error
+from pytorch_classification.operating_point import fit_temperature, threshold_for
 
 SCORES, LABELS = [0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1], [1, 1, 0, 1, 0, 1, 0, 0]
 
@@ -57,7 +58,7 @@ def test_temperature_stays_within_its_limits(logit, limit):
 
 def judged(scores, labels, *wanted):
     """The threshold, and the sensitivity and specificity that it has."""
-    threshold, scores, truth = operating_point(scores, labels, *wanted), np.array(scores), np.array(labels) == 1
+    threshold, scores, truth = threshold_for(scores, labels, *wanted), np.array(scores), np.array(labels) == 1
     return threshold, np.mean(scores[truth] >= threshold), np.mean(scores[~truth] < threshold)
 
 
@@ -75,8 +76,8 @@ def test_operating_point_is_half_way_below_the_last_positive_it_needs(target, th
 
 
 def test_operating_point_reaches_down_to_zero_where_no_score_is_lower():
-    assert operating_point([0.4, 0.5], [1, 0], 1.0) == pytest.approx(0.2)
-    assert operating_point([0.0, 0.5], [1, 0], 1.0) == 0.0
+    assert threshold_for([0.4, 0.5], [1, 0], 1.0) == pytest.approx(0.2)
+    assert threshold_for([0.0, 0.5], [1, 0], 1.0) == 0.0
 
 
 def test_a_target_that_rounding_would_miss_is_met_with_no_image_too_many():
@@ -88,8 +89,8 @@ def test_a_target_that_rounding_would_miss_is_met_with_no_image_too_many():
 def test_a_specificity_is_reached_by_the_lowest_threshold_that_keeps_it():
     # NORMAL has .1, .2, .4 and .7; half of them lie below anything from above .2 to .3, where PNEUMONIA's lowest is.
     assert judged(SCORES, LABELS, 0.5, "specificity") == (pytest.approx(0.25), 1.0, 0.5)
-    assert operating_point(SCORES, LABELS, 1.0, "specificity") == pytest.approx(0.75)
-    assert operating_point([0.9, 0.5], [0, 1], 1.0, "specificity") == pytest.approx(0.95)
+    assert threshold_for(SCORES, LABELS, 1.0, "specificity") == pytest.approx(0.75)
+    assert threshold_for([0.9, 0.5], [0, 1], 1.0, "specificity") == pytest.approx(0.95)
     lower = np.nextafter(0.5, 0)
     assert judged([lower, 0.5], [0, 1], 1.0, "specificity") == (0.5, 1, 1)
 

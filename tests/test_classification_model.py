@@ -8,18 +8,11 @@ import torchvision
 from torch import nn
 
 from cxr import checkpoints
-from cxr.learner import no_decay_groups
 from cxr.runtime import Runtime
+from cxr.training_run import no_decay_groups
 from pytorch_classification import model as model_module
 from pytorch_classification.classifier import Classifier
-from pytorch_classification.model import (
-    TASK,
-    GreyResNet18,
-    build,
-    predict_logits,
-    standardized,
-    to_probability,
-)
+from pytorch_classification.model import TASK, GreyResNet18, build, predict_logits, standardized, to_probability
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +82,7 @@ def test_weight_decay_falls_on_kernels_only():
 
 def test_own_checkpoints_and_own_model_file_are_taken_whole(trained):
     config = trained.config
-    for path in (config.out_dir / "best.pth", config.model_file):
+    for path in (config.output_dir / "best.pth", config.model_file):
         same_tensors(dict(build(str(path)).state_dict()), dict(checkpoints.load(path, task=TASK)["model"]))
 
 

@@ -36,7 +36,7 @@ class Config:
     side: Literal[64, 128] = cli.flag(64, help="pixels")
     images: tuple[Path, ...] = cli.flag((), help="files")
     scales: tuple[float, ...] = cli.flag((0.5, 2.0), help="factors")
-    out_dir: Path = cli.flag(ROOT / "checkpoint" / "x", help="outputs")
+    output_dir: Path = cli.flag(ROOT / "checkpoint" / "x", help="outputs")
     weights: Path | None = cli.flag(None, help="a file")
 
 
@@ -122,7 +122,7 @@ def test_help_shows_every_flag_with_its_text_and_default_once(capsys):
         "--device {auto,cpu} where (default: auto)",
         "files (default: none)",
         "factors (default: 0.5 2.0)",
-        f"--out-dir PATH outputs (default: {Path('checkpoint') / 'x'} in the repository)",
+        f"--output-dir PATH outputs (default: {Path('checkpoint') / 'x'} in the repository)",
         "--weights PATH a file (default: none)",
     ):
         assert line in shown

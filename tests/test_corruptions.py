@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytorch_classification.corruptions import CORRUPTIONS, corrupted
+from pytorch_classification.augment import CORRUPTIONS, corrupted
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from cxr import curves
+from cxr import plots
 
 RECORDS = [
     {"epoch": 1, "train_loss": 3.0, "val_loss": None, "improved": True, "val_auc": 0.5, "train_a": 0.5, "val_a": 0.6},
@@ -21,7 +21,7 @@ RECORDS = [
 
 
 def draw(path):
-    curves.loss_curves(RECORDS, path, scores={"val_auc": "ROC AUC", "val_other": "other"})
+    plots.loss_curves(RECORDS, path, scores={"val_auc": "ROC AUC", "val_other": "other"})
 
 
 def test_loss_curves_leave_gaps_and_mark_the_best_epoch_so_far(figures, tmp_path):
@@ -37,7 +37,7 @@ def test_loss_curves_leave_gaps_and_mark_the_best_epoch_so_far(figures, tmp_path
 
 
 def test_parts_of_the_loss_have_a_panel_for_training_and_one_for_validation(figures, tmp_path):
-    curves.loss_curves(RECORDS, tmp_path / "a.png", scores={}, parts={"a": "part"})
+    plots.loss_curves(RECORDS, tmp_path / "a.png", scores={}, parts={"a": "part"})
     _, scores, training, validation = figures[0].axes
     assert [text.get_text() for text in scores.texts] == ["not recorded"]
     assert training.lines[0].get_ydata().tolist() == [0.5, 0.4, 0.3]
@@ -45,7 +45,7 @@ def test_parts_of_the_loss_have_a_panel_for_training_and_one_for_validation(figu
 
 
 def test_a_further_loss_stands_beside_the_two(figures, tmp_path):
-    curves.loss_curves(RECORDS, tmp_path / "a.png", scores={}, losses={"val_a": "calibrated"})
+    plots.loss_curves(RECORDS, tmp_path / "a.png", scores={}, losses={"val_a": "calibrated"})
     loss = figures[0].axes[0]
     assert [line.get_label() for line in loss.lines] == ["training", "validation", "calibrated", "best epoch: 2"]
 
@@ -69,9 +69,9 @@ def scalars(folder):
 
 def test_tensorboard_gets_the_numbers_of_the_log_and_forgets_epochs_that_a_resumed_run_has_not(tmp_path):
     pytest.importorskip("tensorboard")
-    curves.write_scalars(RECORDS, tmp_path)
-    curves.write_scalars(RECORDS[:1], tmp_path)
-    curves.write_scalars([RECORDS[0], {"epoch": 2, "train_loss": 2.5}], tmp_path)
+    plots.write_scalars(RECORDS, tmp_path)
+    plots.write_scalars(RECORDS[:1], tmp_path)
+    plots.write_scalars([RECORDS[0], {"epoch": 2, "train_loss": 2.5}], tmp_path)
     assert scalars(tmp_path) == {
         "train_loss": [(1, 3.0), (2, 2.5)],
         "val_auc": [(1, 0.5)],

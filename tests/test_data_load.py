@@ -4,15 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr.reading.header import NO_HEADER
-from pytorch_classification.data_load import (
-    Listing,
-    identified,
-    list_images,
-    missing_test,
-    patient_of,
-    read_table,
-)
+from cxr.reading.dicom_header import NO_HEADER
+from pytorch_classification.data_load import Listing, identified, list_images, missing_test, patient_of, read_table
 from pytorch_classification.settings import TrainConfig
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tiny_detection
 
-from benchmarks import detection_folds, out_of_fold
-from benchmarks.detection_folds import FoldsConfig, Job, fold_of, growth_curve, jobs_of, table
-from benchmarks.out_of_fold import COLUMNS, Answer, best_threshold, fused, outcome, rule_report, scores_of
-from cxr import patient_split
-from pytorch_detection.box_matching import match
-from pytorch_detection.box_rule import Rule
+from cxr import patients
+from pytorch_detection.box_metrics import match
+from pytorch_detection.detector import Rule
 from pytorch_detection.rsna_dataset import CLASSES
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import load_data
+from studies import detection_folds, out_of_fold
+from studies.detection_folds import FoldsConfig, Job, fold_of, growth_curve, jobs_of, table
+from studies.out_of_fold import COLUMNS, Answer, best_threshold, fused, outcome, rule_report, scores_of
 
 EXAMS = 32
 NONE = np.zeros((0, 4))
@@ -25,7 +25,9 @@ A, B = [10.0, 10, 30, 40], [40.0, 10, 60, 40]
 def config(tmp_path_factory):
     place = tmp_path_factory.mktemp("folds")
     data = tiny_detection.write_rsna(place / "dataset_det", EXAMS)
-    return FoldsConfig(data_dir=data, out_dir=place / "out", size=64, epochs=1, folds=2, device="cpu", precision="fp32")
+    return FoldsConfig(
+        data_dir=data, output_dir=place / "out", size=64, epochs=1, folds=2, device="cpu", precision="fp32"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def job(**changes):
 
 
 def test_held_out_exams_are_in_no_fold(config, exams, processor):
-    documented = load_data(TrainConfig(data_dir=config.data_dir, out_dir=config.out_dir, size=64), processor)
+    documented = load_data(TrainConfig(data_dir=config.data_dir, output_dir=config.output_dir, size=64), processor)
     held_out = {documented.exams[row].exam_id for row in documented.held_out}
     known = {exams.exams[row].exam_id for row in exams.train}
     assert held_out and not known & held_out
@@ -64,7 +66,7 @@ def test_parts_of_the_exams_are_nested_and_judged_on_the_same_fold(exams):
     whole, half, quarter = (fold_of(exams, job(recipe=name)) for name in ("base", "half-exams", "quarter-exams"))
     assert set(quarter.train) < set(half.train) < set(whole.train)
     groups = [
-        len(set(patient_split.tied([e.patient for e in data.of(data.train)], [data.hashes[i] for i in data.train])))
+        len(set(patients.tied([e.patient for e in data.of(data.train)], [data.hashes[i] for i in data.train])))
         for data in (whole, half, quarter)
     ]
     assert groups[1:] == [round(groups[0] / 2), round(groups[0] / 4)]
@@ -87,14 +89,25 @@ def test_fewer_exams_are_trained_for_as_many_steps(config):
 
 
 def test_what_is_missing_is_trained_and_all_is_reported(config, command, figures, monkeypatch):
-    words = ["--data-dir", config.data_dir, "--out-dir", config.out_dir, "--size", 64, "--epochs", 1, "--folds", 2]
+    words = [
+        "--data-dir",
+        config.data_dir,
+        "--output-dir",
+        config.output_dir,
+        "--size",
+        64,
+        "--epochs",
+        1,
+        "--folds",
+        2,
+    ]
     words += ["--device", "cpu", "--precision", "fp32", "--recipes"]
     with tiny_detection.few_samples():
         first = command(detection_folds.main, *words, "base", "--seeds", 0)
         ended = command(detection_folds.main, *words, "base", "crops", "--seeds", 0)
     assert first.code == ended.code == 0, ended.err
     assert "; 2 of 2 trainings are to do" in first.out and "; 2 of 4 trainings are to do" in ended.out
-    rows = [json.loads(line) for line in (config.out_dir / "runs.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (config.output_dir / "runs.jsonl").read_text().splitlines()]
     assert [row["recipe"] for row in rows] == ["base"] * 2 + ["crops"] * 2
     for row in rows:
         assert all(row[name] is None or 0 <= row[name] <= 1 for name in COLUMNS)
@@ -118,7 +131,7 @@ def test_trainings_side_by_side_give_the_scores_of_one_after_the_other(config, c
     words += ["--device", "cpu", "--precision", "fp32"]
     rows = []
     for workers in (1, 2):
-        ended = command(detection_folds.main, *words, "--out-dir", tmp_path / str(workers), "--workers", workers)
+        ended = command(detection_folds.main, *words, "--output-dir", tmp_path / str(workers), "--workers", workers)
         assert ended.code == 0, ended.err
         lines = [json.loads(line) for line in (tmp_path / str(workers) / "runs.jsonl").read_text().splitlines()]
         rows.append({row["fold"]: [row[name] for name in COLUMNS] for row in lines})

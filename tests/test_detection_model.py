@@ -10,13 +10,12 @@ from torch import nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from cxr import checkpoints
-from cxr.grey_resnet import standardized
+from cxr.backbone import standardized
 from cxr.runtime import Runtime
 from pytorch_detection import inference
 from pytorch_detection import model as model_module
-from pytorch_detection.box_rule import Rule, choose_gate, choose_rule
-from pytorch_detection.detector import Detector
-from pytorch_detection.inference import Found, as_input, doubting_nested, find_boxes, fuse
+from pytorch_detection.detector import Detector, Rule, choose_gate, choose_rule
+from pytorch_detection.inference import Found, as_input, downweight_nested_boxes, find_boxes, fuse
 from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.weights import build
 
@@ -345,7 +344,7 @@ NESTED = {
 
 @pytest.mark.parametrize(("boxes", "scores", "wanted"), NESTED.values(), ids=NESTED)
 def test_of_boxes_in_boxes_the_less_sure_has_half_its_score(boxes, scores, wanted):
-    found = doubting_nested(detection(boxes, scores))
+    found = downweight_nested_boxes(detection(boxes, scores))
     np.testing.assert_allclose(found["scores"], wanted, rtol=1e-6)
     assert found["boxes"].shape == (len(boxes), 4) and found["labels"].shape == (len(boxes),)
     halved = dict(zip(map(tuple, found["boxes"].tolist()), found["scores"].tolist(), strict=True))
@@ -372,7 +371,7 @@ def test_what_several_networks_find_is_fused(network, processor):
         alone = [one(as_input(torch.from_numpy(squares))) for one in (network, other)]
     found = find_boxes([network, other], squares, np.arange(3), False, processor)
     for row, views in enumerate(zip(*alone, strict=True)):
-        wanted = doubting_nested(fuse(views))
+        wanted = downweight_nested_boxes(fuse(views))
         np.testing.assert_allclose(found.boxes[row], wanted["boxes"], atol=1e-3)
         np.testing.assert_allclose(found.scores[row], wanted["scores"], atol=1e-5)
     both = torch.stack([torch.stack([one["image_probability"] for one in some]) for some in alone])

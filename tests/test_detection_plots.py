@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from pytorch_detection import box_plots, plots
+from pytorch_detection import plots
 
 IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
 TRUE, FOUND, FALSE = [10, 20, 40, 60], [12, 22, 42, 62], [50, 5, 75, 30]
@@ -20,13 +20,13 @@ TRUE, FOUND, FALSE = [10, 20, 40, 60], [12, 22, 42, 62], [50, 5, 75, 30]
     ],
 )
 def test_hits_false_boxes_and_missed_ones_of_worked_boxes(truths, boxes, scores, kinds, figures, tmp_path):
-    box_plots.detection_grid([IMAGE], [truths], [boxes], [scores], ["a"], tmp_path / "a.png", hit_iou=0.51)
+    plots.detection_grid([IMAGE], [truths], [boxes], [scores], ["a"], tmp_path / "a.png", hit_iou=0.51)
     assert sorted(text.get_text() for text in figures[0].axes[0].texts) == sorted(kinds)
 
 
 def test_true_and_predicted_boxes_differ_in_style_and_words_and_lie_where_they_should(figures, tmp_path):
     missed = [45, 60, 70, 90]
-    box_plots.detection_grid([IMAGE], [[TRUE, missed]], [[FOUND, FALSE]], [[0.91, 0.42]], ["a"], tmp_path / "a.png")
+    plots.detection_grid([IMAGE], [[TRUE, missed]], [[FOUND, FALSE]], [[0.91, 0.42]], ["a"], tmp_path / "a.png")
     patches = [patch for patch in figures[0].axes[0].patches if isinstance(patch, Rectangle)]
     boxes = {tuple(np.add(patch.get_bbox().extents, 0.5).round(6)): patch for patch in patches}
     assert set(boxes) == {tuple(map(float, box)) for box in (TRUE, missed, FOUND, FALSE)}
@@ -42,7 +42,7 @@ def test_true_and_predicted_boxes_differ_in_style_and_words_and_lie_where_they_s
 
 
 def test_boxes_are_scaled_with_an_image_that_is_shown_smaller(figures, tmp_path):
-    box_plots.detection_overlay(np.zeros((2240, 1120), np.uint8), [[100, 200, 300, 400]], [0.5], tmp_path / "a.png")
+    plots.detection_overlay(np.zeros((2240, 1120), np.uint8), [[100, 200, 300, 400]], [0.5], tmp_path / "a.png")
     (axes,) = figures[0].axes
     assert axes.images[0].get_array().shape == (1120, 560)
     np.testing.assert_allclose(axes.patches[0].get_bbox().extents, np.array([50, 100, 150, 200]) - 0.5)
@@ -50,8 +50,8 @@ def test_boxes_are_scaled_with_an_image_that_is_shown_smaller(figures, tmp_path)
 
 @pytest.mark.parametrize("box", [[0, 0, 20, 20], [60, 80, 80, 100], [-9, -9, 95, 120]])
 def test_scores_stay_inside_the_image(box, figures, tmp_path):
-    box_plots.detection_grid([IMAGE], [[box]], [[]], [[]], ["a"], tmp_path / "a.png")
-    box_plots.detection_grid([IMAGE], [[]], [[box]], [[0.5]], ["a"], tmp_path / "a.png")
+    plots.detection_grid([IMAGE], [[box]], [[]], [[]], ["a"], tmp_path / "a.png")
+    plots.detection_grid([IMAGE], [[]], [[box]], [[0.5]], ["a"], tmp_path / "a.png")
     for figure in figures:
         figure.draw_without_rendering()
         (axes,) = figure.axes
@@ -62,7 +62,7 @@ def test_scores_stay_inside_the_image(box, figures, tmp_path):
 
 def test_labels_of_boxes_in_boxes_do_not_cover_each_other(figures, tmp_path):
     boxes = [[10, 20, 60, 80], [12, 22, 60, 80], [11, 21, 61, 78], [14, 25, 58, 79]]
-    box_plots.detection_overlay(IMAGE, boxes, [0.5, 0.9, 0.7, 0.6], tmp_path / "a.png")
+    plots.detection_overlay(IMAGE, boxes, [0.5, 0.9, 0.7, 0.6], tmp_path / "a.png")
     (figure,) = figures
     figure.draw_without_rendering()
     (axes,) = figure.axes
@@ -109,4 +109,4 @@ def test_precision_recall_marks_the_threshold_and_says_what_is_there(figures, tm
     [(0, "no box at or above 0.489"), (1, "1 box at or above 0.489"), (2, "2 boxes at or above 0.489")],
 )
 def test_no_box_is_not_called_no_opacity(count, words):
-    assert box_plots.number_of_boxes(count, 0.489) == words
+    assert plots.number_of_boxes(count, 0.489) == words

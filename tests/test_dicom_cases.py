@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.sequence import Sequence
 
-from cxr.reading import UnreadableImage, frame, read_grey, read_square
+from cxr.reading import UnreadableImage, dicom_pixels, read_grey, read_square
 from cxr.reading.greyscale import full_range
 
 EIGHT = ramp(8).astype(np.uint8)
@@ -23,7 +23,7 @@ JPEG = picture(EIGHT, quality=95)
 
 
 def baseline(frame=JPEG):
-    return compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, frame)
+    return compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, dicom_pixels)
 
 
 def jpeg_xl():
@@ -125,9 +125,9 @@ def test_a_frame_without_an_offset_table(tmp_path):
 @pytest.mark.parametrize("end", [0, 63])
 def test_a_sequential_scan_ends_at_the_last_coefficient(end):
     scan = b"\xff\xda\0\x08\1\1\0\0" + bytes([end]) + b"\0"
-    mended = frame._with_scan_end(b"\xff\xd8" + scan + b"data", uid.JPEGExtended12Bit)
+    mended = dicom_pixels._with_scan_end(b"\xff\xd8" + scan + b"data", uid.JPEGExtended12Bit)
     assert mended == b"\xff\xd8" + scan[:8] + b"\x3f\0" + b"data"
-    assert frame._with_scan_end(scan, uid.JPEGBaseline8Bit) == scan
+    assert dicom_pixels._with_scan_end(scan, uid.JPEGBaseline8Bit) == scan
 
 
 @pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="dcmcjpeg of dcmtk is not installed (Debian: dcmtk)")

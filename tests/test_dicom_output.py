@@ -17,7 +17,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from cxr.dicom_output import Classification, Detection, Model, Results, write, write_all
+from cxr.dicom_results import Classification, Detection, Model, Results, write, write_all
 
 ROWS, COLUMNS = 120, 90
 BOXES = [(12.5, 20.25, 30.0, 44.5, 0.8312), (0.0, 0.0, 90.0, 120.0, 0.4)]

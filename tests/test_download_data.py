@@ -61,7 +61,7 @@ def bring(monkeypatch, tmp_path):
     """Runs the script for ``dataset`` and the folder ``set``; gives its exit code."""
 
     def run(dataset, *flags):
-        arguments = ["--dataset", dataset, "--out-dir", tmp_path / "set", *flags]
+        arguments = ["--dataset", dataset, "--output-dir", tmp_path / "set", *flags]
         monkeypatch.setattr(sys, "argv", ["download_data.py", *map(str, arguments)])
         return main()
 
@@ -155,7 +155,7 @@ def test_half_a_zip_and_the_zip_of_something_else_are_named(tmp_path, chest_xray
 def test_a_full_disk_is_noticed_before_a_byte_is_written(tmp_path, chest_xray, bring, monkeypatch):
     archive = write_zip(tmp_path / "a.zip", chest_xray)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: types.SimpleNamespace(free=download_data.SPARE_BYTES))
-    with pytest.raises(OSError, match=r"set: 0\.10 GB are needed, 0\.10 GB are free; make room or .*--out-dir"):
+    with pytest.raises(OSError, match=r"set: 0\.10 GB are needed, 0\.10 GB are free; make room or .*--output-dir"):
         bring("chest_xray", "--zip", archive)
     assert not (tmp_path / "set").exists()
 
@@ -282,7 +282,7 @@ def test_exit_codes_and_the_one_line(tmp_path, arguments, code, told):
         str(ROOT / "download_data.py"),
         "--dataset",
         "chest_xray",
-        "--out-dir",
+        "--output-dir",
         "set",
         *arguments,
     ]

@@ -11,8 +11,8 @@ from evaluation_files import lines_of, without_progress, write_table
 from tiny_classification import write_chest_xray
 
 from cxr import checkpoints
-from pytorch_classification import adapting
-from pytorch_classification.corruptions import CORRUPTIONS
+from pytorch_classification import operating_point
+from pytorch_classification.augment import CORRUPTIONS
 from pytorch_classification.evaluate_classification import main
 from pytorch_classification.model import TASK
 from pytorch_classification.predict_classification import main as predict
@@ -40,7 +40,7 @@ def test_a_finished_model_on_trainings_own_test_folder_gives_trainings_report_bi
         main, "--data-dir", config.data_dir / "test", "--model", config.model_file, "--output-dir", tmp_path
     )
     assert (ended.code, without_progress(ended.err)) == (0, "")
-    before = json.loads((config.out_dir / "test_report.json").read_text())
+    before = json.loads((config.output_dir / "test_report.json").read_text())
     found = json.loads((tmp_path / "report.json").read_text())
     assert {*before} - {*found} == {"validation", "style"}  # which need the training images
     assert {*found} - {*before} == {"model"}
@@ -48,7 +48,7 @@ def test_a_finished_model_on_trainings_own_test_folder_gives_trainings_report_bi
         name: before[name] for name in before.keys() & found.keys()
     }
     assert ended.out.split("report, errors.csv")[0].strip() in trained.printed
-    assert (tmp_path / "errors.csv").read_bytes() == (config.out_dir / "errors.csv").read_bytes()
+    assert (tmp_path / "errors.csv").read_bytes() == (config.output_dir / "errors.csv").read_bytes()
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == sorted({path.name for path in config.images_dir.iterdir()} - {"loss_curve_classification.png"})
     for name in pictures:
@@ -131,7 +131,7 @@ def test_without_grad_cam_the_rest_of_the_report_is_the_same(trained, tmp_path, 
     words = ("--data-dir", trained.config.data_dir / "test", "--model", trained.config.model_file)
     ended = command(main, *words, "--no-grad-cam", "--output-dir", tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
-    before = json.loads((trained.config.out_dir / "test_report.json").read_text())
+    before = json.loads((trained.config.output_dir / "test_report.json").read_text())
     assert found["grad_cam"] is None and found["scores"] == before["scores"] and "lung field" not in ended.out
     assert (tmp_path / "errors.png").exists() and not (tmp_path / "grad_cam.png").exists()
 
@@ -144,7 +144,11 @@ def test_corruptions_are_judged_as_the_images_are(trained, tmp_path, command):
     assert [*found] == ["none", *CORRUPTIONS] and {row["images"] for row in found.values()} == {24}
     for name in ("roc_auc", "sensitivity", "specificity"):
         assert found["none"][name]["value"] == report["scores"]["scores"][name]["value"]
-    assert found["none"]["unlike_training"] == report["unlike_training"] < found["blur of 2 pixels"]["unlike_training"]
+    assert (
+        found["none"]["out_of_distribution"]
+        == report["out_of_distribution"]
+        < found["blur of 2 pixels"]["out_of_distribution"]
+    )
     assert (
         re.search(r"^JPEG of quality 10 +\d+ +\d\.\d{3} ", ended.out, re.MULTILINE)
         and (tmp_path / "corruptions.png").exists()
@@ -165,7 +169,7 @@ def shuffled(seed, patients=150):
 @pytest.mark.parametrize("seed", range(3))
 def test_on_shuffled_labels_cross_fitted_sensitivity_and_specificity_sum_to_one(measure, seed):
     log_odds, labels, groups = shuffled(seed)
-    found = adapting.cross_fitted(log_odds, labels, groups, measure, 0.9, prevalence=0.1, seed=0)
+    found = operating_point.cross_fitted(log_odds, labels, groups, measure, 0.9, prevalence=0.1, seed=0)
     half = found["scores"]["balanced_accuracy"]
     assert half["low"] < 0.5 < half["high"] and half["high"] - half["low"] < 0.12
     assert found["scores"][measure]["low"] < 0.9 < found["scores"][measure]["high"]
@@ -176,12 +180,12 @@ def test_nobody_is_judged_by_a_threshold_that_was_set_on_the_same_patient(monkey
     log_odds, labels, groups = shuffled(0)
     fitted, judged = [], []
     monkeypatch.setattr(
-        adapting, "set_by_labels", lambda values, *_: fitted.append({*values}) or (1.0, float(len(fitted)) / 10)
+        operating_point, "set_by_labels", lambda values, *_: fitted.append({*values}) or (1.0, float(len(fitted)) / 10)
     )
     monkeypatch.setattr(
-        adapting.image_metrics, "evaluate_classifier", lambda *arguments, **_: judged.append(arguments) or {}
+        operating_point.image_metrics, "evaluate_classifier", lambda *arguments, **_: judged.append(arguments) or {}
     )
-    adapting.cross_fitted(log_odds, labels, groups, "sensitivity", 0.9, prevalence=0.1, seed=0)
+    operating_point.cross_fitted(log_odds, labels, groups, "sensitivity", 0.9, prevalence=0.1, seed=0)
     thresholds = judged[0][3]
     for fold, seen in enumerate(fitted, 1):
         held_out = np.flatnonzero(thresholds == fold / 10)
@@ -228,10 +232,10 @@ def test_too_few_patients_set_no_operating_point(trained, tmp_path, command, wit
 
 def test_a_stated_prevalence_decides_how_many_are_called_pneumonia():
     scores = np.arange(200) / 1000
-    threshold = adapting.set_by_prevalence(scores, 0.3, sensitivity=0.9, specificity=0.95)
+    threshold = operating_point.set_by_prevalence(scores, 0.3, sensitivity=0.9, specificity=0.95)
     assert (scores >= threshold).sum() == round(200 * (0.3 * 0.9 + 0.7 * 0.05))
     assert threshold not in scores
-    assert (scores >= adapting.set_by_prevalence(scores, 0.001, 1.0, 1.0)).sum() == 1
+    assert (scores >= operating_point.set_by_prevalence(scores, 0.001, 1.0, 1.0)).sum() == 1
 
 
 def test_an_operating_point_set_without_labels_is_told_by_every_answer(trained, others, tmp_path, command):
@@ -252,7 +256,7 @@ def test_an_operating_point_set_without_labels_is_told_by_every_answer(trained, 
     answers = command(predict, mixed, "--model", model, "--output-dir", tmp_path / "answers")
     table = lines_of(tmp_path / "answers" / "predictions.csv")
     assert all(said in row["model"] for row in table) and said in answers.out
-    shares = adapting.measured(before, model)
+    shares = operating_point.measured(before, model)
     expected = 0.25 * shares[0] + 0.75 * (1 - shares[1])
     called = np.mean([row["class"] == "PNEUMONIA" for row in table])
     assert called == pytest.approx(expected, abs=0.02)

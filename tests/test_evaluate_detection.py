@@ -11,7 +11,7 @@ from evaluation_files import lines_of, without_progress, write_table
 from tiny_detection import exam_id
 
 from cxr import checkpoints
-from pytorch_detection import evaluation, sources
+from pytorch_detection import box_tables, report
 from pytorch_detection.evaluate_detection import main
 from pytorch_detection.model import TASK
 from pytorch_detection.predict_detection import main as predict
@@ -29,11 +29,11 @@ def test_a_finished_model_on_trainings_own_folder_gives_trainings_report_bit_for
     config = finished.config
     ended = command(main, "--data-dir", config.data_dir, "--model", config.model_file, "--output-dir", tmp_path)
     assert (ended.code, without_progress(ended.err)) == (0, "")
-    before, found = json.loads((config.out_dir / "held_out_report.json").read_text()), report_of(tmp_path)
+    before, found = json.loads((config.output_dir / "held_out_report.json").read_text()), report_of(tmp_path)
     assert {*found} - {*before} == {"model"}
     assert {name: found[name] for name in before} == before
     assert ended.out.split("report, errors.csv")[0].strip() in finished.printed
-    assert (tmp_path / "errors.csv").read_bytes() == (config.out_dir / "errors.csv").read_bytes()
+    assert (tmp_path / "errors.csv").read_bytes() == (config.output_dir / "errors.csv").read_bytes()
     pictures = {path.name: path.read_bytes() for path in config.images_dir.iterdir() if path.name != "loss_curve.png"}
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == pictures
     assert {"froc.png", "precision_recall_detection.png", "detection_example.png", "subgroups.png"} <= {*pictures}
@@ -145,16 +145,16 @@ def test_errors_are_false_boxes_and_missed_ones_the_most_confident_first(tmp_pat
         np.array([[1, 1, 5, 5], [2, 2, 5, 5]], float),
     ]
     scores = [np.array([0.9, 0.6, 0.3]), np.array([0.95, 0.2])]
-    judged = evaluation.Judged(
+    judged = report.Judged(
         tmp_path, exams, {"site": ["X", "Y"]}, boxes, scores, 0.5, None, {"unreadable": 0, "in_training": 0}
     )
-    found = evaluation.errors(judged)
+    found = report.errors(judged)
     assert [(error.exam, error.kind, error.box, error.score) for error in found] == [
         (1, "false", (1, 1, 5, 5), 0.95),
         (0, "missed", true[1], 0.3),
         (0, "false", (0, 0, 10, 8), 0.6),
     ]
-    evaluation.write_errors(tmp_path / "errors.csv", judged, found)
+    report.write_errors(tmp_path / "errors.csv", judged, found)
     first, second, _ = lines_of(tmp_path / "errors.csv")
     assert (first["error"], first["width"], first["patient"], first["site"]) == ("false box", "4.0", "q", "Y")
     assert (second["error"], second["x"], second["score"]) == ("missed box", "50.0", "0.300000")
@@ -204,9 +204,9 @@ def test_mistakes_are_one_line_and_exit_code_2(finished, clinic, tmp_path, comma
 
 def test_training_learns_from_a_table_and_ends_with_the_same_report(finished, folder, capsys):
     config = replace(
-        finished.config, epochs=1, out_dir=folder / "a", images_dir=folder / "a", model_file=folder / "a.pth"
+        finished.config, epochs=1, output_dir=folder / "a", images_dir=folder / "a", model_file=folder / "a.pth"
     )
-    data = sources.load(
+    data = box_tables.load(
         finished.config.data_dir, None, 64, folder / "store", skip_bad=False, allow_missing=False, progress=False
     )
     rows = [

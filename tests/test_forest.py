@@ -1,4 +1,4 @@
-from cxr.forest import forest_plot
+from cxr.plots import forest_plot
 
 
 def score(value, low=None, high=None):

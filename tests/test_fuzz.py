@@ -15,7 +15,7 @@ import tiny_detection
 from bombs import BOMBS
 
 from cxr import reading
-from cxr.text import one_line
+from cxr.messages import one_line
 from pytorch_detection.rsna_dataset import CLASS_INFO, LABELS, MAPPING, list_exams, read_exams
 
 SECONDS = 10

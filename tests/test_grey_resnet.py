@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights
 
-from cxr.grey_resnet import downloaded, standardized, tensors, weights_file
+from cxr.backbone import downloaded, standardized, tensors, weights_file
 
 
 def test_images_are_standardized_each_by_itself():

@@ -1,6 +1,6 @@
 import pytest
 
-from cxr.reading.header import Header, read_header
+from cxr.reading.dicom_header import Header, read_header
 
 
 def header(**elements):

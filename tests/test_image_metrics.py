@@ -8,14 +8,14 @@ from sklearn import metrics as sklearn_metrics
 from test_metrics import some_predictions
 
 from cxr import metrics
-from pytorch_classification.calibration import calibration_error
 from pytorch_classification.image_metrics import (
     average_precision,
+    calibration_error,
     evaluate_classifier,
     format_report,
     predictive_values,
 )
-from pytorch_classification.trade_off import format_trade_off, trade_off
+from pytorch_classification.operating_point import format_trade_off, trade_off
 
 ranked = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=30).map(
     lambda rows: tuple(np.array(column) for column in zip(*rows, strict=True))

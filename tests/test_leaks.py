@@ -9,13 +9,12 @@ import pytest
 import tiny_detection
 from killing import assert_same_state
 
-from cxr import checkpoints, reading, runlog
+from cxr import checkpoints, reading, training_run
 from pytorch_classification import train_classification
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.image_metrics import evaluate_classifier
 from pytorch_detection import box_metrics, train_detection
-from pytorch_detection.box_rule import choose_rule
-from pytorch_detection.detector import Detector
+from pytorch_detection.detector import Detector, choose_rule
 from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, list_exams, read_exams
 from pytorch_detection.training_data import divided, load_data
 
@@ -23,7 +22,7 @@ from pytorch_detection.training_data import divided, load_data
 @pytest.fixture(scope="module")
 def detection(finished, tmp_path_factory, processor):
     """A finished training of the detector, and the exams that it was made of."""
-    return finished, load_data(replace(finished.config, out_dir=tmp_path_factory.mktemp("again")), processor)
+    return finished, load_data(replace(finished.config, output_dir=tmp_path_factory.mktemp("again")), processor)
 
 
 def other_test_images(data):
@@ -59,14 +58,14 @@ def test_what_is_held_out_decides_nothing_but_the_report(script, data, whole, fo
     one, two = whole.config, script.settings(other, folder)
     script.train(two)
     for name in script.checkpoints:
-        states = [script.load(config.out_dir.parent / name) for config in (one, two)]
+        states = [script.load(config.output_dir.parent / name) for config in (one, two)]
         for state in states:
             for name_of in ("data", "test_report"):  # the hashes of all exams, and what the report says
                 state.pop(name_of, None)
         assert_same_state(*states, where=name)
-    logs = [runlog.read(config.out_dir / "metrics.jsonl") for config in (one, two)]
+    logs = [training_run.read_records(config.output_dir / "metrics.jsonl") for config in (one, two)]
     assert_same_state(*logs, where="metrics.jsonl")
-    reports = [(config.out_dir.parent / script.report).read_text() for config in (one, two)]
+    reports = [(config.output_dir.parent / script.report).read_text() for config in (one, two)]
     scores = [{**json.loads(text), "provenance": None, "set": None} for text in reports]
     assert scores[0] != scores[1]
 
@@ -82,14 +81,14 @@ def test_the_rule_for_boxes_is_that_of_the_validation_exams(detection, processor
 
 def test_validation_scores_of_boxes_come_from_all_answers_at_once(detection, processor, monkeypatch):
     finished, data = detection
-    state = checkpoints.load(finished.config.out_dir / "last.pth", task=train_detection.TASK)
-    network = train_detection.construct(train_detection.Architecture.of(state, finished.config.out_dir))
-    learner = train_detection.make_learner(finished.config, network, 4, processor)
-    learner.restore(state)
+    state = checkpoints.load(finished.config.output_dir / "last.pth", task=train_detection.TASK)
+    network = train_detection.construct(train_detection.Architecture.of(state, finished.config.output_dir))
+    train_state = train_detection.make_train_state(finished.config, network, 4, processor)
+    train_state.restore(state)
     assert len(data.validation) >= 4
-    whole = train_detection.validate(learner, data, finished.config, processor)
+    whole = train_detection.validate(train_state, data, finished.config, processor)
     monkeypatch.setattr(train_detection, "_BATCH", 3)
-    parts = train_detection.validate(learner, data, finished.config, processor)
+    parts = train_detection.validate(train_state, data, finished.config, processor)
     names = [name for name in whole if "loss" not in name]  # torchvision's losses are means over the boxes of a batch
     assert {"val_ap", "val_ap50", "val_rsna_score", "val_image_auc", "val_image_head_auc"} <= {*names}
     for name in [*names, "val_loss_image"]:
@@ -103,14 +102,14 @@ def test_exams_with_the_same_content_stay_in_one_part(detection, folder, process
     for known, copy in pairs:
         source, target = (other / IMAGES / data.exams[index].path.name for index in (known, copy))
         shutil.copy(source, target)
-    found = load_data(replace(finished.config, data_dir=other, out_dir=folder / "run"), processor)
+    found = load_data(replace(finished.config, data_dir=other, output_dir=folder / "run"), processor)
     parts = [{*part.tolist()} for part in (found.train, found.validation, found.held_out)]
     assert sum(map(len, parts)) == len(data.exams)
     assert all(any({known, copy} <= part for part in parts) for known, copy in pairs)
 
 
 def test_no_patient_and_no_picture_is_on_two_sides_of_a_classification(trained, folder, processor):
-    config = replace(trained.config, out_dir=folder)
+    config = replace(trained.config, output_dir=folder)
     data = train_classification.load_data(config, processor)
     assert {*data.train} | {*data.validation} == {*range(len(data.listing))}
     for facts in (data.listing.patients, data.hashes):
@@ -160,5 +159,5 @@ def test_boxes_on_the_wrong_exams_teach_nothing(folder):
     (data / LABELS).write_text("\n".join(map(",".join, [header, *([other[row[0]], *row[1:]] for row in rows)])) + "\n")
     config = tiny_detection.settings(data, folder, epochs=3, light_augmentation_epochs=1)
     tiny_detection.train(config)
-    auc = json.loads((config.out_dir / "held_out_report.json").read_text())["all"]["scores"]["image_auc"]
+    auc = json.loads((config.output_dir / "held_out_report.json").read_text())["all"]["scores"]["image_auc"]
     assert auc["low"] < 0.5 < auc["high"] and auc["high"] - auc["low"] < 0.7

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.reading import UnreadableImage, libtiff, read_grey
+from cxr.reading import UnreadableImage, picture, read_grey
 
 
 def test_damage_in_a_compressed_tiff_is_told_in_the_error_alone(tmp_path, capfd):
@@ -26,5 +26,5 @@ def test_what_others_print_while_a_tiff_is_read_is_still_printed(capfd):
         os.write(2, b"\nLZWDecode: Not enough data at scanline 0.\n")
         os.write(2, b"warning: of 3 images something is to be noted.\n")
 
-    libtiff.load(decode)
+    picture.load(decode)
     assert capfd.readouterr().err == "\rdecoding train: 10%\nwarning: of 3 images something is to be noted.\n"

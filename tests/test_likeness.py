@@ -7,8 +7,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_sample_images
 from tiny_classification import chest
 
-from cxr import checkpoints, likeness
-from cxr.likeness import Likeness, Stage
+from cxr import checkpoints, out_of_distribution
+from cxr.out_of_distribution import FeatureDistance, Stage
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import TASK, predict_logits
 
@@ -52,7 +52,7 @@ def test_what_is_no_image_like_those_of_training_is_flagged(classifier, processo
 def test_looking_at_features_changes_no_answer_and_ends(classifier, processor):
     squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(3)])
     before = classifier.probabilities(squares, processor)
-    with likeness.features(classifier.model) as seen:
+    with out_of_distribution.features(classifier.model) as seen:
         inside = classifier.probabilities(squares, processor)
     classifier.probabilities(squares, processor)
     assert np.array_equal(before, inside) and [len(passes) for passes in seen.passes] == [classifier.views] * 3
@@ -64,7 +64,7 @@ def test_many_batches_have_the_features_of_one(classifier, processor, monkeypatc
     squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(7)])
 
     def rows():
-        with likeness.features(classifier.model) as seen:
+        with out_of_distribution.features(classifier.model) as seen:
             predict_logits(classifier.model, squares, np.arange(7), classifier.size, True, processor)
         return seen.rows(2, processor)
 
@@ -91,7 +91,7 @@ def test_the_distance_is_mahalanobis_with_a_shrunk_covariance():
 def test_the_limit_lets_all_but_one_in_two_hundred_of_validation_pass():
     random = np.random.default_rng(2)
     training, validation = ([random.normal(size=(n, c)) for c in (4, 6, 8)] for n in (500, 2000))
-    fitted = Likeness.fit(training, validation)
+    fitted = FeatureDistance.fit(training, validation)
     assert fitted.unlike(validation).sum() == 10
 
 
@@ -100,13 +100,13 @@ def test_the_limit_lets_all_but_one_in_two_hundred_of_validation_pass():
 
 def test_a_model_file_keeps_it(trained, classifier):
     state = checkpoints.load(trained.config.model_file, task=TASK)
-    again = Likeness.of(state["likeness"], Path("m.pth"))
+    again = FeatureDistance.of(state["likeness"], Path("m.pth"))
     assert again is not None and again.limit == classifier.likeness.limit
     rows = [np.random.default_rng(3).normal(size=(4, width)) for width in (128, 256, 512)]
     assert np.array_equal(again.distance(rows), classifier.likeness.distance(rows))
-    assert Likeness.of(None, Path("m.pth")) is None
+    assert FeatureDistance.of(None, Path("m.pth")) is None
 
 
 def test_a_damaged_one_is_refused():
     with pytest.raises(ValueError, match=r"m\.pth: what it says of the look of its training images is damaged"):
-        Likeness.of({"stages": []}, Path("m.pth"))
+        FeatureDistance.of({"stages": []}, Path("m.pth"))

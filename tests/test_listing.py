@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cxr.reading import find_images
-from cxr.reading.kind import looks_like_dicom, looks_like_picture
+from cxr.reading.files import looks_like_dicom, looks_like_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* passed over:UserWarning")
 

@@ -35,7 +35,7 @@ def written(trained, tmp_path, command):
 @pytest.fixture
 def report(trained, state):
     """As evaluate_classification.py writes it, of the trained model on another hospital's images."""
-    found = json.loads((trained.config.out_dir / "test_report.json").read_text())
+    found = json.loads((trained.config.output_dir / "test_report.json").read_text())
     model = {"weights_sha256": weights_sha256(state["model"])}
     return {**found, "set": "/data/other_hospital", "style": None, "model": model}
 
@@ -103,7 +103,7 @@ def test_a_licence_is_stated_only_for_data_that_is_known_by_its_names(trained, s
 def test_reports_add_their_results_subgroups_and_corruptions(report, written, tmp_path, state):
     score = report["scores"]["scores"]["sensitivity"]
     group = {"images": 7, "patients": 5, "pneumonia": 3, "sensitivity": score, "specificity": score, "roc_auc": score}
-    report |= {"subgroups": {"sex F": group}, "corruptions": {"blur of 2 pixels": {**group, "unlike_training": 4}}}
+    report |= {"subgroups": {"sex F": group}, "corruptions": {"blur of 2 pixels": {**group, "out_of_distribution": 4}}}
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report))
     audit = {
@@ -197,7 +197,9 @@ def test_results_that_a_new_card_no_longer_has_are_named(trained, report, writte
 
 
 def test_a_checkpoint_of_training_gets_no_card(trained, tmp_path, command):
-    ended = command(model_card.main, "--model", trained.config.out_dir / "best.pth", "--output", tmp_path / "card.md")
+    ended = command(
+        model_card.main, "--model", trained.config.output_dir / "best.pth", "--output", tmp_path / "card.md"
+    )
     assert ended.code == 2 and "a checkpoint of training; the card is of the finished model" in ended.err
 
 

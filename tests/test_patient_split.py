@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr.patient_split import split
+from cxr.patients import split
 
 # (patient, label, content) of each image, where a patient may have several labels and a content several patients
 drawn_images = st.lists(

@@ -7,11 +7,11 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from cxr import pictures
+from cxr import plots
 
 
 def draw(path):
-    with pictures.picture(path, (3, 3)) as figure:
+    with plots.picture(path, (3, 3)) as figure:
         figure.subplots().plot([1, 3, 2])
         figure.suptitle("title")
 
@@ -43,26 +43,26 @@ def test_no_pyplot_no_display_and_nothing_heavy_before_the_first_picture(tmp_pat
     "name", ["폐렴_001.jpeg", "$\\frac{1}$.png", "a\tb\r\x07c", "肺炎🫁.dcm", "\udcff.png", "x" * 300]
 )
 def test_any_file_name_can_be_a_title(name, tmp_path):
-    with pictures.picture(tmp_path / "a.png", (2, 2)) as figure:
-        figure.suptitle(pictures.fit(f"{name}\nnothing found", 2))
+    with plots.picture(tmp_path / "a.png", (2, 2)) as figure:
+        figure.suptitle(plots.fit(f"{name}\nnothing found", 2))
     assert (tmp_path / "a.png").stat().st_size
 
 
 def test_what_no_font_can_draw_becomes_a_square(monkeypatch):
-    monkeypatch.setattr(pictures, "_characters", lambda: frozenset(range(0x250)))
-    assert pictures.drawable("person1_폐렴.jpeg") == "person1_□□.jpeg"
-    assert pictures.drawable(unicodedata.normalize("NFD", "폐렴 é")) == "□□ é"
-    assert pictures.drawable("a\nb\tc\u202fd\x00") == "a\nb c d□"
+    monkeypatch.setattr(plots, "_characters", lambda: frozenset(range(0x250)))
+    assert plots.drawable("person1_폐렴.jpeg") == "person1_□□.jpeg"
+    assert plots.drawable(unicodedata.normalize("NFD", "폐렴 é")) == "□□ é"
+    assert plots.drawable("a\nb\tc\u202fd\x00") == "a\nb c d□"
 
 
 def test_a_long_line_keeps_both_ends_and_wide_letters_count_twice(monkeypatch):
-    monkeypatch.setattr(pictures, "drawable", str)
-    assert pictures.fit("person1000_bacteria_2931.jpeg", 1) == "perso….jpeg"
-    assert pictures.fit("가나다라마바사.png", 1) == "가나….png"
-    assert pictures.fit("short\n12345678901", 1) == "short\n12345678901"
+    monkeypatch.setattr(plots, "drawable", str)
+    assert plots.fit("person1000_bacteria_2931.jpeg", 1) == "perso….jpeg"
+    assert plots.fit("가나다라마바사.png", 1) == "가나….png"
+    assert plots.fit("short\n12345678901", 1) == "short\n12345678901"
 
 
 def test_a_long_title_is_broken_between_words_into_parts_alike():
     title = "person146_bacteria_3.jpeg: PNEUMONIA, probability of PNEUMONIA 0.991"
-    assert pictures.wrapped(title, 9) == title
-    assert pictures.wrapped(title, 6) == "person146_bacteria_3.jpeg: PNEUMONIA,\nprobability of PNEUMONIA 0.991"
+    assert plots.wrapped(title, 9) == title
+    assert plots.wrapped(title, 6) == "person146_bacteria_3.jpeg: PNEUMONIA,\nprobability of PNEUMONIA 0.991"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytorch_classification.pointing_game import covered_share, is_inside, peak, read_boxes
+from studies.pointing_game import covered_share, is_inside, peak, read_boxes
 
 BOX = np.array([[100.0, 50.0, 200.0, 100.0]])  # x, y, width, height: 100..300 across, 50..150 down
 

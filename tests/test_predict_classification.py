@@ -20,7 +20,7 @@ from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import TASK
 from pytorch_classification.predict_classification import Answer
 
-COLUMNS = ["path", "probability", "class", "threshold", "borderline", "unlike_training", "note", "error", "model"]
+COLUMNS = ["path", "probability", "class", "threshold", "borderline", "out_of_distribution", "note", "error", "model"]
 SENTENCE = r"(?P<path>.+): (?P<class>NORMAL|PNEUMONIA), probability of PNEUMONIA (?P<probability>[01]\.\d{3}) \(operating point (?P<threshold>0\.\d{3})"
 
 
@@ -102,7 +102,7 @@ def test_one_image_for_machines(predict, film, trained, threshold):
     assert found["origin"]["use"] == "research only, not a medical device"
     assert found["origin"]["validation"]["val images"] == 16
     (image,) = found["images"]
-    flags = {"borderline", "unlike_training", "note"}
+    flags = {"borderline", "out_of_distribution", "note"}
     assert image.keys() == {"path", "probability", "class", "picture", "error"} | flags
     assert (image["path"], image["class"], image["picture"], image["error"]) == (str(film), "PNEUMONIA", None, None)
     assert 0.5 < image["probability"] < 1
@@ -133,7 +133,7 @@ def test_a_folder_gives_a_table_that_agrees_with_the_report(predict, held_out, t
     called = np.array([row["class"] == "PNEUMONIA" for row in rows])
     truth = np.array([Path(row["path"]).parent.name == "PNEUMONIA" for row in rows])
     assert (called == (probabilities >= threshold)).all()
-    report = json.loads((trained.config.out_dir / "test_report.json").read_text())["scores"]
+    report = json.loads((trained.config.output_dir / "test_report.json").read_text())["scores"]
     matrix = [[int((row & column).sum()) for column in (~called, called)] for row in (~truth, truth)]
     assert matrix == report["confusion_matrix"] and threshold == report["threshold"]
     assert np.mean((probabilities - truth) ** 2) == pytest.approx(report["scores"]["brier"]["value"], abs=1e-5)
@@ -146,7 +146,7 @@ def test_a_folder_gives_a_table_that_agrees_with_the_report(predict, held_out, t
     assert counts.endswith("0 not readable") and where == f"table: {tmp_path / 'out' / 'predictions.csv'}"
     assert {f"model: {row['model']}" for row in rows} == {model.split(";")[0]}
     assert {row["threshold"] for row in rows} == {f"{threshold:.6f}"}
-    assert {row["borderline"] for row in rows} <= {"yes", "no"} >= {row["unlike_training"] for row in rows}
+    assert {row["borderline"] for row in rows} <= {"yes", "no"} >= {row["out_of_distribution"] for row in rows}
 
 
 def test_a_file_has_the_same_answer_alone_among_many_and_in_any_order(predict, trained, film):
@@ -319,7 +319,7 @@ def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, traine
     torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
     for model, message in (
-        (trained.config.out_dir / "last.pth", "from a training, without the operating point"),
+        (trained.config.output_dir / "last.pth", "from a training, without the operating point"),
         (tmp_path / "other.pth", "of the task 'detection', expected 'classification'"),
         (tmp_path / "text.pth", "text.pth: "),
         (tmp_path, str(tmp_path)),
@@ -384,17 +384,17 @@ def test_an_image_unlike_those_of_training_is_said_to_be_so(predict, film, noise
     assert ended.code == 0 and "; unlike the images this model was trained on: the answer means little" in ended.out
     ended = predict(noise, film)
     assert "1 unlike training's images" in ended.out
-    assert [row["unlike_training"] for row in table(tmp_path)] == ["yes", "no"]
+    assert [row["out_of_distribution"] for row in table(tmp_path)] == ["yes", "no"]
     assert all(row["probability"] for row in table(tmp_path))
 
 
 def test_an_unlike_image_can_be_refused(predict, film, noise, tmp_path):
-    ended = predict(noise, film, "--refuse-unlike", "--grad-cam")
+    ended = predict(noise, film, "--refuse-ood", "--grad-cam")
     first, second = table(tmp_path)
     assert ended.code == 0 and "(1 refused), 0 not readable" in ended.out
-    assert (first["probability"], first["class"], first["unlike_training"], first["error"]) == ("", "", "yes", "")
+    assert (first["probability"], first["class"], first["out_of_distribution"], first["error"]) == ("", "", "yes", "")
     assert second["class"] == "PNEUMONIA" and written(tmp_path) == [f"{film.stem}_grad_cam.png", "predictions.csv"]
-    ended = predict(noise, "--refuse-unlike")
+    ended = predict(noise, "--refuse-ood")
     assert ended.code == 0 and ended.out.startswith(f"{noise}: no answer, unlike the images this model was trained on")
 
 
@@ -405,7 +405,7 @@ def test_an_older_model_file_says_once_that_it_cannot_tell(predict, trained, hel
     checkpoints.save(tmp_path / "older.pth", task=TASK, **state)
     with pytest.warns(UserWarning, match="no image will be flagged as unlike them") as warned:
         ended = predict(noise, held_out, model=tmp_path / "older.pth")
-    assert len(warned) == 1 and ended.code == 0 and {row["unlike_training"] for row in table(tmp_path)} == {""}
+    assert len(warned) == 1 and ended.code == 0 and {row["out_of_distribution"] for row in table(tmp_path)} == {""}
     assert "model: older.pth, trained on images that its file does not name" in ended.out
 
 

@@ -15,8 +15,7 @@ from tiny_detection import HEIGHT, WIDTH, exam_id
 from cxr import reading
 from cxr.reading import Read
 from pytorch_detection import predict_detection
-from pytorch_detection.box_rule import Rule
-from pytorch_detection.detector import Detector
+from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.inference import Found
 from pytorch_detection.model import Architecture, construct
 from pytorch_detection.predict_detection import Answer, Box, boxes_in, main
@@ -307,7 +306,7 @@ def test_json_is_one_document(model, images, tmp_path, command):
     result = json.loads(ended.out)
     assert ended.code == 1 and result["model"] == str(model) and result["threshold"] == 0.2
     assert [one["path"] for one in result["images"]] == [*map(str, images[:2]), str(missing)]
-    flags = {"borderline", "unlike_training", "note"}
+    flags = {"borderline", "out_of_distribution", "note"}
     assert set(result["images"][1]) == {"path", "boxes", "highest_score", "picture", "error"} | flags
     assert all(set(box) == {"x", "y", "width", "height", "score"} for box in result["images"][1]["boxes"])
     assert result["images"][1]["highest_score"] == pytest.approx(result["images"][1]["boxes"][0]["score"])
@@ -332,7 +331,7 @@ def test_one_image_that_cannot_be_read_is_one_line_and_exit_code_2(model, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------- cautions
+# ---------------------------------------------------------------------------------------------------------- prediction
 
 
 def test_an_unlike_image_is_flagged_and_can_be_refused(model, images, tmp_path, command, processor):
@@ -343,11 +342,11 @@ def test_an_unlike_image_is_flagged_and_can_be_refused(model, images, tmp_path, 
     ended = command(main, *images[:2], *words, "--no-pictures")  # also without --image
     rows = lines_of(tmp_path / "out" / "predictions.csv")
     assert ended.code == 0 and "2 unlike training's images" in ended.out
-    assert {row["unlike_training"] for row in rows} == {"yes"} and any(row["score"] for row in rows)
-    ended = command(main, *images[:2], *words, "--refuse-unlike")
+    assert {row["out_of_distribution"] for row in rows} == {"yes"} and any(row["score"] for row in rows)
+    ended = command(main, *images[:2], *words, "--refuse-ood")
     rows = lines_of(tmp_path / "out" / "predictions.csv")
     assert ended.code == 0 and "0 with a box (0 boxes), 0 without, 2 unlike training's images (2 refused)" in ended.out
-    assert [(row["score"], row["unlike_training"], row["error"]) for row in rows] == [("", "yes", "")] * 2
+    assert [(row["score"], row["out_of_distribution"], row["error"]) for row in rows] == [("", "yes", "")] * 2
     assert [row["PredictionString"] for row in lines_of(tmp_path / "s.csv")] == ["", ""]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
 

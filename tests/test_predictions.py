@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytorch_detection.predictions import lowest, read_predictions
+from pytorch_detection.box_tables import lowest, read_predictions
 from pytorch_detection.rsna_dataset import Exam
 
 SIZES = np.array([[100, 200], [100, 100], [0, 0]], np.int32)  # of x 200 wide; z cannot be read

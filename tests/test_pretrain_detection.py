@@ -7,11 +7,10 @@ import pytest
 import tiny_detection
 import torch
 
-import pretrain_detection
 from cxr import checkpoints
-from cxr.learner import with_average
+from cxr.training_run import with_average
 from phantom import cohort
-from pytorch_detection import box_metrics, weights
+from pytorch_detection import box_metrics, pretrain_detection, weights
 from pytorch_detection.inference import find_boxes
 from pytorch_detection.model import TASK
 from pytorch_detection.settings import SYNTHETIC_FILE, PretrainConfig, TrainConfig
@@ -67,7 +66,7 @@ def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
     command, tmp_path, monkeypatch, without_pictures
 ):
     file = tmp_path / "start.pth"
-    words = ["--weights-file", file, "--out-dir", tmp_path / "made", "--exams", 60, "--size", 128]
+    words = ["--weights-file", file, "--output-dir", tmp_path / "made", "--exams", 60, "--size", 128]
     words += ["--device", "cpu", "--precision", "fp32", "--epochs", 1]
     with tiny_detection.few_samples():
         ended = command(pretrain_detection.main, *words)
@@ -87,6 +86,6 @@ def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
 
 def test_a_place_for_the_weights_that_is_none_is_told_before_the_training(command, tmp_path):
     for place in (tmp_path, tmp_path / "nowhere" / "start.pth"):
-        ended = command(pretrain_detection.main, "--weights-file", place, "--out-dir", tmp_path / "made")
+        ended = command(pretrain_detection.main, "--weights-file", place, "--output-dir", tmp_path / "made")
         assert ended.code == 2 and f"--weights-file {place}: expected a file in a folder that is there" in ended.err
     assert not (tmp_path / "made").exists()

@@ -4,11 +4,11 @@ import subprocess
 import pytest
 import torch
 
-from cxr import provenance
+from cxr import model_file
 
 
 def test_provenance_names_versions_device_and_code_as_plain_values(processor):
-    record = provenance.provenance(processor)
+    record = model_file.provenance(processor)
     assert record["torch"] == torch.__version__
     assert record["device"].startswith("cpu")
     assert (record["bf16"], record["bf16_speedup"], record["processes"]) == (False, None, 1)
@@ -28,17 +28,17 @@ def test_the_commit_is_that_of_this_repository_and_of_its_code(monkeypatch, tmp_
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message=another")
-    monkeypatch.setattr(provenance, "ROOT", copy)
-    assert provenance.commit() is None  # the repository around a copy is not ours
+    monkeypatch.setattr(model_file, "ROOT", copy)
+    assert model_file.commit() is None  # the repository around a copy is not ours
     shutil.move(tmp_path / ".git", copy / ".git")
-    assert provenance.commit().endswith("-dirty")  # the files have moved up by a folder
+    assert model_file.commit().endswith("-dirty")  # the files have moved up by a folder
     git("-C", "copy", "add", "--all")
     git("-C", "copy", "commit", "--quiet", "--message=moved")
     (copy / "curve.png").write_text("as a run drew it")
-    clean = provenance.commit()
+    clean = model_file.commit()
     assert len(clean) == 12 and int(clean, 16)
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert provenance.commit() is None
+    assert model_file.commit() is None

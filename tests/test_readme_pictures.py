@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import readme_pictures
 from cxr import checkpoints
+from studies import readme_pictures
 
 
 @pytest.fixture

@@ -3,14 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from killing import (
-    assert_same_run,
-    flags,
-    kill_and_resume,
-    needs_signals,
-)
+from killing import assert_same_run, flags, kill_and_resume, needs_signals
 
-from cxr import checkpoints, cli, resume, runtime
+from cxr import checkpoints, cli, runtime, training_run
 
 # ------------------------------------------------------------------------------------------------------ stopped, killed
 
@@ -32,9 +27,9 @@ def test_a_run_stopped_between_its_log_and_its_checkpoint_forgets_the_epoch_and_
     with pytest.raises(KeyboardInterrupt):
         script.train(config)
     monkeypatch.setattr(checkpoints, "save", save)
-    log = config.out_dir / "metrics.jsonl"
+    log = config.output_dir / "metrics.jsonl"
     assert len(log.read_text().splitlines()) == 2  # the second epoch is in the log and not in last.pth
-    assert script.load(config.out_dir / "last.pth")["epoch"] == 1
+    assert script.load(config.output_dir / "last.pth")["epoch"] == 1
     assert not (folder / script.checkpoints[-1]).exists()
     with log.open("a") as file:
         file.write('{"epoch": 3, "tr')  # and a line that a kill cut short
@@ -46,11 +41,11 @@ def test_a_run_that_chose_bf16_for_itself_goes_on_in_it(monkeypatch, script, dat
     """Whatever a new trial would say."""
     train_one_epoch, epochs = script.module.train_one_epoch, []
 
-    def only_the_first(learner, data, config, epoch, run):
+    def only_the_first(train_state, data, config, epoch, run):
         epochs.append((epoch, run.bf16))
         if epoch == 1:
             raise KeyboardInterrupt
-        return train_one_epoch(learner, data, config, epoch, run)
+        return train_one_epoch(train_state, data, config, epoch, run)
 
     monkeypatch.setattr(script.module, "train_one_epoch", only_the_first)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
@@ -93,7 +88,7 @@ CHANGES = {
     "batch_size": 16,
     "lr": 1e-3,
     "weight_decay": 0.1,
-    "average_share": 0.5,
+    "ema_window": 0.5,
     "seed": 1,
     "precision": "auto",
     "skip_bad": True,
@@ -102,17 +97,17 @@ CHANGES = {
 MORE_CHANGES = {
     "classification": {
         "validation_share": 0.3,
-        "external_dir": "clinic",
-        "crop_share": 0.9,
-        "exchange_share": 0.9,
-        "filter_share": 0.9,
+        "ood_val_dir": "clinic",
+        "crop_prob": 0.9,
+        "style_mix_prob": 0.9,
+        "randconv_prob": 0.9,
         "flip_average": False,
     },
     "detection": {
         "backbone": "resnet50_v2",
         "negatives_per_positive": None,
         "image_loss_weight": 0.1,
-        "crop_share": 0.5,
+        "crop_prob": 0.5,
         "tone_share": 0.5,
         "paste_share": 0.5,
         "light_augmentation_epochs": 0,
@@ -122,13 +117,13 @@ MORE_CHANGES = {
 
 
 def test_a_resumed_run_with_another_setting_is_refused_by_the_name_of_the_setting(script, whole):
-    saved = script.load(whole.config.out_dir / "last.pth")
+    saved = script.load(whole.config.output_dir / "last.pth")
 
     def check(**changes):
         now = {**saved, "config": {**cli.plain(whole.config), "resume": True, **changes}}
-        resume.require_same_run(saved, now, script.module.MAY_DIFFER, whole.config.out_dir)
+        training_run.require_same_run(saved, now, script.module.RESUME_IGNORES, whole.config.output_dir)
 
-    check(**dict.fromkeys(script.module.MAY_DIFFER, "another"))  # where files lie, and what computes them
+    check(**dict.fromkeys(script.module.RESUME_IGNORES, "another"))  # where files lie, and what computes them
     changes = CHANGES | MORE_CHANGES[script.name.rpartition("_")[2]]
     for name, value in changes.items():
         flag = f"--{name.replace('_', '-')} was {saved['config'][name]}, is {value}"
@@ -136,16 +131,16 @@ def test_a_resumed_run_with_another_setting_is_refused_by_the_name_of_the_settin
             check(**{name: value})
     with pytest.raises(ValueError, match=r"--epochs was \d, is 4; --seed was 0, is 1$"):
         check(epochs=4, seed=1)
-    assert {*vars(whole.config)} == {*changes, *script.module.MAY_DIFFER}  # a new setting belongs to one of the two
+    assert {*vars(whole.config)} == {*changes, *script.module.RESUME_IGNORES}  # a new setting belongs to one of the two
 
 
 def test_another_number_of_processes_is_refused_while_an_epoch_is_left(script, whole):
     """It divides the batches otherwise; a run that is trained has only its report to write, which is the same."""
-    saved = script.load(whole.config.out_dir / "last.pth")
+    saved = script.load(whole.config.output_dir / "last.pth")
     two = {**saved, "processes": 2}
-    resume.require_same_run(saved, two, script.module.MAY_DIFFER, whole.config.out_dir)
+    training_run.require_same_run(saved, two, script.module.RESUME_IGNORES, whole.config.output_dir)
     with pytest.raises(ValueError, match=r"another run than the one in .*: the number of processes was 1, is 2$"):
-        resume.require_same_run({**saved, "epoch": 1}, two, script.module.MAY_DIFFER, whole.config.out_dir)
+        training_run.require_same_run({**saved, "epoch": 1}, two, script.module.RESUME_IGNORES, whole.config.output_dir)
 
 
 def test_files_that_are_gone_new_or_changed_are_named():
@@ -154,10 +149,10 @@ def test_files_that_are_gone_new_or_changed_are_named():
 
     def check(now):
         states = [
-            {"config": config, "processes": 1, "bf16": False, "epoch": 1, "data": resume.fingerprint(facts)}
+            {"config": config, "processes": 1, "bf16": False, "epoch": 1, "data": training_run.fingerprint(facts)}
             for facts in (before, now)
         ]
-        resume.require_same_run(*states, (), None)
+        training_run.require_same_run(*states, (), None)
 
     check(dict(before))
     with pytest.raises(ValueError, match=r"^--resume: the images in here are not .*: gone: 8\.png; new: a\nb\.png$"):
@@ -174,8 +169,8 @@ def test_resuming_on_other_images_is_refused(script, data, whole, folder, comman
     content[-40] ^= 1
     changed.write_bytes(content)
     config = script.settings(other, folder, resume=True)
-    config.out_dir.mkdir()
-    shutil.copy(whole.config.out_dir / "last.pth", config.out_dir)
+    config.output_dir.mkdir()
+    shutil.copy(whole.config.output_dir / "last.pth", config.output_dir)
     ended = command(script.module.main, *flags(config))
     assert ended.code == 2 and not (folder / script.checkpoints[-1]).exists()
     line = ended.err.splitlines()[-1]
@@ -186,11 +181,11 @@ def test_resuming_on_other_images_is_refused(script, data, whole, folder, comman
 @pytest.mark.parametrize("changes", [{"processes": None}, {"data": "of an earlier form"}])
 def test_resuming_a_run_of_another_version_ends_in_one_line(script, data, whole, folder, command, changes):
     config = script.settings(data, folder, resume=True)
-    config.out_dir.mkdir()
-    state = script.load(whole.config.out_dir / "last.pth") | changes
+    config.output_dir.mkdir()
+    state = script.load(whole.config.output_dir / "last.pth") | changes
     not_asked_for = ("format", "task", "model", "average", "optimizer", "scheduler")
     kept = {name: value for name, value in state.items() if value is not None and name not in not_asked_for}
-    checkpoints.save(config.out_dir / "last.pth", task=state["task"], **kept)
+    checkpoints.save(config.output_dir / "last.pth", task=state["task"], **kept)
     ended = command(script.module.main, *flags(config))
     assert ended.code == 2 and "was begun by another version" in ended.err.splitlines()[-1]
 
@@ -206,9 +201,9 @@ def test_resuming_a_run_of_another_version_ends_in_one_line(script, data, whole,
 def test_resuming_without_a_checkpoint_ends_in_one_line(script, data, tmp_path, command, content, message):
     config = script.settings(data, tmp_path, resume=True)
     if content is not None:
-        config.out_dir.mkdir()
-        (config.out_dir / "last.pth").write_bytes(content)
+        config.output_dir.mkdir()
+        (config.output_dir / "last.pth").write_bytes(content)
     ended = command(script.module.main, *flags(config))
     line = ended.err.splitlines()[-1]
     assert ended.code == 2 and line.startswith("error: ") and message in line
-    assert str(config.out_dir / "last.pth") in line and not (tmp_path / script.checkpoints[-1]).exists()
+    assert str(config.output_dir / "last.pth") in line and not (tmp_path / script.checkpoints[-1]).exists()

@@ -13,7 +13,7 @@ import torch
 
 from cxr import reading
 from cxr.reading import Decoded
-from cxr.reading.header import Header
+from cxr.reading.dicom_header import Header
 from pytorch_detection import rsna_dataset
 from pytorch_detection.rsna_dataset import (
     CLASS_INFO,

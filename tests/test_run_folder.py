@@ -10,7 +10,7 @@ import pytest
 from killing import flags, quick
 from small_disk import remount, small_disk
 
-from cxr.run_folder import only_run_in
+from cxr.training_run import only_run_in
 
 
 def last_line(text):
@@ -21,10 +21,10 @@ def at_epoch(script, number, monkeypatch, do):
     """Call ``do`` when the epoch of that number is about to begin."""
     train_one_epoch = script.module.train_one_epoch
 
-    def hooked(learner, data, config, epoch, run):
+    def hooked(train_state, data, config, epoch, run):
         if epoch + 1 == number:
             do(config)
-        return train_one_epoch(learner, data, config, epoch, run)
+        return train_one_epoch(train_state, data, config, epoch, run)
 
     monkeypatch.setattr(script.module, "train_one_epoch", hooked)
 
@@ -47,9 +47,9 @@ def test_a_disk_that_fills_up_costs_one_epoch(script, data, folder, without_pict
             ended = command(script.module.main, *flags(config))
         assert ended.code == 2
         line = last_line(ended.err)
-        assert line.startswith(f"error: cannot write {config.out_dir}"), line
+        assert line.startswith(f"error: cannot write {config.output_dir}"), line
         assert ".pth: No space left on device; " in line and line.endswith(" MiB are free"), line
-        assert script.load(config.out_dir / "last.pth")["epoch"] == 1 and not list(disk.rglob("*.partial"))
+        assert script.load(config.output_dir / "last.pth")["epoch"] == 1 and not list(disk.rglob("*.partial"))
         remount(disk, "size=2g")
         script.train(replace(config, resume=True))
         assert (disk / script.report).exists()
@@ -60,17 +60,17 @@ def test_a_folder_that_is_read_only_is_named_before_anything_is_read(script, fol
         remount(disk, "ro")
         config = script.settings(folder / "no data", disk)
         ended = command(script.module.main, *flags(config))
-        expected = f"error: cannot write to {config.out_dir}: Read-only file system; give another --out-dir\n"
+        expected = f"error: cannot write to {config.output_dir}: Read-only file system; give another --output-dir\n"
         assert (ended.code, ended.out, ended.err) == (2, "", expected)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(script, data, folder, command, processor):
     config = script.settings(data, folder)
-    with only_run_in(config.out_dir, processor):
+    with only_run_in(config.output_dir, processor):
         ended = command(script.module.main, *flags(config))
-    expected = f"error: another run is writing to {config.out_dir}; wait for it or give another --out-dir\n"
+    expected = f"error: another run is writing to {config.output_dir}; wait for it or give another --output-dir\n"
     assert (ended.code, ended.out, ended.err) == (2, "", expected)
-    assert [path.name for path in config.out_dir.iterdir()] == ["run.lock"]
+    assert [path.name for path in config.output_dir.iterdir()] == ["run.lock"]
 
 
 @pytest.mark.parametrize("reported", [False, True])
@@ -100,7 +100,7 @@ def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(
     with quick():
         ended = command(script.module.main, *flags(config))
     assert ended.code == 0, ended.err
-    assert script.load(config.out_dir / "last.pth")["epoch"] == config.epochs
+    assert script.load(config.output_dir / "last.pth")["epoch"] == config.epochs
     missed = f"no folder {mine / 'test'}, so there is no test report"
     assert (folder / script.report).exists() != (missed in ended.out)
 
@@ -127,4 +127,4 @@ def test_curves_and_scalars_can_be_watched_after_the_first_epoch(script, data, f
     with pytest.raises(KeyboardInterrupt):
         script.train(config)
     (picture,) = config.images_dir.iterdir()
-    assert picture.name.startswith("loss_curve") and [*(config.out_dir / "tensorboard").iterdir()]
+    assert picture.name.startswith("loss_curve") and [*(config.output_dir / "tensorboard").iterdir()]

@@ -6,8 +6,8 @@ import torch
 from killing import run_in_two
 
 from cxr import runtime
-from cxr.run_folder import only_run_in
 from cxr.runtime import Runtime
+from cxr.training_run import only_run_in
 
 CPU = torch.device("cpu")
 ALONE = Runtime(CPU, bf16=False)

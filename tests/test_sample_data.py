@@ -22,14 +22,14 @@ TABLE = ["patientId", "x", "y", "width", "height", "Target"]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    out_dir = tmp_path_factory.mktemp("data") / "sample"
-    return SampleConfig(out_dir=out_dir, images=160, widest=176, exams=110, exam_size=176, workers=1)
+    output_dir = tmp_path_factory.mktemp("data") / "sample"
+    return SampleConfig(output_dir=output_dir, images=160, widest=176, exams=110, exam_size=176, workers=1)
 
 
 @pytest.fixture(scope="module")
 def sample(config):
     make_sample_data.make(config)
-    return config.out_dir
+    return config.output_dir
 
 
 def grey(path):
@@ -171,13 +171,13 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "dataset_det").mkdir()
     (tmp_path / "dataset_det" / "mine.dcm").write_text("precious")
     with pytest.raises(ValueError, match=r"dataset_det holds something that is not sample data; nothing was changed"):
-        make_sample_data.make(replace(SMALL, out_dir=tmp_path))
+        make_sample_data.make(replace(SMALL, output_dir=tmp_path))
     assert [path.name for path in tmp_path.rglob("*")] == ["dataset_det", "mine.dcm"]
 
 
 def test_the_same_settings_again_change_nothing_and_others_are_refused(tmp_path, capsys):
     (tmp_path / "dataset_det").mkdir()  # an empty folder is nobody's
-    config = replace(SMALL, out_dir=tmp_path)
+    config = replace(SMALL, output_dir=tmp_path)
     make_sample_data.make(config)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     make_sample_data.make(config)
@@ -189,14 +189,14 @@ def test_the_same_settings_again_change_nothing_and_others_are_refused(tmp_path,
 
 def test_the_number_of_workers_does_not_change_the_files(tmp_path):
     for workers in (1, 2):
-        make_sample_data.make(replace(SMALL, out_dir=tmp_path / str(workers), exams=6, workers=workers))
+        make_sample_data.make(replace(SMALL, output_dir=tmp_path / str(workers), exams=6, workers=workers))
     one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in "12")
     assert [path.name for path in one] == [path.name for path in two]
     assert all(first.read_bytes() == second.read_bytes() for first, second in zip(one, two, strict=True))
 
 
 def test_the_command_line_writes_elsewhere_and_reports_mistakes_in_one_line(tmp_path, command, capsys):
-    words = ["--out-dir", tmp_path / "new" / "place", "--only", "classification", "--widest", 128, "--workers", 1]
+    words = ["--output-dir", tmp_path / "new" / "place", "--only", "classification", "--widest", 128, "--workers", 1]
     assert command(make_sample_data.main, *words, "--images", 32).code == 0
     assert len(list((tmp_path / "new/place/chest_xray").rglob("*.jpeg"))) == 32
     assert not (tmp_path / "new/place/dataset_det").exists()

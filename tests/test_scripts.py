@@ -14,8 +14,8 @@ import pytest
 from killing import CONTEXT, ROOT, SCRIPTS, flags, train_in_two
 from tiny_classification import settings, train
 
-from cxr import checkpoints, runlog
-from pytorch_classification import data_load, evaluation
+from cxr import checkpoints, training_run
+from pytorch_classification import data_load, report
 from pytorch_classification.model import TASK
 
 TRAIN = "pytorch_classification/train_classification.py"
@@ -75,8 +75,8 @@ def test_several_processes_train_one_model_and_score_it_as_one_does(chest_xray, 
     several, chosen = results(config)
     assert several["scores"]["images"] == 24
 
-    monkeypatch.setattr(evaluation, "draw", lambda *_args: None)
-    (config.out_dir / "test_report.json").unlink()
+    monkeypatch.setattr(report, "draw", lambda *_args: None)
+    (config.output_dir / "test_report.json").unlink()
     train(replace(config, resume=True))  # has only the evaluation left to do, now alone
     alone, chosen_alone = results(config)
     assert alone["provenance"]["processes"] == 1
@@ -98,19 +98,19 @@ def test_torchrun_started_elsewhere_trains_one_model(chest_xray, folder):
 
 def assert_trained_by_two(config, printed):
     """All files are there, and one of two processes spoke and wrote."""
-    assert {path.name for path in config.out_dir.parent.iterdir()} >= {"images", "model.pth", "run"}
-    names = {path.name for path in config.out_dir.iterdir()}
+    assert {path.name for path in config.output_dir.parent.iterdir()} >= {"images", "model.pth", "run"}
+    names = {path.name for path in config.output_dir.iterdir()}
     assert names >= {"best.pth", "last.pth", "metrics.jsonl", "test_report.json", "decoded"}
     assert "on cpu, fp32, 2 processes" in printed
     for line in ("epoch   1/1", "training is finished", "test images, evaluated once", "pictures:"):
         assert printed.count(line) == 1, line
-    assert [record["epoch"] for record in runlog.read(config.out_dir / "metrics.jsonl")] == [1]
-    assert len(list(config.images_dir.iterdir())) >= 7 and not list(config.out_dir.parent.rglob("*.partial"))
+    assert [record["epoch"] for record in training_run.read_records(config.output_dir / "metrics.jsonl")] == [1]
+    assert len(list(config.images_dir.iterdir())) >= 7 and not list(config.output_dir.parent.rglob("*.partial"))
     assert results(config)[0]["provenance"]["processes"] == 2
 
 
 def results(config):
-    written = json.loads((config.out_dir / "test_report.json").read_text())
+    written = json.loads((config.output_dir / "test_report.json").read_text())
     return written, checkpoints.load(config.model_file, task=TASK)["prediction"]
 
 

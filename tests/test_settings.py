@@ -42,7 +42,7 @@ REFUSED = {
         "--seed -1": "at least 0 and at most 9223372036854775807",
         "--lr 0.0": "more than 0",
         "--weight-decay -0.1": "at least 0",
-        "--average-share 1.0": "more than 0 and less than 1",
+        "--ema-window 1.0": "more than 0 and less than 1",
         "--validation-share 0.0": "more than 0 and less than 1",
     },
     classification.EvaluateConfig: {
@@ -56,7 +56,7 @@ REFUSED = {
         "--seed -1": "at least 0 and at most 9223372036854775807",
         "--lr 0.0": "more than 0",
         "--weight-decay -0.1": "at least 0",
-        "--average-share 1.0": "more than 0 and less than 1",
+        "--ema-window 1.0": "more than 0 and less than 1",
         "--negatives-per-positive -1.0": "at least 0",
         "--light-augmentation-epochs -1": "at least 0",
     },

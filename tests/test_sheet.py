@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.sheet import Block, sheet
+from cxr.plots import Block, sheet
 
 WIDE = np.full((50, 100), 90, np.uint8)
 COLOURS = {2: (200, 30, 30), 1 / 3: (30, 200, 30), 1: (30, 30, 200)}  # by width / height

@@ -1,11 +1,11 @@
-"""Sets unlike training's: another source's films, validation's restyled, and the operating point over both."""
+"""Sets unlike training's: another source's films, validation's style_transferred, and the operating point over both."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pytorch_classification import shift
-from pytorch_classification.shift import Labelled, even_odds, list_external, restyled
+from pytorch_classification import shifted_validation
+from pytorch_classification.shifted_validation import Labelled, balanced_threshold, list_external, style_transferred
 
 RSNA = "stage_2_train_images", "stage_2_detailed_class_info.csv"
 
@@ -63,7 +63,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_normal_takes_on_the_style_of_pneumonia_and_pneumonia_stays():
     before = styled(20, seed=0)
-    found = restyled(before, seed=0)
+    found = style_transferred(before, seed=0)
     normal, ill = found.images[::2].astype(float), found.images[1::2]
     assert np.array_equal(ill, before.images[1::2]) and np.array_equal(found.labels, before.labels)
     assert found.name != before.name
@@ -81,14 +81,14 @@ def test_normal_takes_on_the_style_of_pneumonia_and_pneumonia_stays():
 def test_restyling_leaves_what_it_was_given_and_repeats_for_a_seed():
     before = styled(12, seed=1)
     kept = before.images.copy()
-    one, same, other = (restyled(before, seed).images for seed in (3, 3, 4))
+    one, same, other = (style_transferred(before, seed).images for seed in (3, 3, 4))
     assert np.array_equal(before.images, kept)
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
 def test_a_normal_that_has_the_style_already_keeps_its_inner_picture():
     images = np.repeat(styled(2, seed=2).images[1:], 2, axis=0)
-    found = restyled(Labelled("validation", images, np.array([0, 1])), 0).images
+    found = style_transferred(Labelled("validation", images, np.array([0, 1])), 0).images
     assert np.abs(found[0].astype(int) - images[0]).max() <= 2
 
 
@@ -104,24 +104,24 @@ def mirrored(centre, spread, count, seed):
 
 
 def test_even_odds_lie_half_way_between_classes_that_mirror_each_other():
-    assert even_odds([mirrored(0.7, 1, 500, 0)]) == pytest.approx(0.7, abs=1e-3)
+    assert balanced_threshold([mirrored(0.7, 1, 500, 0)]) == pytest.approx(0.7, abs=1e-3)
 
 
 def test_each_set_and_each_class_has_the_same_say_whatever_its_size():
     large, small = mirrored(-1, 1, 4000, 0), mirrored(1, 1, 4000, 0)
     small = small[0][::40], small[1][::40]
-    assert even_odds([large, small]) == pytest.approx(0, abs=0.25)
+    assert balanced_threshold([large, small]) == pytest.approx(0, abs=0.25)
     scores, labels = mirrored(0.7, 1, 500, 0)
     rare = np.concatenate([np.flatnonzero(labels == 0), np.repeat(np.flatnonzero(labels == 1), 5)])
-    assert even_odds([(scores[rare], labels[rare])]) == pytest.approx(0.7, abs=1e-3)
+    assert balanced_threshold([(scores[rare], labels[rare])]) == pytest.approx(0.7, abs=1e-3)
 
 
 def test_separated_classes_are_parted_between_them():
     scores, labels = np.array([-3.0, -2, 1, 4]), np.array([0, 0, 1, 1])
-    assert -2 < even_odds([(scores, labels)]) < 1
+    assert -2 < balanced_threshold([(scores, labels)]) < 1
 
 
 def test_scores_that_tell_nothing_move_nothing():
     scores, labels = np.array([1.0, 2, 3, 4]), np.array([1, 1, 0, 0])
-    assert even_odds([(scores, labels)]) == 0
-    assert shift.even_odds([(np.ones(4), labels)]) == 0
+    assert balanced_threshold([(scores, labels)]) == 0
+    assert shifted_validation.balanced_threshold([(np.ones(4), labels)]) == 0

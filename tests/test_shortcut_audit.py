@@ -10,8 +10,8 @@ from evaluation_files import lines_of
 from PIL import Image
 from tiny_classification import write_chest_xray
 
-from pytorch_classification import shortcut_audit
 from pytorch_classification.classifier import Classifier
+from studies import shortcut_audit
 
 MARKED = 3  # images of the first class that carry the marker of the second
 
@@ -38,7 +38,7 @@ def chests(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:nothing tells the patient of")
 def test_a_planted_marker_is_found_and_the_films_it_misleads_on_come_first(tmp_path, command):
     films = write_films(tmp_path / "films")
-    done = command(shortcut_audit.main, "--data-dir", films, "--out-dir", tmp_path / "out", "--device", "cpu")
+    done = command(shortcut_audit.main, "--data-dir", films, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())
     auc = {name: score["value"] for name, score in report["roc_auc"].items()}
@@ -63,7 +63,7 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
     done = command(
         shortcut_audit.main,
         *("--data-dir", chests / "test", "--train-dir", chests / "train", "--model", model, "--device", "cpu"),
-        *("--out-dir", tmp_path / "out"),
+        *("--output-dir", tmp_path / "out"),
     )
     assert done.code == 0, done.err
     rows = lines_of(tmp_path / "out" / "shortcut_audit.csv")
@@ -105,7 +105,7 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
 def test_what_cannot_be_audited_is_refused_in_one_line(tmp_path, command, change, message):
     films = write_films(tmp_path / "films")
     change(films)
-    done = command(shortcut_audit.main, "--data-dir", films, "--out-dir", tmp_path / "out", "--device", "cpu")
+    done = command(shortcut_audit.main, "--data-dir", films, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert done.code == 2
     assert len(done.err.strip().splitlines()[-1:]) == 1
 
@@ -117,7 +117,16 @@ def test_a_model_is_not_asked_about_other_classes(tmp_path, command, trained):
     films = write_films(tmp_path / "films")
     done = command(
         shortcut_audit.main,
-        *("--data-dir", films, "--model", trained.config.model_file, "--out-dir", tmp_path / "out", "--device", "cpu"),
+        *(
+            "--data-dir",
+            films,
+            "--model",
+            trained.config.model_file,
+            "--output-dir",
+            tmp_path / "out",
+            "--device",
+            "cpu",
+        ),
     )
     assert done.code == 2
     assert "a model tells NORMAL from PNEUMONIA, the folders are CLEAR, ILL" in done.err

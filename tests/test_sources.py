@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_detection import write_dicom, write_rsna
 
-from pytorch_detection import sources
+from pytorch_detection import box_tables
 from pytorch_detection.rsna_dataset import OPACITY_CLASS, UNCLASSIFIED
 
 HEADER = ("path", "x", "y", "width", "height")
@@ -30,7 +30,7 @@ def write_table(path, rows, header=HEADER):
 
 def load(table, folder, **options):
     given = {"skip_bad": False, "allow_missing": False, "progress": False} | options
-    return sources.load(None, table, 64, folder / "store", **given)
+    return box_tables.load(None, table, 64, folder / "store", **given)
 
 
 def test_boxes_are_in_pixels_of_their_own_image(tmp_path):
@@ -118,7 +118,7 @@ def test_a_table_that_cannot_be_is_refused_by_lines(header, rows, message, tmp_p
 
 def test_the_challenges_folder_and_a_table_of_the_same_boxes_give_the_same(tmp_path):
     data = write_rsna(tmp_path / "dataset_det", 12)
-    folder = sources.load(data, None, 64, tmp_path / "store", skip_bad=False, allow_missing=False, progress=False)
+    folder = box_tables.load(data, None, 64, tmp_path / "store", skip_bad=False, allow_missing=False, progress=False)
     rows = [
         (f"dataset_det/stage_2_train_images/{exam.path.name}", *box, exam.patient)
         for exam in folder.exams

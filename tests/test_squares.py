@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxr import squares
-from cxr.squares import Squares
+from cxr import runtime
+from cxr.runtime import Squares
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch
         raise Copied
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 10**9))
-    monkeypatch.setattr(squares.np, "array", to_gpu)
+    monkeypatch.setattr(runtime.np, "array", to_gpu)
     if resident:
         with pytest.raises(Copied):
             Squares(mapped, torch.device("cuda", 0))
@@ -45,6 +45,6 @@ def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("share", [0, 1])
 def test_batches_lie_on_the_gpu(mapped, monkeypatch, share):
-    monkeypatch.setattr(squares, "_SHARE", share)
+    monkeypatch.setattr(runtime, "_SHARE", share)
     batch = Squares(mapped, torch.device("cuda", 0))[np.array([5, 0])]
     assert batch.is_cuda and np.array_equal(batch.cpu().numpy(), mapped[[5, 0]])

@@ -14,7 +14,7 @@ from small_disk import small_disk
 from tiny_detection import write_dicom
 
 from cxr import reading
-from cxr.reading import ahead, radiograph, store
+from cxr.reading import cache, prefetch, radiograph
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -151,7 +151,7 @@ def test_another_size_or_name_has_a_store_of_its_own(paths, reads):
 def test_changed_code_of_the_reading_folder_decodes_anew(paths, reads, monkeypatch):
     code = paths[0].parents[1] / "code"
     shutil.copytree(ROOT / "cxr" / "reading", code)
-    monkeypatch.setattr(store, "__file__", str(code / "store.py"))
+    monkeypatch.setattr(cache, "__file__", str(code / "store.py"))
     decode(paths)
     for change in ("raster.py", "new.py"):
         reads.clear()
@@ -164,8 +164,8 @@ def test_changed_code_of_the_reading_folder_decodes_anew(paths, reads, monkeypat
 @pytest.mark.parametrize("package", ["Pillow", "pylibjpeg"])
 def test_another_version_of_a_decoder_decodes_anew(paths, reads, monkeypatch, package):
     decode(paths)
-    version = store.metadata.version
-    monkeypatch.setattr(store.metadata, "version", lambda name: "99" if name == package else version(name))
+    version = cache.metadata.version
+    monkeypatch.setattr(cache.metadata, "version", lambda name: "99" if name == package else version(name))
     decode(paths)
     assert len(reads) == 2 * len(paths)
 
@@ -237,8 +237,8 @@ def test_an_interruption_leaves_no_store_and_does_not_wait_for_all_the_files(pat
                 raise KeyboardInterrupt
             yield item
 
-    monkeypatch.setattr(store, "tqdm", interrupted)
-    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    monkeypatch.setattr(cache, "tqdm", interrupted)
+    monkeypatch.setattr(prefetch, "cores", lambda: 2)
     read_square, pause = radiograph.read_square, threading.Event()
 
     def slow(path, size):

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cxr import metrics
-from pytorch_classification import style
+from studies import style
 
 COUNT = 40  # images of each class
 LABELS = np.repeat([0, 1], COUNT)
@@ -85,16 +85,16 @@ def test_no_patient_is_on_both_sides_of_a_fold():
 def test_a_style_learnt_elsewhere_leaves_out_the_patients_that_are_asked_about():
     features = LABELS[:, None] * 10.0 + np.random.default_rng(0).normal(size=(len(LABELS), 1))
     others = [f"other {patient}" for patient in PATIENTS]
-    right = style.transferred(features, LABELS, PATIENTS, features, others, seed=0)
+    right = style.predict_from_other_set(features, LABELS, PATIENTS, features, others, seed=0)
     assert metrics.roc_auc(right, LABELS) > 0.99
     # The known images of the patients asked about say the opposite of all other known images.
     known = np.concatenate([features, features, features])
     labels = np.concatenate([LABELS, 1 - LABELS, 1 - LABELS])
     patients = others + PATIENTS * 2
-    there = style.transferred(known, labels, patients, features, PATIENTS, seed=0)
+    there = style.predict_from_other_set(known, labels, patients, features, PATIENTS, seed=0)
     assert metrics.roc_auc(there, LABELS) > 0.99
     with pytest.raises(style.TooFewPatients, match="found 0 and 0"):
-        style.transferred(features, LABELS, PATIENTS, features, PATIENTS, seed=0)
+        style.predict_from_other_set(features, LABELS, PATIENTS, features, PATIENTS, seed=0)
 
 
 #       class, contradicts, called PNEUMONIA

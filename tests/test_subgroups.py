@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cxr.reading.header import Header
-from cxr.subgroups import of_headers, subgroups
+from cxr.patients import of_headers, subgroups
+from cxr.reading.dicom_header import Header
 
 
 def counts(columns):

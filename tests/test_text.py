@@ -1,6 +1,6 @@
 import pytest
 
-from cxr import text
+from cxr import messages
 
 
 @pytest.mark.parametrize(
@@ -14,15 +14,15 @@ from cxr import text
     ],
 )
 def test_what_steers_a_terminal_is_written_as_its_escape(given, shown):
-    assert text.printable(given) == shown
+    assert messages.printable(given) == shown
 
 
 def test_an_error_of_several_lines_becomes_one():
-    assert text.one_line(ValueError("first\n  second\tthird\x00")) == "first second third\\x00"
+    assert messages.one_line(ValueError("first\n  second\tthird\x00")) == "first second third\\x00"
 
 
 def test_long_texts_and_lists_are_cut():
-    assert (text.shortened("abcdef", 3), text.shortened("abc", 3)) == ("abc...", "abc")
-    assert text.quoted({"a": "x\n" * 400}).startswith("{'a': 'x") and len(text.quoted("x" * 400)) == 303
-    assert text.first_of([1, 2, 3], shown=2) == "1, 2 and 1 more"
-    assert text.first_of(["a", "b"]) == "a, b"
+    assert (messages.shortened("abcdef", 3), messages.shortened("abc", 3)) == ("abc...", "abc")
+    assert messages.quoted({"a": "x\n" * 400}).startswith("{'a': 'x") and len(messages.quoted("x" * 400)) == 303
+    assert messages.first_of([1, 2, 3], shown=2) == "1, 2 and 1 more"
+    assert messages.first_of(["a", "b"]) == "a, b"

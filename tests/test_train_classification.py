@@ -14,15 +14,15 @@ from PIL import Image
 from tiny_classification import chest, settings, train, write_chest_xray
 from torch import nn
 
-from cxr import augment, checkpoints, metrics, runlog, runtime
-from cxr.squares import Squares
-from pytorch_classification import evaluation, model, report
+from cxr import augment, checkpoints, metrics, runtime, training_run
+from cxr.runtime import Squares
+from pytorch_classification import finish_training, model, report
 from pytorch_classification import train_classification as training
-from pytorch_classification.calibration import fit_temperature
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import Listing
 from pytorch_classification.model import TASK, as_input, predict_logits, to_probability
-from pytorch_classification.shift import Labelled, even_odds
+from pytorch_classification.operating_point import fit_temperature
+from pytorch_classification.shifted_validation import Labelled, balanced_threshold
 
 PICTURES = {
     *("confusion_matrix", "errors", "grad_cam", "loss_curve_classification", "reliability", "roc_pr"),
@@ -60,14 +60,14 @@ def finished_copy(trained, folder, **changes):
     """Settings that take up the finished run from a copy of its folder; it has only its report left to write."""
     config = replace(
         trained.config,
-        out_dir=folder / "run",
+        output_dir=folder / "run",
         images_dir=folder / "images",
         model_file=folder / "model.pth",
         resume=True,
         **changes,
     )
     kept = shutil.ignore_patterns("run.lock", "decoded", "test_report.json")
-    shutil.copytree(trained.config.out_dir, config.out_dir, ignore=kept, copy_function=os.link)
+    shutil.copytree(trained.config.output_dir, config.output_dir, ignore=kept, copy_function=os.link)
     return config
 
 
@@ -75,7 +75,7 @@ def report_of(config):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    return json.loads((config.out_dir / "test_report.json").read_text(), parse_constant=refuse)
+    return json.loads((config.output_dir / "test_report.json").read_text(), parse_constant=refuse)
 
 
 # ------------------------------------------------------------------------------------------------------------ learning
@@ -87,10 +87,10 @@ def test_eight_images_are_learnt_by_heart(monkeypatch, tmp_path, processor):
     data = in_memory(8, lambda number: int(number in (1, 4, 6, 7)), lambda number: chest(0, number))
     config = settings(tmp_path, tmp_path, epochs=48, batch_size=8)
     torch.manual_seed(0)
-    learner = training.make_learner(config, training.build("none"), 1, processor)
-    losses = [training.train_one_epoch(learner, data, config, epoch, processor) for epoch in range(config.epochs)]
+    train_state = training.make_train_state(config, training.build("none"), 1, processor)
+    losses = [training.train_one_epoch(train_state, data, config, epoch, processor) for epoch in range(config.epochs)]
     assert losses[0] > 0.5 and losses[-1] < 0.05
-    logits = predict_logits(learner.average, data.images, data.train, 32, False, processor)
+    logits = predict_logits(train_state.average, data.images, data.train, 32, False, processor)
     assert ((logits > 0) == data.labels).all()
 
 
@@ -99,7 +99,7 @@ def test_the_tiny_data_set_is_learnt(trained):
     assert scores["images"] == 24
     assert scores["scores"]["roc_auc"]["value"] >= 0.9  # .5 is chance
     assert scores["scores"]["accuracy"]["value"] >= 0.8
-    records = runlog.read(trained.config.out_dir / "metrics.jsonl")
+    records = training_run.read_records(trained.config.output_dir / "metrics.jsonl")
     assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert records[-1]["val_loss"] < 0.5 < records[0]["train_loss"]  # ln 2 is what knowing nothing costs
 
@@ -156,7 +156,7 @@ def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
     monkeypatch.setattr(augment, "warp", lambda images, matrices, size: seen.append(matrices) or images[..., :32, :32])
     stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 1000))
     for share in (0, 0.5, 1):
-        config = training.TrainConfig(weights="none", size=32, crop_share=share)
+        config = training.TrainConfig(weights="none", size=32, crop_prob=share)
         training.augmented(stored, config, torch.Generator().manual_seed(0))
     areas = [torch.linalg.det(matrices[:, :, :2]).abs() for matrices in seen]
     least_of_whole = math.exp(-2 * 0.2 - 0.12) * 0.9
@@ -166,8 +166,8 @@ def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
 
 def test_settings_left_open_are_those_of_the_start(tmp_path):
     scratch, tuned = training.TrainConfig(weights="none"), training.TrainConfig(weights="imagenet")
-    assert (scratch.size, scratch.epochs, scratch.crop_share, scratch.filter_share) == (96, 10, 0.5, 0.3)
-    assert (tuned.size, tuned.epochs, tuned.crop_share, tuned.filter_share) == (224, 8, 1, 0)
+    assert (scratch.size, scratch.epochs, scratch.crop_prob, scratch.randconv_prob) == (96, 10, 0.5, 0.3)
+    assert (tuned.size, tuned.epochs, tuned.crop_prob, tuned.randconv_prob) == (224, 8, 1, 0)
     assert tuned.lr < scratch.lr / 2
     assert training.TrainConfig(weights="none", size=64, lr=1e-2).lr == 1e-2
 
@@ -175,12 +175,12 @@ def test_settings_left_open_are_those_of_the_start(tmp_path):
 @pytest.mark.parametrize("steps", [2, 3, 13])
 def test_the_schedule_rises_and_ends_at_nothing_however_short(tmp_path, processor, steps):
     config = settings(tmp_path, tmp_path, epochs=1, lr=1e-3)
-    learner = training.make_learner(config, nn.Conv2d(1, 1, 1), steps, processor)
+    train_state = training.make_train_state(config, nn.Conv2d(1, 1, 1), steps, processor)
     rates = []
     for _ in range(steps):
-        rates.append(learner.scheduler.get_last_lr()[0])
-        learner.optimizer.step()
-        learner.scheduler.step()
+        rates.append(train_state.scheduler.get_last_lr()[0])
+        train_state.optimizer.step()
+        train_state.scheduler.step()
     assert 0.5e-3 < max(rates) <= 1e-3 and rates[-1] < 1e-7
     assert rates[np.argmax(rates) :] == sorted(rates[np.argmax(rates) :], reverse=True)
 
@@ -188,40 +188,40 @@ def test_the_schedule_rises_and_ends_at_nothing_however_short(tmp_path, processo
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatch, tmp_path, processor):
     data = in_memory(12, lambda number: number % 2)
     config = settings(tmp_path, tmp_path, batch_size=4)
-    learner = training.make_learner(config, training.build("none"), 3, processor)
+    train_state = training.make_train_state(config, training.build("none"), 3, processor)
     seen, before = [], []
 
     def spoilt(stored, config, _random):
         seen.append(stored.numpy())
-        before[:] = [weights_of(learner.model)]
+        before[:] = [weights_of(train_state.model)]
         return as_input(stored, config.size) * (float("nan") if len(seen) == 2 else 1)
 
     monkeypatch.setattr(training, "augmented", spoilt)
     with pytest.raises(FloatingPointError, match=r"^epoch 5, step 2: the loss is nan on the images ") as caught:
-        training.train_one_epoch(learner, data, config, 4, processor)
+        training.train_one_epoch(train_state, data, config, 4, processor)
     names = {
         f"image{number}.jpeg" for number in range(12) for square in seen[1] if (data.images[number] == square).all()
     }
     assert len(names) == 4 and {*str(caught.value).split("images ")[1].split(", ")} == names
     # Normalisation has counted the bad batch; what is learnt has not moved.
-    parameters = dict(learner.model.named_parameters())
+    parameters = dict(train_state.model.named_parameters())
     assert all(torch.equal(value, before[0][name]) for name, value in parameters.items())
-    assert learner.average.n_averaged == 1
+    assert train_state.average.n_averaged == 1
 
 
 def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, processor):
     data = in_memory(14, lambda number: int(number % 3 > 0))
     config = settings(tmp_path, tmp_path)
-    learner = training.make_learner(config, training.build("none"), 1, processor)
-    whole = training.validate(learner, data, config, processor)
-    logits = predict_logits(learner.average, data.images, data.validation, 32, True, processor)
+    train_state = training.make_train_state(config, training.build("none"), 1, processor)
+    whole = training.validate(train_state, data, config, processor)
+    logits = predict_logits(train_state.average, data.images, data.validation, 32, True, processor)
     losses = np.logaddexp(0, np.where(data.labels == 1, -logits, logits))
     by_class = [losses[data.labels == label].mean() for label in (0, 1)]
     assert whole["val_loss"] == pytest.approx(np.mean(by_class), rel=1e-6)
     assert whole["shifted_auc"] == whole["val_auc"] and whole["selection_loss"] == whole["val_calibrated_loss"]
     assert whole["val_auc"] == pytest.approx(float(metrics.roc_auc(logits, data.labels)))
     monkeypatch.setattr(model, "_BATCH", 3)
-    assert training.validate(learner, data, config, processor) == pytest.approx(whole, rel=1e-4)
+    assert training.validate(train_state, data, config, processor) == pytest.approx(whole, rel=1e-4)
 
 
 def test_an_epoch_in_one_line():
@@ -237,21 +237,21 @@ def test_an_epoch_in_one_line():
 def test_the_best_epoch_is_kept_as_a_copy(monkeypatch, chest_xray, folder, without_pictures):
     losses, weights = iter([0.5, 0.4, 0.6]), []
 
-    def validate(learner, *_args):
-        weights.append(weights_of(learner.average.module))
+    def validate(train_state, *_args):
+        weights.append(weights_of(train_state.average.module))
         loss = next(losses)
         return {"val_loss": loss, "selection_loss": loss, "val_auc": 0.9, "shifted_auc": 0.8}
 
     monkeypatch.setattr(training, "validate", validate)
     config = settings(chest_xray, folder, epochs=3, flip_average=False)
     train(config)
-    best = checkpoints.load(config.out_dir / "best.pth", task=TASK)
+    best = checkpoints.load(config.output_dir / "best.pth", task=TASK)
     assert (best["epoch"], best["best"]) == (2, 0.4)
     assert same(best["model"], weights[1]) and not same(weights[1], weights[2])
     finished = checkpoints.load(config.model_file, task=TASK)
     assert finished["epoch"] == 2 and same(finished["model"], checkpoints.with_half_kernels(weights[1]))
     assert finished["prediction"]["flip_average"] is False
-    last = checkpoints.load(config.out_dir / "last.pth", task=TASK)
+    last = checkpoints.load(config.output_dir / "last.pth", task=TASK)
     assert (last["epoch"], last["best"]) == (3, 0.4)
     assert same(
         {f"module.{name}": value for name, value in weights[2].items()},
@@ -271,9 +271,9 @@ def test_the_finished_model_tells_where_its_images_went_how_long_it_took_and_how
     tested, written = finished["test_report"], report_of(config)
     assert tested["set"] == "test" and tested["scores"] == written["scores"]
     assert finished["validation_report"] == written["validation"]
-    assert finished["config"].keys().isdisjoint({"data_dir", "out_dir", "model_file"})
+    assert finished["config"].keys().isdisjoint({"data_dir", "output_dir", "model_file"})
     kept = {name: value for name, value in finished.items() if name not in ("model", "likeness", "provenance")}
-    assert str(config.out_dir.parent) not in str(kept) and str(config.data_dir) not in str(kept)
+    assert str(config.output_dir.parent) not in str(kept) and str(config.data_dir) not in str(kept)
 
 
 def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
@@ -306,7 +306,7 @@ def test_threshold_and_temperature_are_fitted_on_plain_and_shifted_validation(tr
     classifier = Classifier.load(config.model_file, processor)
     scored = [(classifier.log_odds(images[rows], processor), labels) for images, rows, labels in data.sets().values()]
     temperature = fit_temperature(*(np.concatenate(column) for column in zip(*scored, strict=True)))
-    threshold = float(to_probability(np.array(even_odds(scored)), temperature))
+    threshold = float(to_probability(np.array(balanced_threshold(scored)), temperature))
     assert state["prediction"]["temperature"] == pytest.approx(temperature, rel=1e-4)
     assert state["prediction"]["threshold"] == pytest.approx(threshold, rel=1e-4)
     for (logits, labels), found in zip(scored, state["validation"].values(), strict=True):
@@ -332,7 +332,7 @@ def test_another_sources_films_choose_and_are_never_learnt_from(trained, folder,
         first = next((trained.config.data_dir / "train" / name).iterdir())
         shutil.copy(first, clinic / name / "person77_virus_1.jpeg")
     plain = training.load_data(trained.config, processor)
-    data = training.load_data(replace(trained.config, external_dir=clinic, out_dir=folder / "run"), processor)
+    data = training.load_data(replace(trained.config, ood_val_dir=clinic, output_dir=folder / "run"), processor)
     assert data.shifted.external and data.shifted.name == str(clinic)
     assert np.bincount(data.shifted.labels).tolist() == [9, 9]
     assert np.array_equal(data.train, plain.train) and data.hashes == plain.hashes
@@ -340,7 +340,7 @@ def test_another_sources_films_choose_and_are_never_learnt_from(trained, folder,
 
 
 def test_an_external_folder_of_training_images_alone_is_refused(trained, folder, processor):
-    config = replace(trained.config, external_dir=trained.config.data_dir / "train", out_dir=folder / "run")
+    config = replace(trained.config, ood_val_dir=trained.config.data_dir / "train", output_dir=folder / "run")
     with pytest.raises(ValueError, match=r"of its 64 images 0 NORMAL and 0 PNEUMONIA can be read and do not stand in"):
         training.load_data(config, processor)
 
@@ -371,7 +371,7 @@ def test_the_report_gives_the_scores_by_style_beside_their_mean():
     patients = [f"new {name}" for name in test.listing.patients]
     listing = Listing(test.listing.paths, test.labels, patients)
     bright = np.arange(40) < 10
-    found = report.style_scores(data, listing, test.images, bright)  # a model that looks at the top alone
+    found = finish_training.style_scores(data, listing, test.images, bright)  # a model that looks at the top alone
     groups = found["groups"]
     assert groups["sensitivity"]["contradicts"]["images"] == 15 and groups["specificity"]["contradicts"]["images"] == 5
     assert groups["sensitivity"]["agrees"]["value"] == groups["specificity"]["agrees"]["value"] == 1
@@ -379,7 +379,7 @@ def test_the_report_gives_the_scores_by_style_beside_their_mean():
     assert found["roc_auc"]["value"] == pytest.approx(metrics.roc_auc(bright, test.labels), abs=0.1)
     assert (
         "worst group: specificity 0.000 on NORMAL in the style of PNEUMONIA; 0.750 on all NORMAL"
-        in report.format_style(found)
+        in finish_training.format_style(found)
     )
 
 
@@ -418,7 +418,7 @@ def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder,
     printed = capsys.readouterr().out
     assert "training is finished; the best epoch is 1" in printed and f"model: {config.model_file}" in printed
     chosen = checkpoints.load(config.model_file, task=TASK)["prediction"]
-    assert not (config.out_dir / "test_report.json").exists()
+    assert not (config.output_dir / "test_report.json").exists()
     (data / "test").rmdir()
     (data / "later").rename(data / "test")
     train(replace(config, resume=True))
@@ -434,25 +434,25 @@ def test_without_a_test_folder_a_run_says_so_at_both_ends(chest_xray, folder, wi
     with pytest.warns(UserWarning, match="the run will end without a test report"):
         train(config)
     assert capsys.readouterr().out.endswith(f"no folder {data / 'test'}, so there is no test report\n")
-    assert config.model_file.exists() and not (config.out_dir / "test_report.json").exists()
+    assert config.model_file.exists() and not (config.output_dir / "test_report.json").exists()
 
 
 def test_a_new_run_that_is_refused_leaves_the_older_one_as_it_was(trained, folder):
     config = finished_copy(trained, folder, data_dir=folder / "none")
-    before = {path.name: path.stat().st_mtime_ns for path in config.out_dir.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in config.output_dir.iterdir()}
     with pytest.raises(FileNotFoundError, match="no folder"):
         train(replace(config, resume=False))
     assert {
-        path.name: path.stat().st_mtime_ns for path in config.out_dir.iterdir() if path.name != "run.lock"
+        path.name: path.stat().st_mtime_ns for path in config.output_dir.iterdir() if path.name != "run.lock"
     } == before
 
 
 def test_instructive_cases_are_the_worst_errors_and_typical_right_answers():
     probabilities = np.array([0.99, 0.6, 0.1, 0.2, 0.3, 0.95, 0.9, 0.8, 0.05])
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
-    assert evaluation.instructive_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
-    assert evaluation.instructive_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
-    assert evaluation.instructive_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.instructive_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
+    assert report.instructive_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.instructive_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
 
 
 def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, folder, processor, without_pictures):
@@ -519,7 +519,7 @@ def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, com
     ended = command(training.main, *flags(config))
     assert ended.code == 2 and ended.out == ""
     assert ended.err.count("\n") == 1 and ended.err.startswith("error: ") and message in ended.err
-    assert [path.name for path in config.out_dir.rglob("*")] == ["run.lock"] and not config.model_file.exists()
+    assert [path.name for path in config.output_dir.rglob("*")] == ["run.lock"] and not config.model_file.exists()
 
 
 def test_too_few_patients_for_a_validation_set_are_refused(tmp_path, command):
@@ -551,7 +551,7 @@ def test_all_bad_images_are_listed_in_one_error(with_bad_files, tmp_path, comman
     line = ended.err.splitlines()[-1]
     assert ended.code == 2 and line.startswith("error: 4 of 72 images cannot be read: ") and "--skip-bad" in line
     assert all(str(data / name) in line for name in names)
-    assert not config.model_file.exists() and not (config.out_dir / "last.pth").exists()
+    assert not config.model_file.exists() and not (config.output_dir / "last.pth").exists()
 
 
 def test_bad_images_are_left_out_and_counted_when_asked(with_bad_files, tmp_path, processor):

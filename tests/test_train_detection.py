@@ -12,18 +12,18 @@ import torchvision
 from killing import SCRIPTS, flags, train_in_two
 from tiny_detection import LOSS_PARTS, exam_id, few_samples, settings, write_rsna
 
-from cxr import checkpoints, runlog, runtime
+from cxr import checkpoints, runtime, training_run
 from pytorch_detection import train_detection, training_data
-from pytorch_detection.box_matching import match
+from pytorch_detection.box_metrics import match
 from pytorch_detection.detector import Detector
-from pytorch_detection.evaluation import format_report, instructive_cases
 from pytorch_detection.inference import find_boxes
 from pytorch_detection.model import TASK, Architecture, construct
+from pytorch_detection.report import format_report, instructive_cases
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
     TrainConfig,
     averaged,
-    make_learner,
+    make_train_state,
     total_loss,
     train_one_epoch,
     validate,
@@ -44,15 +44,15 @@ from pytorch_detection.training_data import (
 @pytest.fixture(scope="module")
 def data(finished, tmp_path_factory):
     """What the finished training learnt from, to be read only."""
-    config = replace(finished.config, out_dir=tmp_path_factory.mktemp("again"))
+    config = replace(finished.config, output_dir=tmp_path_factory.mktemp("again"))
     return load_data(config, runtime.Runtime(torch.device("cpu"), False))
 
 
 @pytest.fixture
-def learner(finished, data, processor):
+def train_state(finished, data, processor):
     torch.manual_seed(0)
     with few_samples():
-        return make_learner(finished.config, construct(Architecture("resnet18", 64, False, True)), 4, processor)
+        return make_train_state(finished.config, construct(Architecture("resnet18", 64, False, True)), 4, processor)
 
 
 # ----------------------------------------------------------------------------------------------------------- data
@@ -149,7 +149,7 @@ def test_what_is_known_of_a_chest_of_which_a_part_is_shown():
     assert torch.equal(found.nan_to_num(-1), torch.tensor([normal, -1, ill, ill]))
 
 
-@pytest.mark.parametrize("name", ["crop_share", "tone_share", "paste_share"])
+@pytest.mark.parametrize("name", ["crop_prob", "tone_share", "paste_share"])
 def test_each_further_variation_has_a_share_of_its_own(name):
     random = torch.Generator().manual_seed(0)
     stored = (
@@ -190,28 +190,32 @@ def test_means_are_over_the_images_of_all_processes(monkeypatch, processor):
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")  # the step that is refused comes first
-def test_a_loss_that_is_not_finite_is_named_with_its_images_before_weights_change(learner, data, finished, processor):
+def test_a_loss_that_is_not_finite_is_named_with_its_images_before_weights_change(
+    train_state, data, finished, processor
+):
     with torch.no_grad():
-        learner.model.rpn.head.bbox_pred.bias.fill_(math.nan)
-    before = {name: value.clone() for name, value in learner.model.named_parameters()}
+        train_state.model.rpn.head.bbox_pred.bias.fill_(math.nan)
+    before = {name: value.clone() for name, value in train_state.model.named_parameters()}
     with pytest.raises(
         FloatingPointError, match=r"epoch 1, step 1: the loss is nan on the images .*exam\d+\.dcm, .*exam"
     ):
-        train_one_epoch(learner, data, finished.config, 0, processor)
-    for name, value in learner.model.named_parameters():
+        train_one_epoch(train_state, data, finished.config, 0, processor)
+    for name, value in train_state.model.named_parameters():
         assert torch.equal(value, before[name]) or name == "rpn.head.bbox_pred.bias"
 
 
-def test_validation_looks_at_every_image_once_and_leaves_the_weights(learner, data, finished, processor, monkeypatch):
+def test_validation_looks_at_every_image_once_and_leaves_the_weights(
+    train_state, data, finished, processor, monkeypatch
+):
     seen = []
     monkeypatch.setattr(
         train_detection, "batch_of", lambda data, chosen, run: (seen.extend(chosen), batch_of(data, chosen, run))[1]
     )
     monkeypatch.setattr(train_detection, "_BATCH", 2)
-    before = {name: value.clone() for name, value in learner.average.state_dict().items()}
-    one, other = (validate(learner, data, finished.config, processor) for _ in range(2))
+    before = {name: value.clone() for name, value in train_state.average.state_dict().items()}
+    one, other = (validate(train_state, data, finished.config, processor) for _ in range(2))
     assert seen == data.validation.tolist() * 2 and one == other
-    assert all(torch.equal(value, before[name]) for name, value in learner.average.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in train_state.average.state_dict().items())
     parts = [one[f"val_{name}"] for name in LOSS_PARTS]
     assert one["val_loss"] == pytest.approx(sum(parts), rel=1e-5)
     expected = {"val_rsna_score", "val_threshold", "val_ap50", "val_ap", "val_image_auc", "val_image_head_auc"}
@@ -225,10 +229,10 @@ def test_eight_images_are_overfitted(data, finished, processor):
     few = replace(data, train=chosen, validation=chosen)
     config = replace(finished.config, epochs=120, light_augmentation_epochs=120)
     with few_samples():
-        learner = make_learner(config, construct(Architecture("resnet18", 64, False, True)), 1, processor)
+        train_state = make_train_state(config, construct(Architecture("resnet18", 64, False, True)), 1, processor)
     for epoch in range(config.epochs):
-        train_one_epoch(learner, few, config, epoch, processor)
-    scores = validate(learner, few, config, processor)
+        train_one_epoch(train_state, few, config, epoch, processor)
+    scores = validate(train_state, few, config, processor)
     assert scores["val_ap50"] > 0.8 and scores["val_image_auc"] == 1.0
 
 
@@ -236,7 +240,7 @@ def test_eight_images_are_overfitted(data, finished, processor):
 
 
 def test_a_training_learns_and_says_so(finished):
-    records = runlog.read(finished.config.out_dir / "metrics.jsonl")
+    records = training_run.read_records(finished.config.output_dir / "metrics.jsonl")
     assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert records[-1]["train_loss"] < 0.6 * records[0]["train_loss"]
     assert max(record["val_image_auc"] for record in records) > 0.9
@@ -254,7 +258,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
     state = checkpoints.load(path, task=TASK)
     assert state["validation"]["images"] == len(data.validation) and "rsna_score" in state["validation"]
     assert state["provenance"]["torch"] == torch.__version__
-    last = checkpoints.load(finished.config.out_dir / "last.pth", task=TASK)
+    last = checkpoints.load(finished.config.output_dir / "last.pth", task=TASK)
     assert state["provenance"]["bf16"] is last["bf16"]
     assert last["epoch"] == finished.config.epochs
     for name, value in found.networks[0].state_dict().items():
@@ -267,7 +271,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
 
 def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, processor, without_pictures, capsys):
     config = settings(data.source, folder, epochs=1, members=2)
-    second = config.out_dir / "member_2"
+    second = config.output_dir / "member_2"
     tiny_detection.train(config)
     printed = capsys.readouterr().out
     assert f"network 2 of 2, in {second}" in printed
@@ -288,19 +292,19 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
 
 def test_networks_that_are_not_asked_for_are_removed_or_named(data, folder, monkeypatch, capsys):
     config = settings(data.source, folder)
-    (config.out_dir / "member_2").mkdir(parents=True)
+    (config.output_dir / "member_2").mkdir(parents=True)
     for part, name in ((train_detection, "fit_one"), (train_detection.report, "finish")):
         monkeypatch.setattr(part, name, lambda *_: None)
     monkeypatch.setattr(train_detection, "begin", lambda *_, **__: (None, None))
     tiny_detection.train(replace(config, resume=True))
-    assert "member_2: left out, because --members is 1" in capsys.readouterr().out
+    assert "member_2: left out, because --ensemble is 1" in capsys.readouterr().out
     tiny_detection.train(replace(config, members=2))
     assert "member_2: a network of the previous run, removed" in capsys.readouterr().out
-    assert not (config.out_dir / "member_2").exists()
+    assert not (config.output_dir / "member_2").exists()
 
 
 def test_the_report_tells_of_held_out_exams_alone(finished, data):
-    result = json.loads((finished.config.out_dir / "held_out_report.json").read_text())
+    result = json.loads((finished.config.output_dir / "held_out_report.json").read_text())
     assert result["all"]["images"] == len(data.held_out)
     assert result["all"]["true_boxes"] == sum(len(exam.boxes_xyxy) for exam in data.of(data.held_out))
     assert set(result["all"]["false_positive_rates"]) <= {"Normal", "No Lung Opacity / Not Normal"}
@@ -348,10 +352,10 @@ def test_a_training_from_weights_of_torchvisions_detector_goes_on_as_if_never_st
         tiny_detection.train(stopped)
     monkeypatch.setattr(train_detection, "train_one_epoch", train_one_epoch)
     tiny_detection.train(replace(stopped, resume=True))
-    one, other = (checkpoints.load(config.out_dir / "last.pth", task=TASK) for config in (whole, stopped))
+    one, other = (checkpoints.load(config.output_dir / "last.pth", task=TASK) for config in (whole, stopped))
     for name in ("model", "average"):
         assert all(torch.equal(value, other[name][key]) for key, value in one[name].items())
-    losses = [record["train_loss"] for record in runlog.read(whole.out_dir / "metrics.jsonl")]
+    losses = [record["train_loss"] for record in training_run.read_records(whole.output_dir / "metrics.jsonl")]
     assert np.isfinite(losses).all() and len(losses) == 2
     # What torchvision freezes is as it was, its first layer folded to grey; what it does not has learnt.
     learnt = one["model"]
@@ -370,18 +374,21 @@ def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, f
     config = settings(finished.config.data_dir, folder, epochs=1, negatives_per_positive=0.5)
     printed, nothing = train_in_two(SCRIPTS["detection"], config)
     assert printed.count("epoch   1/1") == 1 and "2 processes" in printed and not nothing
-    result = json.loads((config.out_dir / "held_out_report.json").read_text())
+    result = json.loads((config.output_dir / "held_out_report.json").read_text())
     assert (
         result["all"]["images"]
-        == json.loads((finished.config.out_dir / "held_out_report.json").read_text())["all"]["images"]
+        == json.loads((finished.config.output_dir / "held_out_report.json").read_text())["all"]["images"]
     )
     # The validation scores of two processes are those of one on the same weights.
     alone = runtime.Runtime(torch.device("cpu"), False)
-    data = load_data(replace(config, out_dir=folder / "again"), alone)
-    state = checkpoints.load(config.out_dir / "last.pth", task=TASK)
-    learner = make_learner(config, construct(Architecture.of(state, config.out_dir)), 1, alone)
-    learner.restore(state)
-    found, (record,) = validate(learner, data, config, alone), runlog.read(config.out_dir / "metrics.jsonl")
+    data = load_data(replace(config, output_dir=folder / "again"), alone)
+    state = checkpoints.load(config.output_dir / "last.pth", task=TASK)
+    train_state = make_train_state(config, construct(Architecture.of(state, config.output_dir)), 1, alone)
+    train_state.restore(state)
+    found, (record,) = (
+        validate(train_state, data, config, alone),
+        training_run.read_records(config.output_dir / "metrics.jsonl"),
+    )
     for name in ("val_ap50", "val_rsna_score", "val_image_head_auc", "val_loss_image"):
         assert record[name] == pytest.approx(found[name], abs=1e-4), name
 

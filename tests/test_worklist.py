@@ -24,8 +24,7 @@ def models(tmp_path_factory):
     """Flags that name a classifier and a detector which have learnt nothing."""
     import torch
 
-    from pytorch_detection.box_rule import Rule
-    from pytorch_detection.detector import Detector
+    from pytorch_detection.detector import Detector, Rule
     from pytorch_detection.model import Architecture, construct
 
     folder = tmp_path_factory.mktemp("models")
@@ -90,8 +89,8 @@ def test_says_what_both_predictions_say(exams, models, tmp_path, command):
         name = Path(row["file"]).name
         expected = probabilities[name]
         assert float(row["probability"]) == pytest.approx(float(expected["probability"]), abs=1e-3)
-        assert [row[name] for name in ("class", "borderline", "unlike_training")] == [
-            expected[name] for name in ("class", "borderline", "unlike_training")
+        assert [row[name] for name in ("class", "borderline", "out_of_distribution")] == [
+            expected[name] for name in ("class", "borderline", "out_of_distribution")
         ]
         found = [
             [float(box[side]) for side in ("x", "y", "width", "height")]
@@ -112,7 +111,7 @@ def test_what_one_of_the_models_finds_unlike_is_marked(exams, models, tmp_path, 
     replace(detector, likeness=replace(detector.likeness, limit=1e-6)).save(tmp_path / "strict.pth")
     words = [*models[:3], tmp_path / "strict.pth", "--output-dir", tmp_path / "out"]
     ran = command(worklist.main, "--image", exams, *words)
-    assert ran.code == 0 and {row["unlike_training"] for row in table_of(tmp_path / "out")} == {"yes"}
+    assert ran.code == 0 and {row["out_of_distribution"] for row in table_of(tmp_path / "out")} == {"yes"}
 
 
 def test_each_file_is_opened_once_and_nothing_is_written_beside_it(exams, models, tmp_path, command):
@@ -326,7 +325,16 @@ class Watch:
     def __init__(self, folder, models):
         self.inbox, self.out, self.log = folder / "in", folder / "out", folder / "log.txt"
         self.inbox.mkdir()
-        self.arguments = ["--image", self.inbox, "--watch", "--rest-seconds", "0.4", *models, "--output-dir", self.out]
+        self.arguments = [
+            "--image",
+            self.inbox,
+            "--watch",
+            "--stable-seconds",
+            "0.4",
+            *models,
+            "--output-dir",
+            self.out,
+        ]
         self.process = None
 
     def start(self, die_at=0):

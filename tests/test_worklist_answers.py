@@ -12,7 +12,7 @@ MADE = {"models": {"classifier": "c1a55"}, "identifiers": False, "watched": True
 
 def test_answers_are_there_again_after_a_restart(tmp_path):
     before = Answers.go_on(tmp_path, MADE)
-    for one in (exam(0, boxes=(box(), box(0.7)), unlike_training=True), exam(1, error="is empty (0 bytes)")):
+    for one in (exam(0, boxes=(box(), box(0.7)), out_of_distribution=True), exam(1, error="is empty (0 bytes)")):
         before.add(one, film(), heat())
     after = Answers.go_on(tmp_path, MADE)
     assert (after.exams, after.failed) == (before.exams, before.failed)

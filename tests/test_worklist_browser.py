@@ -5,7 +5,7 @@ import shutil
 import pytest
 from tiny_worklist import HOSTILE, box, exam, written
 
-from cxr.text import printable
+from cxr.messages import printable
 from reading_room.texts import TEXTS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -69,11 +69,11 @@ def mixed():
         {"boxes": (box(0.9), box(0.7)), "highest": 0.9},
         {"boxes": (box(0.6),), "highest": 0.6},
         {"borderline": True},
-        {"borderline": True, "unlike_training": True},
+        {"borderline": True, "out_of_distribution": True},
         {"acquired": "", "view": ""},
         {"study_date": True},
     ]
-    exams = [exam(number, **{"unlike_training": False} | kinds[number % 6]) for number in range(12)]
+    exams = [exam(number, **{"out_of_distribution": False} | kinds[number % 6]) for number in range(12)]
     return [*exams, exam(99, file="broken.dcm", error="is empty (0 bytes)")]
 
 

@@ -21,7 +21,7 @@ def test_the_sickest_stands_first_and_boxes_decide_between_equals(tmp_path):
         exam(0, probability=0.2, file="low"),
         exam(1, probability=0.9, highest=0.3, file="equal, weaker box"),
         exam(2, probability=0.9, highest=0.7, file="equal, stronger box"),
-        exam(3, probability=0.99, borderline=True, unlike_training=True, file="highest"),
+        exam(3, probability=0.99, borderline=True, out_of_distribution=True, file="highest"),
     ]
     rows = Page(written(tmp_path, exams)).rows
     assert [row["data-file"] for row in rows] == ["highest", "equal, stronger box", "equal, weaker box", "low"]
@@ -31,7 +31,9 @@ def test_the_sickest_stands_first_and_boxes_decide_between_equals(tmp_path):
 
 
 def test_a_row_says_what_was_found_in_words(tmp_path):
-    found = exam(1, probability=0.61, borderline=True, unlike_training=True, boxes=(box(0.81), box(0.7)), highest=0.81)
+    found = exam(
+        1, probability=0.61, borderline=True, out_of_distribution=True, boxes=(box(0.81), box(0.7)), highest=0.81
+    )
     text = Page(written(tmp_path, [found])).text
     for words in ("0.610 PNEUMONIA", "at or above 0.500", "Borderline", "Unlike training", "2 highest score 0.81"):
         assert words in text
@@ -116,7 +118,7 @@ def test_the_table_holds_every_answer_and_every_failure(tmp_path):
     exams = [
         exam(0, probability=0.61, borderline=True, boxes=(box(),), highest=0.8),
         exam(1, error="is empty (0 bytes)"),
-        exam(2, probability=0.2, unlike_training=False),
+        exam(2, probability=0.2, out_of_distribution=False),
     ]
     written(tmp_path, exams)
     rows = table_in(tmp_path)
@@ -127,7 +129,7 @@ def test_the_table_holds_every_answer_and_every_failure(tmp_path):
         "threshold": "0.500000",
         "class": "PNEUMONIA",
         "borderline": "yes",
-        "unlike_training": "",
+        "out_of_distribution": "",
         "boxes": "1",
         "highest_score": "0.800000",
         "acquired": "2026-11-01T10:00",
@@ -136,7 +138,7 @@ def test_the_table_holds_every_answer_and_every_failure(tmp_path):
         "key": "1.2.3.0",
         "error": "",
     }
-    assert (rows[1]["class"], rows[1]["borderline"], rows[1]["unlike_training"]) == ("NORMAL", "no", "no")
+    assert (rows[1]["class"], rows[1]["borderline"], rows[1]["out_of_distribution"]) == ("NORMAL", "no", "no")
     assert (rows[2]["rank"], rows[2]["file"], rows[2]["error"]) == ("", "folder/exam-0001.dcm", "is empty (0 bytes)")
     assert len(rows) == 3
 
@@ -171,7 +173,7 @@ def test_without_a_detector_nothing_speaks_of_boxes_found(tmp_path):
 
 def test_what_was_not_checked_is_said_to_be_unchecked(tmp_path):
     unchecked = Page(written(tmp_path, [exam(0)])).text
-    checked = Page(written(tmp_path, [exam(0, unlike_training=False)])).text
+    checked = Page(written(tmp_path, [exam(0, out_of_distribution=False)])).text
     assert "was not checked" in unchecked and "Unlike training 0" not in unchecked
     assert "was not checked" not in checked and "Unlike training 0" in checked
 
@@ -201,7 +203,7 @@ def test_every_word_is_there_in_both_languages_with_the_same_values():
 
 def test_the_page_names_only_words_that_exist_and_every_word_is_used(tmp_path):
     exams = [
-        exam(0, boxes=(box(),), borderline=True, unlike_training=True, study_date=True, note="a lateral"),
+        exam(0, boxes=(box(),), borderline=True, out_of_distribution=True, study_date=True, note="a lateral"),
         exam(1, error="damaged"),
     ]
     pages = [
@@ -222,7 +224,7 @@ def test_the_page_names_only_words_that_exist_and_every_word_is_used(tmp_path):
 def test_a_page_of_a_thousand_films_of_noise_stays_below_60_megabytes(tmp_path):
     import numpy as np
 
-    from cxr.reading.raster import Picture
+    from cxr.reading.picture import Picture
     from reading_room import pictures
 
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8))

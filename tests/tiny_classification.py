@@ -49,7 +49,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
 
     chosen: dict[str, Any] = {
         "data_dir": data_dir,
-        "out_dir": folder / "run",
+        "output_dir": folder / "run",
         "images_dir": folder / "images",
         "model_file": folder / "model.pth",
         "weights": "none",
@@ -57,7 +57,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
         "size": 32,
         "batch_size": 24,
         "lr": 2e-3,
-        "average_share": 0.1,
+        "ema_window": 0.1,
         "validation_share": 0.25,
         "device": "cpu",
         "precision": "fp32",
@@ -68,16 +68,16 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
 def train(config: Any) -> None:
     """What the script does once it has read its command line."""
     from cxr import runtime
-    from cxr.run_folder import only_run_in
+    from cxr.training_run import only_run_in
     from pytorch_classification.train_classification import fit
 
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.out_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
         fit(config, run)
 
 
 def only_after(epoch: int) -> Any:
     """A context in which curves are drawn of that many epochs alone: a picture takes as long as a tiny epoch."""
-    from cxr import curves
+    from cxr import plots
 
-    draw = curves.loss_curves
-    return patch.object(curves, "loss_curves", lambda records, *rest, **named: len(records) < epoch or draw(records, *rest, **named))  # fmt: skip
+    draw = plots.loss_curves
+    return patch.object(plots, "loss_curves", lambda records, *rest, **named: len(records) < epoch or draw(records, *rest, **named))  # fmt: skip

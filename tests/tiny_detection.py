@@ -88,7 +88,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
 
     chosen: dict[str, Any] = {
         "data_dir": data_dir,
-        "out_dir": folder / "run",
+        "output_dir": folder / "run",
         "images_dir": folder / "images",
         "model_file": folder / "model.pth",
         "weights": "none",
@@ -96,7 +96,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
         "size": 64,
         "batch_size": 8,
         "lr": 2e-3,
-        "average_share": 0.1,
+        "ema_window": 0.1,
         "light_augmentation_epochs": 1,
         "flip_average": False,
         "device": "cpu",
@@ -115,13 +115,13 @@ def few_samples() -> Any:
 def train(config: Any) -> None:
     """What the script does once it has read its command line."""
     from cxr import runtime
-    from cxr.run_folder import only_run_in
+    from cxr.training_run import only_run_in
     from pytorch_detection.train_detection import fit
 
     with (
         few_samples(),
         runtime.start(config.device, config.precision, config.seed) as run,
-        only_run_in(config.out_dir, run),
+        only_run_in(config.output_dir, run),
     ):
         fit(config, run)
 
@@ -130,9 +130,9 @@ def anything_goes() -> Any:
     """A likeness of a ResNet-18 that no image is far enough from to be flagged."""
     import torch
 
-    from cxr.likeness import Likeness, Stage
+    from cxr.out_of_distribution import FeatureDistance, Stage
 
-    return Likeness(tuple(Stage(torch.zeros(n), torch.eye(n), 1.0) for n in (128, 256, 512)), 1e9)
+    return FeatureDistance(tuple(Stage(torch.zeros(n), torch.eye(n), 1.0) for n in (128, 256, 512)), 1e9)
 
 
 def write_classifier(path: Path) -> None:

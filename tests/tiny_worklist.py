@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cxr.reading.raster import Picture
+from cxr.reading.picture import Picture
 from reading_room import page, pictures
 from reading_room.answers import Answers, Box, Exam
 

@@ -1,9 +1,9 @@
 """Any radiograph file -> one grey image; lists of files; squares of many, read ahead or decoded once and kept."""
 
-from cxr.reading.ahead import Read, cores, in_batches, read_again, read_ahead
-from cxr.reading.listing import SUFFIXES, find_images, is_of_a_system
+from cxr.reading.cache import Decoded, decode_once
+from cxr.reading.files import SUFFIXES, find_images, is_of_a_system
+from cxr.reading.prefetch import Read, cores, in_batches, read_again, read_ahead
 from cxr.reading.radiograph import UnreadableImage, read_grey, read_picture, read_square
-from cxr.reading.store import Decoded, decode_once
 
 __all__ = [
     "SUFFIXES",

@@ -9,12 +9,11 @@ from PIL import Image
 from pydicom.dataelem import RawDataElement
 from pydicom.pixels.processing import apply_color_lut
 
-from cxr.reading.elements import Elements, read_elements
-from cxr.reading.frame import Layout, read_frame
+from cxr.reading.dicom_header import Elements, read_elements, read_header
+from cxr.reading.dicom_pixels import Layout, read_frame
+from cxr.reading.files import check_size
 from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
-from cxr.reading.header import read_header
-from cxr.reading.limits import check_size
-from cxr.reading.raster import Picture
+from cxr.reading.picture import Picture
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.reading import raster
-from cxr.reading.header import Header
-from cxr.reading.kind import HEAD_BYTES, looks_like_dicom
-from cxr.reading.limits import MAX_PIXELS
-from cxr.reading.raster import Picture
-from cxr.text import one_line, shortened
+from cxr.messages import one_line, shortened
+from cxr.reading import picture
+from cxr.reading.dicom_header import Header
+from cxr.reading.files import HEAD_BYTES, MAX_PIXELS, looks_like_dicom
+from cxr.reading.picture import Picture
 
 # An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
 MAX_FILE_BYTES = 6 * MAX_PIXELS + 2**20
@@ -84,7 +83,7 @@ def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
             from cxr.reading import dicom  # pydicom takes its time, and other files do without
 
             return dicom.decode(data, at_least), data
-        return raster.decode(data, at_least), data
+        return picture.decode(data, at_least), data
     except Exception as error:  # decoders meet damage with whatever they like: struct.error, SyntaxError, MemoryError
         raise UnreadableImage(f"{path}: {_reason(error)}") from error
 

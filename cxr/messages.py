@@ -1,0 +1,64 @@
+"""Text for terminals, tables and file names."""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def one_line(text: object) -> str:
+    """``text`` for a line of a terminal: white space and line ends become a space, the rest is ``printable``."""
+    return printable(" ".join(str(text).split()))
+
+
+def shortened(text: str, longest: int) -> str:
+    """``text``, cut with three dots after ``longest`` characters."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def quoted(value: object) -> str:
+    """A value from a file, for a message: one line, cut where it is long."""
+    return shortened(" ".join(repr(value).split()), 300)
+
+
+def first_of(items: Sequence[object], shown: int = 5) -> str:
+    """The first few of ``items``, and how many more there are: all of them would scroll the reason away."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
+def first_lines(lines: Sequence[str], shown: int = 20) -> list[str]:
+    """The first of ``lines``, and one that counts the others."""
+    more = [f"and {len(lines) - shown} more"] if len(lines) > shown else []
+    return [*lines[:shown], *more]
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters, and those that hide or reorder others, written as escapes."""
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+_LONGEST_STEM = 200  # bytes; leaves 55 for a number, an ending and the mark of a file being written
+
+
+def shown_path(path: Path) -> str:
+    """``path`` as text on one line, for a CSV or a message."""
+    return printable(str(path))
+
+
+def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
+    """``folder/stem + ending``, numbered where that name was given before in this run.
+
+    What is not printable becomes ``_``, and very long names are cut: file systems take 255 bytes.
+    """
+    whole = "".join(character if character.isprintable() else "_" for character in stem)
+    stem = whole.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    name, number = stem + ending, 2
+    while name.casefold() in taken:
+        name, number = f"{stem}-{number}{ending}", number + 1
+    taken.add(name.casefold())
+    return folder / name

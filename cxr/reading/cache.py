@@ -1,0 +1,175 @@
+"""Decode once: radiographs as one memory-mapped uint8 array on disk, from which every epoch is read.
+
+Beside the array ``<name>-<size>px-<key>.npy`` lies a JSON file of the same name with what else was learnt of each file.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cxr import files
+from cxr.reading import radiograph
+from cxr.reading.dicom_header import Header
+from cxr.reading.prefetch import in_batches
+
+# The packages that decode: another version may give other pixels, a new one may read what could not be read.
+_DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
+_BATCH = 32
+_SHOWN = 10  # files named in an error; more would scroll the reason away
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Radiographs in the order of the paths they were decoded from.
+
+    Attributes:
+        images: uint8 [N, S, S], bone white, squashed to a square; a read-only view of the file on disk.
+        sizes: int32 [N, 2], height and width of the original in pixels.
+        hashes: sha256 of each file's bytes as hexadecimal text.
+        headers: what DICOM files say of themselves.
+        readable: bool [N]; False where the file could not be read and was let pass (black, size 0, no hash).
+    """
+
+    images: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+    hashes: list[str]
+    headers: list[Header]
+    readable: NDArray[np.bool_]
+
+
+def decode_once(
+    paths: Sequence[Path], size: int, store_dir: Path, *, name: str, skip_bad: bool = False, progress: bool = True
+) -> Decoded:
+    """The ``paths`` as squares of ``size`` pixels, from the store when it holds them as they are now.
+
+    The store is rebuilt when a path, a file's length or time of change, the size, or the code that decodes has changed;
+    the one before is removed first. Two processes that start together build it once: the second waits. A build that is
+    killed leaves no store.
+
+    Args:
+        name: what the images are, in the file name and on the progress bar; one store is kept for a name and size.
+
+    Raises:
+        ValueError: a file that changes meanwhile, or files that cannot be read (all of them are tried first), unless
+            ``skip_bad``.
+        FileNotFoundError: a file that has gone since it was listed.
+        OSError: the store cannot be written.
+    """
+    stem = f"{name}-{size}px"
+    store = store_dir / f"{stem}-{key(paths, size)}.npy"
+    store_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(store_dir / f"{stem}.lock"):
+        if not store.with_suffix(".json").exists():  # which is written last
+            _remove_stale(store_dir, stem)
+            _build(paths, size, store, f"decoding {name}", progress)
+        images = np.load(store, mmap_mode="r")
+        facts: list[dict[str, Any]] = json.loads(store.with_suffix(".json").read_text(encoding="utf-8"))
+    errors = [fact["error"] for fact in facts if "error" in fact]
+    if errors and not skip_bad:
+        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        raise ValueError(
+            f"{len(errors)} of {len(paths)} images cannot be read: {'; '.join(errors[:_SHOWN])}{more}. "
+            "Mend or remove them, or leave them out with --skip-bad"
+        )
+    headers = [Header(**fact.get("header", {})) for fact in facts]
+    if notes := Counter(header.note for header in headers if header.note):
+        (note, _), *_ = notes.most_common(1)
+        warnings.warn(f"of {notes.total()} {name} images something is to be noted, such as: {note}", stacklevel=2)
+    return Decoded(
+        images,
+        np.array([(fact.get("height", 0), fact.get("width", 0)) for fact in facts], np.int32),
+        [fact.get("sha256", "") for fact in facts],
+        headers,
+        np.array(["error" not in fact for fact in facts]),
+    )
+
+
+def key(paths: Sequence[Path], size: int) -> str:
+    """Changes with anything that could change the store: the files, the size, the code of this folder, the decoders."""
+    digest = hashlib.sha256(str(size).encode())
+    for code in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(code.read_bytes())
+    for name in _DECODERS:
+        digest.update(f"{name} {_version(name)}\n".encode())
+    for path in paths:
+        digest.update(f"{path.resolve()}|{_stamp(path)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _stamp(path: Path) -> str:
+    """Changes with the file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path.absolute()}: was there when the images were listed, is no longer") from None
+    return f"{status.st_size}|{status.st_mtime_ns}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
+    needed = len(paths) * size * size
+    with files.writing(store, needed):
+        if shutil.disk_usage(store.parent).free < needed:  # now, not after an hour
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    facts: list[dict[str, Any]] = []
+
+    def pieces() -> Iterator[bytes]:
+        header, about = io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
+        np.lib.format.write_array_header_1_0(header, about)
+        yield header.getvalue()
+        done = chain.from_iterable(in_batches(partial(_read, size=size), paths, _BATCH))
+        for square, fact in tqdm(done, title, len(paths), unit="image", disable=not progress, leave=False):
+            facts.append(fact)
+            yield square
+
+    files.write_pieces(store, pieces(), needed)
+    lines = ",\n".join(json.dumps(fact) for fact in facts)
+    files.write_atomically(store.with_suffix(".json"), lambda file: file.write(f"[\n{lines}\n]\n".encode()))
+
+
+def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
+    """The square of a file, black if it cannot be read, and what the JSON file says of it."""
+    try:
+        before = _stamp(path)
+        square, (height, width), header = radiograph.read_square(path, size)
+        content = files.sha256_of(path)
+        changed = _stamp(path) != before
+    except radiograph.UnreadableImage as error:
+        return bytes(size * size), {"file": path.name, "error": str(error)}
+    except OSError as error:  # would be taken for one of the store
+        raise ValueError(str(error)) from error
+    if changed:
+        raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
+    said = {name: value for name, value in header._asdict().items() if value}
+    return square.tobytes(), {"file": path.name, "height": height, "width": width, "sha256": content, "header": said}
+
+
+def _remove_stale(folder: Path, stem: str) -> None:
+    """Remove stores that are out of date, and what builds that were killed have left."""
+    for other in folder.glob(f"{stem}-*"):
+        with suppress(PermissionError):  # Windows: another run still has it mapped; the next build removes it
+            other.unlink()

@@ -1,0 +1,198 @@
+"""The pixel data of a DICOM file -> stored values: JPEG of 8 bits by Pillow, all else by pydicom's decoders."""
+
+import re
+from io import BytesIO
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Jpeg2KImagePlugin as Jpeg2KImagePlugin  # imported so that Pillow need not look through all its formats
+from PIL.JpegImagePlugin import JpegImageFile
+from pydicom.config import IGNORE
+from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from cxr.reading.dicom_header import DEFLATED, UNDEFINED_LENGTH, Elements
+
+_GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"  # private: all but the pixels is Implicit VR Little Endian
+_NATIVE = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED, _GE_BIG_ENDIAN_PIXELS)
+_JPEG = "1.2.840.10008.1.2.4."
+_DCT = tuple(_JPEG + number for number in ("50", "51", "53", "55"))  # the last two retired, and progressive
+_LOSSLESS = (_JPEG + "57", _JPEG + "70")
+_LOSSY = (*_DCT, *(_JPEG + number for number in ("81", "91", "203")))
+_UNKNOWN_TO_PYDICOM = {_JPEG + number: "JPEG XL" for number in ("110", "111", "112")}
+# The packages for what Pillow does not read. pydicom works with others too; of those for one syntax this is the most
+# permissively licensed (pylibjpeg-libjpeg is GPL-3.0, and the only one for 12 bits of JPEG Extended).
+_PACKAGES = {
+    **dict.fromkeys(_DCT, "pylibjpeg pylibjpeg-libjpeg"),
+    **dict.fromkeys(_LOSSLESS, "python-gdcm"),
+    **dict.fromkeys((_JPEG + "80", _JPEG + "81"), "pyjpegls"),
+    **dict.fromkeys((_JPEG + number for number in ("90", "91", "201", "202", "203")), "pylibjpeg pylibjpeg-openjpeg"),
+}
+_CODECS = ("pillow", "pyjpegls", "pylibjpeg", "pydicom", "gdcm")  # gdcm last: it may abort where others raise
+_ADDRESS = re.compile(r" ?<[^>]*>")  # of an object in memory, which Pillow puts into messages
+
+_Pixels: TypeAlias = tuple[NDArray[Any], dict[str, Any]]  # [H, W] or [H, W, 3], and what pydicom says of them
+
+
+class Layout(NamedTuple):
+    """The image as the header describes it (DICOM PS3.3 C.7.6.3).
+
+    Fields:
+        samples: 1, or 3 for colour.
+        shift: unused bits below the stored ones.
+        planar: colour lies plane by plane, not pixel by pixel.
+    """
+
+    width: int
+    height: int
+    samples: int
+    photometric: str
+    planar: bool
+    allocated: int
+    stored: int
+    shift: int
+    signed: bool
+
+
+def read_frame(
+    element: RawDataElement, layout: Layout, elements: Elements, at_least: int | None
+) -> NDArray[Any] | Image.Image:
+    """The one frame in the Pixel Data ``element``.
+
+    Returns:
+        Of grey, the stored values as unsigned numbers [H, W] below 2 ** ``layout.stored``; of colour the luma, uint8
+        [H, W]. JPEG comes as an image of mode L, maybe shrunk, see ``raster.decode`` for ``at_least``.
+
+    Raises:
+        ValueError: pixel data that do not fit the header, a transfer syntax that is no still picture's or whose codec
+            is not installed (says what to install). A decoder met with damage raises whatever it likes.
+    """
+    syntax, encapsulated = elements.syntax, element.length == UNDEFINED_LENGTH
+    if encapsulated == (syntax in _NATIVE):
+        form = "encapsulated" if encapsulated else "not encapsulated"
+        raise ValueError(f"pixel data are {form}; transfer syntax {syntax or '(none given)'} does not allow that")
+    content = element.value or b""
+    if not encapsulated:
+        big = elements.order == ">" or syntax == _GE_BIG_ENDIAN_PIXELS
+        return _values(*_native(content, element.VR, layout, big), layout, lossy=False)
+    frame = _join_fragments(content)
+    image = _opened(frame)
+    if image is not None:
+        if image.size != (layout.width, layout.height):
+            said = f"the header says {layout.width} x {layout.height}"
+            raise ValueError(f"compressed pixel data of {image.width} x {image.height} pixels; {said}")
+        if image.format != "JPEG2000" and layout.stored > 8:
+            raise ValueError(f"pixel data compressed with 8 bits; the header says {layout.stored}")
+        if syntax in _DCT and layout.photometric != "RGB" and isinstance(image, JpegImageFile):
+            image.draft(None, (at_least, at_least) if at_least else None)
+            image.load()
+            return image if image.mode == "L" else image.convert("L")
+    return _values(*_by_codec(frame, image, layout, syntax), layout, lossy=syntax in _LOSSY)
+
+
+def _native(content: bytes, vr: str | None, layout: Layout, big_endian: bool) -> _Pixels:
+    samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples  # two pixels share their chroma
+    expected = layout.width * layout.height * samples * layout.allocated // 8
+    if not expected <= len(content) < max(2 * expected, expected + 2):  # what is less than a second frame is padding
+        raise ValueError(
+            f"{len(content)} bytes of pixel data; expected {expected} for {layout.width} x {layout.height} pixels of "
+            f"{layout.samples} x {layout.allocated} bits"
+        )
+    decoder = get_decoder(ExplicitVRBigEndian if big_endian else ExplicitVRLittleEndian)
+    options: Any = {"view_only": True, "pixel_vr": vr or "OW"}
+    return decoder.as_array(content, index=0, raw=True, validate=False, **options, **_options(layout))
+
+
+def _options(layout: Layout) -> dict[str, Any]:
+    return {
+        "rows": layout.height,
+        "columns": layout.width,
+        "samples_per_pixel": layout.samples,
+        "photometric_interpretation": layout.photometric,
+        "planar_configuration": int(layout.planar),
+        "pixel_representation": int(layout.signed),
+        "bits_allocated": layout.allocated,
+        "bits_stored": layout.stored,
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+        "correct_unused_bits": False,
+    }
+
+
+def _values(decoded: NDArray[Any], about: dict[str, Any], layout: Layout, *, lossy: bool) -> NDArray[Any]:
+    """What ``read_frame`` returns, from what a decoder gave.
+
+    The header speaks of the pixels before compression (PS3.5 8.2), so the stored bits lie where it says. What loses a
+    little may overshoot their range and is clipped; else other bits are other data.
+    """
+    if layout.samples == 3:
+        mode = "YCbCr" if about["photometric_interpretation"].startswith("YBR_FULL") else "RGB"  # PS3.3 C.7.6.3.1.2
+        pixels = np.ascontiguousarray(decoded)
+        colours = Image.frombuffer(mode, (layout.width, layout.height), pixels, "raw", mode, 0, 1)
+        return np.asarray(colours.convert("RGB").convert("L"))
+    values = decoded >> layout.shift if layout.shift else decoded
+    if lossy and layout.stored < 8 * values.itemsize:
+        lowest = -(2 ** (layout.stored - 1)) if layout.signed else 0
+        values = values.clip(lowest, lowest + 2**layout.stored - 1)
+    unsigned = values.view(values.dtype.str.replace("i", "u"))
+    return unsigned if layout.stored == 8 * values.itemsize else unsigned & (2**layout.stored - 1)
+
+
+def _join_fragments(content: bytes) -> bytes:
+    """The one frame, joined; some writers forget the offset table that should come first (DICOM PS3.5 A.4)."""
+    items = BytesIO(content)
+    if content[8:10] not in (b"\xff\xd8", b"\xff\x4f"):  # as JPEG and JPEG 2000 begin
+        parse_basic_offsets(items)
+    frame = b"".join(generate_fragments(items))
+    if not frame:
+        raise ValueError("compressed pixel data without a frame")
+    return frame
+
+
+def _opened(frame: bytes) -> ImageFile.ImageFile | None:
+    """The header of a JPEG of 8 bits or a JPEG 2000."""
+    try:
+        return Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000"))
+    except UnidentifiedImageError:
+        return None
+
+
+def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, syntax: str) -> _Pixels:
+    """``frame``, whose header is ``image``, by the first installed decoder that can read it."""
+    uid = UID(syntax, IGNORE)
+    kind = f"{_UNKNOWN_TO_PYDICOM.get(syntax, uid.name)} (transfer syntax {syntax})"
+    try:
+        decoder = get_decoder(uid)
+    except NotImplementedError:
+        raise ValueError(f"pixel data compressed as {kind}, which cannot be read") from None
+    failed: list[str] = []
+    if image is not None and syntax in _LOSSLESS and layout.samples == 1:
+        try:  # with libjpeg-turbo 3 Pillow can, which pydicom does not know
+            return np.asarray(image), {}
+        except OSError as error:
+            failed.append(f"pillow: {error}")
+    content, options = encapsulate([_with_scan_end(frame, syntax)], has_bot=False), _options(layout)
+    for codec in sorted(decoder.available_plugins, key=_CODECS.index):
+        try:
+            return decoder.as_array(content, index=0, raw=True, validate=False, decoding_plugin=codec, **options)
+        except Exception as error:  # each has its own
+            reason = str(error).rpartition(f"{codec}: ")[2]  # behind what pydicom says of all its plugins
+            failed.append(f"{codec}: {_ADDRESS.sub('', reason)}")
+    other = f"pip install {_PACKAGES[syntax]}" if syntax in _PACKAGES else ""
+    if not failed:
+        raise ValueError(f"{kind} needs a decoder that is not installed: {other}")
+    # The advice first: what follows may be cut.
+    raise ValueError(f"{kind} cannot be decoded{other and f'; another decoder: {other}'} ({'; '.join(failed)})")
+
+
+def _with_scan_end(frame: bytes, syntax: str) -> bytes:
+    """A sequential JPEG whose scan is said to end at coefficient 0 has all 64 (ISO/IEC 10918-1 B.2.3)."""
+    if syntax != _JPEG + "51":
+        return frame
+    scan = frame.find(b"\xff\xda")
+    end = scan + 2 + int.from_bytes(frame[scan + 2 : scan + 4], "big")
+    return frame[: end - 2] + b"\x3f" + frame[end - 1 :] if frame[end - 3 : end] == bytes(3) else frame

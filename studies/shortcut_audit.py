@@ -1,0 +1,262 @@
+"""Find what gives a class away without the lungs, the images it misleads on, and what a model makes of those.
+
+    python pytorch_classification/shortcut_audit.py --data-dir chest_xray/train
+    python pytorch_classification/shortcut_audit.py --data-dir chest_xray/test --train-dir chest_xray/train \
+        --model pneumonia_resnet18.pth
+
+Prints a table and writes shortcut_audit.json, shortcut_audit.csv (a line for each image, the most contradicting first),
+shortcut_audit.png and shortcut_audit_images.png. Gradient boosting that sees only the frame, the corners, the grey
+levels, the sharpness or the size of the file is fitted on some patients and asked about the others: an ROC AUC far
+above .5 is a shortcut that a network can take. With --model, sensitivity and specificity are given apart for images
+whose style agrees with their class and for those whose style contradicts it; a model that looks at lungs does as well
+on both.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cxr import cli
+from pytorch_classification.settings import AuditConfig
+
+if __name__ == "__main__":
+    cli.parse(AuditConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cxr import metrics, patients, reading, runtime
+from cxr.files import write_json
+from cxr.messages import printable, shown_path
+from cxr.model_file import provenance
+from cxr.plots import SHEET_COLUMNS, Block, sheet
+from cxr.tables import write_csv
+from pytorch_classification import data_load, plots
+from pytorch_classification.classifier import Classifier, weights_sha256
+from pytorch_classification.image_metrics import aligned
+from studies import style
+
+_SIDE = 128  # pixels of a square where no model says otherwise
+_WHOLE = "all of the picture"  # the style that a network can see
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of one folder of two classes.
+
+    Attributes:
+        classes: the names of their folders, sorted. listing: N files. squares: uint8 [N, S, S].
+        groups: N patients; those who share a file byte for byte are one.
+        features: float64 [N, D] by name, those of ``style.picture_features`` and the sizes of image and file.
+    """
+
+    classes: tuple[str, str]
+    listing: data_load.Listing
+    squares: NDArray[np.uint8]
+    groups: list[str]
+    features: dict[str, style.Floats]
+
+
+def read_collection(folder: Path, side: int, config: AuditConfig, name: str) -> Collection:
+    """The images of ``folder`` as squares of ``side`` pixels, with what tells their style.
+
+    Raises:
+        FileNotFoundError: no such folder, or a class without images.
+        ValueError: not two classes, images that cannot be read, or too few patients.
+    """
+    classes, listing = list_classes(folder)
+    if config.model and classes != data_load.CLASSES:
+        raise ValueError(
+            f"{folder}: a model tells {' from '.join(data_load.CLASSES)}, the folders are {', '.join(classes)}; "
+            "give them those names, or leave out --model"
+        )
+    store = reading.decode_once(listing.paths, side, config.output_dir / "decoded", name=name, skip_bad=config.skip_bad)
+    kept = np.flatnonzero(store.readable)
+    listing = data_load.identified(listing, store.headers).take(kept)
+    groups = patients.tied(listing.patients, [store.hashes[index] for index in kept])
+    try:
+        style.require_patients(listing.labels, groups)
+    except style.TooFewPatients as error:
+        raise ValueError(f"{folder}, {classes[0]} and {classes[1]}: {error}") from error
+    sizes = store.sizes[kept].astype(np.float64)
+    features = style.picture_features(store.images, kept)
+    features["image size"] = np.column_stack([sizes, sizes[:, 0] / sizes[:, 1]])
+    features["file size"] = np.array([[float(path.stat().st_size)] for path in listing.paths])
+    return Collection(classes, listing, store.images[kept], groups, features)
+
+
+def list_classes(folder: Path) -> tuple[tuple[str, str], data_load.Listing]:
+    """The two classes of ``folder``, sorted by name, and their images; label 1 is the second class."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.resolve()}; expected one with a folder for each of two classes")
+    found = data_load.class_folders(folder)
+    if len(found) != 2:
+        raise ValueError(
+            f"{folder}: expected two folders, one for each class, found {', '.join(found) or 'none'}; "
+            "of Kaggle's set name train or test, not the folder above them"
+        )
+    first, second = found
+    # Below the folder above: files without a patient's name may be numbered alike in train/ and test/.
+    return (first, second), data_load.list_images(folder.parent, folder.name, names=((first,), (second,)))
+
+
+def probe(audited: Collection, known: Collection | None, seed: int) -> dict[str, style.Floats]:
+    """Probability [N] of the second class by each part of the style alone and by several together."""
+    parts: dict[str, Sequence[str]] = {name: (name,) for name in style.PICTURE}
+    parts |= {_WHOLE: style.PICTURE, "image size": ("image size",), "file size": ("file size",)}
+    parts["everything"] = list(audited.features)
+    labels = audited.listing.labels
+    found: dict[str, style.Floats] = {}
+    for name, names in tqdm(parts.items(), "probing", unit="probe", leave=False):
+        features = style.joined(audited.features, names)
+        if known is None:
+            found[name] = style.cross_fitted(features, labels, audited.groups, seed)
+        else:
+            there = style.joined(known.features, names)
+            found[name] = style.predict_from_other_set(
+                there, known.listing.labels, known.groups, features, audited.groups, seed
+            )
+    return found
+
+
+def write_table(
+    path: Path,
+    audited: Collection,
+    probed: dict[str, style.Floats],
+    by_model: dict[str, style.Floats],
+) -> None:
+    """A line for each image, the one that looks most like the other class first; a cell without a number is empty."""
+    labels = audited.listing.labels
+    other = np.where(labels == 1, 1 - probed[_WHOLE], probed[_WHOLE])
+    contradicts = style.contradicting(probed[_WHOLE], labels)
+    header = ["path", "class", "patient", "style_of_other_class", "style_contradicts"]
+    header += [f"{name.replace(' ', '_')}_probability" for name in probed] + list(by_model)
+    columns = [*probed.values(), *by_model.values()]
+    rows = (
+        [
+            shown_path(audited.listing.paths[index]),
+            audited.classes[labels[index]],
+            audited.listing.patients[index],
+            f"{other[index]:.6f}",
+            str(int(contradicts[index])),
+            *("" if np.isnan(column[index]) else f"{column[index]:.6f}" for column in columns),
+        ]
+        for index in np.argsort(-other, kind="stable")
+    )
+    write_csv(path, header, rows)
+
+
+def format_audit(report: dict[str, Any]) -> str:
+    """The report as tables for the terminal."""
+    first, second = report["classes"]
+    images, contradicting = report["images"], report["contradicting"]
+    told = [[name, metrics.interval_text(score)] for name, score in report["roc_auc"].items()]
+    blocks = [
+        f"{sum(images.values())} images of {report['patients']} patients: {images[first]} {first}, "
+        f"{images[second]} {second}; style {report['style']}",
+        aligned([["told without lungs by", "ROC AUC (95% interval by patient)"], *told]),
+        "The picture looks like the other class in "
+        + " and ".join(f"{contradicting[name]} of {images[name]} {name}" for name in images),
+    ]
+    if "model" in report:
+        model = report["model"]
+        blocks.append(
+            f"{printable(model['file'])}, operating point {model['threshold']:.3f}:\n"
+            + style.format_groups(model["groups"], (first, second))
+        )
+    return "\n\n".join(blocks)
+
+
+def sheet_blocks(audited: Collection, told: style.Floats, answers: style.Floats | None) -> list[Block]:
+    """The images whose style contradicts their class, between those that look most like each class."""
+    labels, contradicts = audited.listing.labels, style.contradicting(told, audited.listing.labels)
+
+    def block(label: int, contradicting: bool, rows: int) -> Block:
+        looks_like = 1 - label if contradicting else label
+        chosen = np.flatnonzero((labels == label) & (contradicts == contradicting))
+        most_alike = np.argsort(-told[chosen] if looks_like else told[chosen], kind="stable")
+        shown = chosen[most_alike][: rows * SHEET_COLUMNS]
+        by_model = [""] * len(shown) if answers is None else [f", model {answers[index]:.2f}" for index in shown]
+        return Block(
+            f"{audited.classes[label]} in the style of {audited.classes[looks_like]} "
+            f"({len(chosen)} of {(labels == label).sum()})",
+            [audited.squares[index] for index in shown],
+            [
+                f"{audited.listing.paths[index].stem}\nstyle {told[index]:.2f}{answer}"
+                for index, answer in zip(shown, by_model, strict=True)
+            ],
+        )
+
+    return [block(0, False, 1), block(0, True, 2), block(1, True, 2), block(1, False, 1)]
+
+
+def audit(
+    audited: Collection,
+    known: Collection | None,
+    config: AuditConfig,
+    classifier: Classifier | None,
+    run: runtime.Runtime,
+) -> tuple[dict[str, Any], dict[str, style.Floats], dict[str, style.Floats]]:
+    """The report, the probabilities [N] of each probe, and what the model makes of each image, by column of the CSV."""
+    labels = audited.listing.labels
+    probed = probe(audited, known, config.seed)
+    contradicts = style.contradicting(probed[_WHOLE], labels)
+    told = metrics.bootstrap(
+        lambda weights: {name: metrics.roc_auc(values, labels, weights) for name, values in probed.items()},
+        audited.groups,
+        seed=config.seed,
+    )
+    report: dict[str, Any] = {
+        "data_dir": str(config.data_dir),
+        "classes": list(audited.classes),
+        "images": dict(zip(audited.classes, np.bincount(labels).tolist(), strict=True)),
+        "patients": len(set(audited.groups)),
+        "style": f"learnt from {config.train_dir}" if known else f"cross-fitted by patient in {patients.FOLDS} folds",
+        "roc_auc": told,
+        "contradicting": {name: int(contradicts[labels == label].sum()) for label, name in enumerate(audited.classes)},
+    }
+    by_model: dict[str, style.Floats] = {}
+    if classifier:
+        answers = classifier.probabilities(audited.squares, run)
+        predicted = answers >= classifier.threshold
+        groups = style.group_scores(predicted, labels, contradicts, audited.groups, config.seed)
+        report["model"] = {
+            "file": str(config.model),
+            "weights_sha256": weights_sha256(classifier.model.state_dict()),
+            "threshold": classifier.threshold,
+            "groups": groups,
+        }
+        by_model = {"model_probability": answers}
+    return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model
+
+
+def main() -> None:
+    """Parse, read, audit, write."""
+    config = cli.parse(AuditConfig, summary=__doc__)
+    with runtime.start(config.device, "fp32", config.seed) as run:
+        classifier = Classifier.load(config.model, run) if config.model else None
+        side = classifier.store_size if classifier else _SIDE
+        audited = read_collection(config.data_dir, side, config, "audited")
+        known = read_collection(config.train_dir, side, config, "training") if config.train_dir else None
+        report, probed, by_model = audit(audited, known, config, classifier, run)
+    write_json(config.output_dir / "shortcut_audit.json", report)
+    write_table(config.output_dir / "shortcut_audit.csv", audited, probed, by_model)
+    answers = by_model.get("model_probability")
+    note = f"numbers: probability of {audited.classes[1]} by the style alone" + " and by the model" * (
+        answers is not None
+    )
+    sheet(sheet_blocks(audited, probed[_WHOLE], answers), config.output_dir / "shortcut_audit_images.png", note=note)
+    title = f"{len(audited.listing)} images, style {report['style']}"
+    groups = report["model"]["groups"] if "model" in report else None
+    plots.shortcut_auc(report["roc_auc"], groups, config.output_dir / "shortcut_audit.png", title=title)
+    print(f"{format_audit(report)}\n\nreport, table and pictures: {config.output_dir}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
