@@ -130,7 +130,7 @@ def flow_of_images(state: Mapping[str, Any]) -> Section:
     ]
     shifted = flow["shifted"]
     kind = "films of another source, never learnt from" if shifted["external"] else "made from validation"
-    listed = ", ".join(f"{said(shifted['images'][name])} {name}" for name in CLASSES)
+    ", ".join(f"{said(shifted['images'][name])} {name}" for name in CLASSES)
     lines.append(f"- Also to choose by: {said(shifted['name'])} ({kind}): {counts}.")
     if tested:
         left_out = tested["left_out"]
