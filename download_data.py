@@ -223,9 +223,8 @@ def bring_mapping(target: Path, sha256: str) -> None:
         raise ConnectionError(f"the mapping did not come ({error}): run this again later, or {by_hand}") from error
 
 
-def main() -> int:
+def main(config: Config) -> int:
     """Bring or verify one data set and print how it stands; the exit code says whether it is whole."""
-    config = cli.parse(Config)
     dataset = DATASETS[config.dataset]
     target = config.output_dir or dataset.target
     if config.verify and config.zip:
@@ -246,4 +245,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(Config, __doc__)))

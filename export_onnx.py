@@ -27,8 +27,8 @@ class ExportConfig:
     output: Path | None = cli.flag(None, help="the ONNX file; by default beside the model, ending in .onnx")
 
 
-if __name__ == "__main__":
-    cli.parse(ExportConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(ExportConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 import torch
@@ -133,9 +133,8 @@ def largest_difference(model: bytes, classifier: Classifier) -> float:
     return max(differences)
 
 
-def main() -> None:
+def main(config: ExportConfig) -> None:
     """Parse, export, compare, write."""
-    config = cli.parse(ExportConfig, summary=__doc__)
     require_packages()
     output = config.output or config.model.with_suffix(".onnx")
     if output.resolve() == config.model.resolve():
@@ -154,5 +153,5 @@ def main() -> None:
     print(f"model: {classifier.origin.sentence(classifier.threshold)}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

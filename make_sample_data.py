@@ -211,10 +211,10 @@ def make(config: SampleConfig) -> None:
                     print(f"wrote {folder}")
 
 
-def main() -> None:
+def main(config: SampleConfig) -> None:
     """Make what the command line asks for."""
-    make(cli.parse(SampleConfig))
+    make(config)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(SampleConfig, __doc__)))

@@ -31,8 +31,8 @@ class CardConfig:
     output: Path | None = cli.flag(None, help="the card; by default MODEL_CARD.md beside the model")
 
 
-if __name__ == "__main__":
-    cli.parse(CardConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(CardConfig, __doc__) if __name__ == "__main__" else None
 
 
 import json
@@ -90,9 +90,8 @@ def left_behind(output: Path, text: str) -> list[str]:
     return [line.removeprefix("### ") for line in before if line.startswith("### ") and line not in text.splitlines()]
 
 
-def main() -> None:
+def main(config: CardConfig) -> None:
     """Parse, read, write."""
-    config = cli.parse(CardConfig, summary=__doc__)
     output = config.output or config.model.parent / "MODEL_CARD.md"
     inputs = (config.model, *config.internal_report, *config.external_report)
     if output.resolve() in (path.resolve() for path in inputs):
@@ -114,5 +113,5 @@ def main() -> None:
     print(f"{output}: {text.count(NOT_STATED)} times {NOT_STATED!r}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

@@ -14,8 +14,8 @@ import sys
 from cxr import cli
 from reading_room.settings import DETECTOR, WorklistConfig
 
-if __name__ == "__main__":
-    cli.parse(WorklistConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(WorklistConfig, __doc__) if __name__ == "__main__" else None
 
 import time
 from collections.abc import Iterator, Sequence
@@ -174,13 +174,12 @@ def summary(room: Room) -> str:
     )
 
 
-def main() -> int:
+def main(config: WorklistConfig) -> int:
     """Parse, load, answer."""
-    config = cli.parse(WorklistConfig, summary=__doc__)
     check(config)
     with runtime.start(config.device, "fp32", seed=0) as run, only_run_in(config.output_dir, run, "--output-dir"):
         return watch(config, run) if config.watch else answer_once(config, run)
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

@@ -70,9 +70,8 @@ def bare_epoch(train_state: training.TrainState[torch.nn.Module], config: BenchC
         torch.cuda.synchronize()
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure and print."""
-    config = cli.parse(BenchConfig)
     settings = training.TrainConfig(
         weights="none", size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 2
     )
@@ -92,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

@@ -136,9 +136,8 @@ def timm_epoch(config: BenchConfig, folder: Path, device: torch.device) -> Epoch
     return lambda: train(model, batches, LabelSmoothingCrossEntropy(), optimizer)
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure and print."""
-    config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as name, runtime.start(config.device, "auto", seed=0) as run:
         place = Path(name)
         data_dir = config.data_dir or generated.write_chest_xray(place / "generated", config.files)
@@ -161,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

@@ -88,9 +88,8 @@ def measure(kind: str, paths: Sequence[Path], plain: str, reader: Reader, config
     print(spread(f"{kind}: grey levels between read_square and {plain}, mean of a picture", apart))
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure JPEG, then DICOM."""
-    config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as place:
         jpegs = generated.files(config.images, Path(place), ".jpeg", generated.write_jpegs, config.files)
         measure("JPEG", jpegs[: config.files], "Pillow", with_pillow, config)
@@ -99,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

@@ -37,9 +37,8 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure and print."""
-    config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as name, runtime.start(config.device, "auto", seed=0) as run:
         place = Path(name)
         settings = training.TrainConfig(
@@ -84,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

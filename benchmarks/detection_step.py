@@ -94,9 +94,8 @@ def bare_step(
     train_state.optimizer.step()
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure and print."""
-    config = cli.parse(BenchConfig)
     settings = training.TrainConfig(
         size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 4, negatives_per_positive=None
     )
@@ -138,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

@@ -168,9 +168,8 @@ def peak_mib(main: Callable[[], int], arguments: Sequence[str]) -> float:
     return int(found[1]) / 2**10
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure and print."""
-    config = cli.parse(BenchConfig)
     kinds = {
         "classification": (classification, ".jpeg", generated.write_jpegs),
         "detection": (detection, ".dcm", generated.write_dicoms),
@@ -197,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

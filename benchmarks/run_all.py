@@ -53,9 +53,8 @@ def run_one(words: str) -> tuple[int, list[str]]:
     return process.returncode, lines
 
 
-def main() -> int:
+def main(_config: BenchConfig) -> int:
     """Run and print; exit code 1 where a benchmark has failed."""
-    cli.parse(BenchConfig)
     rows: list[str] = []
     failed: list[str] = []
     for words in SHORT:
@@ -73,4 +72,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

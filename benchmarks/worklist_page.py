@@ -74,9 +74,8 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     measure_folder(paths, title, film_of, compute, listing, rounds)
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Measure and print."""
-    config = cli.parse(BenchConfig)
     with tempfile.TemporaryDirectory() as name, runtime.start("cpu", "fp32", seed=0) as run:
         place = Path(name)
         paths = generated.files(config.folder, place, ".dcm", generated.write_dicoms, config.files)[: config.files]
@@ -94,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

@@ -124,8 +124,14 @@ def plain(config: Any) -> dict[str, Any]:
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
-def run(main: Callable[[], int | None]) -> int:
-    """The exit code of ``main``: a user's mistake becomes one line on stderr and 2, an interruption 130 or 143.
+def start(config_type: type[ConfigType], summary: str | None) -> ConfigType:
+    """``parse`` for the script that this process runs: Ctrl-C while it still imports ends it in one word."""
+    sys.excepthook = _interrupted_early
+    return parse(config_type, summary=summary)
+
+
+def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
+    """The exit code of ``main(config)``: a user's mistake becomes one line on stderr and 2, an interruption 130 or 143.
 
     ValueError and OSError are how this project reports bad content and bad files, FloatingPointError how it reports a
     loss that is not finite. Set CXR_TRACEBACK=1 to see where one came from.
@@ -134,11 +140,11 @@ def run(main: Callable[[], int | None]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot spell is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     if os.environ.get("CXR_TRACEBACK"):
-        return main() or 0
+        return main(config) or 0
     try:
         signal.signal(signal.SIGTERM, _terminate)
         warnings.formatwarning = _one_line_warning
-        code = main() or 0
+        code = main(config) or 0
         sys.stdout.flush()  # here, where a full disk or a closed pipe is still told as one
         return code
     except BrokenPipeError:  # whoever read our output has left, as `head` does
@@ -163,9 +169,6 @@ def _interrupted_early(kind: type[BaseException], error: BaseException, trace: t
         print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
-
-
-sys.excepthook = _interrupted_early
 
 
 def _terminate(_number: int, _frame: types.FrameType | None) -> None:

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_classification.settings import PREVALENCE, EvaluateConfig
 
-if __name__ == "__main__":
-    cli.parse(EvaluateConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(EvaluateConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 
@@ -180,14 +180,13 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
     print(f"model with this operating point: {config.save_model}")
 
 
-def main() -> None:
+def main(config: EvaluateConfig) -> None:
     """Parse, load, evaluate."""
-    config = cli.parse(EvaluateConfig, summary=__doc__)
     require_sensible(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
         classifier = Classifier.of_user(config.model, run)
         (evaluate if config.unlabelled is None else adapt)(config, classifier, run)
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

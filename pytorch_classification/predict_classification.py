@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_classification.settings import PredictConfig
 
-if __name__ == "__main__":
-    cli.parse(PredictConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(PredictConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 from tqdm import tqdm
@@ -206,9 +206,8 @@ def summary(answers: list[Answer]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(config: PredictConfig) -> int:
     """Parse, load, answer."""
-    config = cli.parse(PredictConfig, summary=__doc__)
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.dicom_output is not None:  # what could only fail after the last image is refused at once
@@ -261,5 +260,5 @@ def stopped(answers: list[Answer], wanted: int, table: Path, classifier: Classif
     return f"{len(answers)} of {wanted} files were answered; {table} holds them"
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_detection.settings import MODEL_FILE, SMALLEST_SIZE, EvaluateConfig
 
-if __name__ == "__main__":
-    cli.parse(EvaluateConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(EvaluateConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 
@@ -102,9 +102,8 @@ def of_file(config: EvaluateConfig, path: Path, run: runtime.Runtime) -> tuple[r
     return judged, {"predictions": str(path)}, f"predictions: {path}; they hold {held}"
 
 
-def main() -> None:
+def main(config: EvaluateConfig) -> None:
     """Parse, load, evaluate."""
-    config = cli.parse(EvaluateConfig, summary=__doc__)
     require_sensible(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
         judged, about, sentence = (
@@ -117,5 +116,5 @@ def main() -> None:
     print(f"report, errors.csv and pictures: {config.output_dir}\n{sentence}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

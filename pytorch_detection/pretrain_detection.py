@@ -13,8 +13,8 @@ import sys
 from cxr import cli
 from pytorch_detection.settings import PretrainConfig, TrainConfig
 
-if __name__ == "__main__":
-    cli.parse(PretrainConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(PretrainConfig, __doc__) if __name__ == "__main__" else None
 
 import make_sample_data
 from cxr import checkpoints, runtime
@@ -25,9 +25,8 @@ from pytorch_detection.train_detection import begin, fit_one
 from pytorch_detection.training_data import load_data
 
 
-def main() -> None:
+def main(config: PretrainConfig) -> None:
     """Draw, train and write what the command line asks for; what a run before has done of it is not done again."""
-    config = cli.parse(PretrainConfig, summary=__doc__)
     if config.weights_file.is_dir() or not config.weights_file.parent.is_dir():
         raise ValueError(f"--weights-file {config.weights_file}: expected a file in a folder that is there")
     settings = TrainConfig(
@@ -56,5 +55,5 @@ def main() -> None:
     print(f"wrote {config.weights_file}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

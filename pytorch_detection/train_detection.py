@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_detection.settings import RESUME_IGNORES, TrainConfig
 
-if __name__ == "__main__":
-    cli.parse(TrainConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(TrainConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 import torch
@@ -276,14 +276,13 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
     )
 
 
-def main() -> None:
+def main(config: TrainConfig) -> None:
     """Parse, lock the output folder, train."""
-    config = cli.parse(TrainConfig, summary=__doc__)
     if config.tensorboard:
         plots.require_tensorboard()
     with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
         fit(config, run)
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

@@ -157,9 +157,8 @@ def score(config: BenchConfig, settings: training.TrainConfig, run: runtime.Runt
     return result
 
 
-def main() -> None:
+def main(config: BenchConfig) -> None:
     """Train what is missing, then show the table."""
-    config = cli.parse(BenchConfig)
     unknown = [name for name in config.recipes if name not in RECIPES]
     if unknown:
         raise ValueError(f"--recipes {' '.join(unknown)}: expected some of {', '.join(RECIPES)}")
@@ -186,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(BenchConfig, __doc__)))

@@ -267,9 +267,8 @@ def _difference_text(values: Sequence[float]) -> str:
     return f"{np.mean(values):+.3f}{error}"
 
 
-def main() -> None:
+def main(config: FoldsConfig) -> None:
     """Train what is missing, then report."""
-    config = cli.parse(FoldsConfig)
     unknown = [name for name in config.recipes if name not in RECIPES]
     if unknown:
         raise ValueError(f"--recipes {' '.join(unknown)}: expected some of {', '.join(RECIPES)}")
@@ -362,4 +361,4 @@ def folds_of(done: Sequence[Job], recipe: str, seed: int) -> list[list[Answer]]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(FoldsConfig, __doc__)))

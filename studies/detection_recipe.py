@@ -90,12 +90,11 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
     return {**scores, f"rsna_score_at_{_THRESHOLD}": at_half}
 
 
-def main() -> None:
+def main(config: RecipeConfig) -> None:
     """Train and print the scores as JSON."""
-    config = cli.parse(RecipeConfig)
     with runtime.start(config.device, "auto", config.seed) as run, training.only_run_in(config.output_dir, run):
         print(json.dumps(train(config, run), indent=2))
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(RecipeConfig, __doc__)))

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_classification.settings import PointingConfig
 
-if __name__ == "__main__":
-    cli.parse(PointingConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(PointingConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,9 +93,8 @@ def play(
     return hits, chances
 
 
-def main() -> None:
+def main(config: PointingConfig) -> None:
     """Parse, play, print."""
-    config = cli.parse(PointingConfig, summary=__doc__)
     truth = read_boxes(config.boxes)
     found = [(path, truth.get(str(path.resolve()), truth.get(path.stem))) for path in reading.find_images(config.image)]
     chosen = [(path, boxes) for path, boxes in found if boxes is not None]
@@ -120,5 +119,5 @@ def main() -> None:
         )
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

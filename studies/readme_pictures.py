@@ -158,9 +158,8 @@ def compact(path: Path) -> None:
         picture.save(path, optimize=True)
 
 
-def main() -> None:
+def main(config: PicturesConfig) -> None:
     """Check where everything comes from, make all of it, then put it in place."""
-    config = cli.parse(PicturesConfig)
     run = config.demo_dir / "run"
     for part, image in zip(PARTS, (config.film, config.exam), strict=True):
         folder = config.demo_dir / part.data
@@ -176,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, cli.start(PicturesConfig, __doc__)))

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_classification.settings import AuditConfig
 
-if __name__ == "__main__":
-    cli.parse(AuditConfig, summary=__doc__)  # --help and mistakes are answered before torch is imported: seconds
+# Before torch is imported, so that --help and mistakes are answered at once.
+CONFIG = cli.start(AuditConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,9 +236,8 @@ def audit(
     return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model
 
 
-def main() -> None:
+def main(config: AuditConfig) -> None:
     """Parse, read, audit, write."""
-    config = cli.parse(AuditConfig, summary=__doc__)
     with runtime.start(config.device, "fp32", config.seed) as run:
         classifier = Classifier.load(config.model, run) if config.model else None
         side = classifier.store_size if classifier else _SIDE
@@ -258,5 +257,5 @@ def main() -> None:
     print(f"{format_audit(report)}\n\nreport, table and pictures: {config.output_dir}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main))
+if CONFIG is not None:
+    sys.exit(cli.run(main, CONFIG))

@@ -137,15 +137,18 @@ def figures(monkeypatch):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs the ``main`` of a script as its last lines do, in this process: gives exit code, stdout and stderr."""
-    from cxr import cli
-
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # cli.run sets both for its process
     before = signal.getsignal(signal.SIGTERM)
+
+    from killing import run_main
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
         capsys.readouterr()
-        code = cli.run(main)
+        try:
+            code = run_main(main)
+        except SystemExit as stop:  # a command line that does not fit
+            code = stop.code
         out, err = capsys.readouterr()
         return SimpleNamespace(code=code, out=out, err=err)
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 from unittest.mock import patch
 
 import pytest
@@ -148,7 +148,6 @@ def lines_of(config: Any) -> list[str]:
 
 def _run(script: str, arguments: list[str], log: Path, die_at: tuple[str, int], die_by: int) -> None:
     sys.path.insert(0, str(ROOT))
-    from cxr import cli
 
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
@@ -168,7 +167,7 @@ def _run(script: str, arguments: list[str], log: Path, die_at: tuple[str, int], 
 
     sys.addaudithook(hook)
     with quick():
-        code = cli.run(main)
+        code = run_main(main)
     if code == 0:
         print(json.dumps(touched))
     sys.stdout.flush()
@@ -282,12 +281,10 @@ def train_in_two(script: Script, config: Any) -> list[str]:
 
 
 def _train_in_one_of_two(rank: int, script: str, arguments: list[str], folder: Path) -> None:
-    from cxr import cli
-
     main = importlib.import_module(script).main
     sys.argv = [script, *arguments]
     with (folder / f"printed {rank}").open("w", encoding="utf-8") as file, redirect_stdout(file), quick():
-        assert cli.run(main) == 0
+        assert run_main(main) == 0
 
 
 def _begin(rank: int, port: int, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
@@ -297,3 +294,11 @@ def _begin(rank: int, port: int, work: Callable[..., object], arguments: tuple[o
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     work(rank, *arguments)
+
+
+def run_main(main):
+    """The exit code of a script's ``main`` for ``sys.argv``, parsed as its last lines do."""
+    from cxr import cli
+
+    config_type = get_type_hints(main)["config"]
+    return cli.run(main, cli.parse(config_type, summary=sys.modules[main.__module__].__doc__))

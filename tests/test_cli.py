@@ -146,7 +146,7 @@ def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **opti
     indented = "".join(f"    {line}\n" for line in body.splitlines())
     script.write_text(
         f"import os, signal, sys, warnings\nsys.path.insert(0, {str(ROOT)!r})\nfrom cxr import cli\n"
-        f"def main():\n{indented}sys.exit(cli.run(main))\n",
+        f"def main(config):\n{indented}sys.exit(cli.run(main, None))\n",
         encoding="utf-8",
     )
     unwanted = ("CXR_TRACEBACK", "PYTHONWARNINGS", "PYTHONUNBUFFERED")

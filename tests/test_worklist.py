@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_classification
-from killing import CONTEXT, FAREWELL, KILLED, ROOT, TERMINATED, UNHEARD, finished, needs_signals
+from killing import CONTEXT, FAREWELL, KILLED, ROOT, TERMINATED, UNHEARD, finished, needs_signals, run_main
 from PIL import Image
 from tiny_detection import anything_goes, chest, write_classifier, write_dicom
 from tiny_worklist import Page
@@ -301,7 +301,6 @@ def _run(arguments, log, die_at):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     import worklist
-    from cxr import cli
 
     sys.argv = ["worklist.py", *map(str, arguments)]
     out, touched = str(arguments[arguments.index("--output-dir") + 1]), 0
@@ -314,7 +313,7 @@ def _run(arguments, log, die_at):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    code = cli.run(worklist.main)
+    code = run_main(worklist.main)
     sys.stdout.flush()
     os._exit(code)
 
