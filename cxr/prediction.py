@@ -1,13 +1,53 @@
-"""What must be said beside an answer: that it could as well be the other one, or that it means little."""
+"""One prediction per image: the record that both tasks, the worklist, tables and DICOM results share."""
 
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 BORDERLINE = "borderline, near the operating point: treat as undecided"
 UNLIKE = "unlike the images this model was trained on: the answer means little"
 REFUSED = "unlike the images this model was trained on"
 _NEAR = math.log(2)
+
+
+class Box(NamedTuple):
+    """A predicted opacity in pixels of the original image; ``x`` and ``y`` are its upper left corner, score in 0..1."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the models predict for one file.
+
+    Attributes:
+        error: why there is no prediction; empty where there is one.
+        note: what the DICOM header states against a frontal chest radiograph; empty if nothing.
+        height, width: of the original image in pixels; 0 where it could not be read.
+        probability: of PNEUMONIA, calibrated, in 0..1; None without a classifier, with an error, or where an
+            out-of-distribution image was refused.
+        boxes: at or above the detector's threshold, highest score first.
+        highest_score: of any box, also below the threshold, 0 without a box; None like ``probability``.
+        out_of_distribution: None where no model can state it.
+        picture: the plot that was drawn of it.
+    """
+
+    path: Path
+    error: str = ""
+    note: str = ""
+    height: int = 0
+    width: int = 0
+    probability: float | None = None
+    boxes: tuple[Box, ...] = ()
+    highest_score: float | None = None
+    out_of_distribution: bool | None = None
+    picture: Path | None = None
 
 
 def is_borderline(probability: float, operating_point: float) -> bool:
