@@ -1,30 +1,15 @@
-from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from cxr import checkpoints
 from cxr.runtime import Runtime
-from cxr.training_run import no_decay_groups
 from pytorch_classification import model as model_module
 from pytorch_classification.classifier import Classifier
-from pytorch_classification.model import TASK, GreyResNet18, build, predict_logits, standardized, to_probability
-
-
-@pytest.fixture(scope="module")
-def resnet():
-    """torchvision's own network, with the three planes and the thousand classes of ImageNet."""
-    torch.manual_seed(0)
-    network = torchvision.models.resnet18(weights=None).eval()
-    for module in network.modules():  # statistics that differ from plane to plane, as after training
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return network
+from pytorch_classification.model import TASK, GreyResNet18
 
 
 @pytest.fixture
@@ -37,89 +22,10 @@ def classifier(trained, processor):
     return Classifier.load(trained.config.model_file, processor)
 
 
-def features(network, images):
-    """All of a ResNet but its last layer."""
-    for name, layer in network.named_children():
-        if name != "fc":
-            images = layer(images)
-    return images.flatten(1)
-
-
 def same_tensors(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
-
-
-# ------------------------------------------------------------------------------------------------------- the network
-
-
-def test_one_folded_plane_gives_what_three_equal_planes_give(resnet, monkeypatch):
-    monkeypatch.setattr(model_module, "downloaded", lambda *_args: OrderedDict(resnet.state_dict()))
-    folded = build("imagenet").eval()
-    grey = torch.rand(2, 1, 64, 64)
-    with torch.no_grad():
-        expected = features(resnet, grey.expand(-1, 3, -1, -1))
-        found = features(folded, grey)
-        answer = folded(grey)
-        assert torch.allclose(answer, folded.fc(features(folded, standardized(grey))), atol=1e-6)
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert answer.shape == (2, 1)
-
-
-def test_weight_decay_falls_on_kernels_only():
-    network = GreyResNet18()
-    kernels, vectors = no_decay_groups(network, 0.05)
-    assert (kernels["weight_decay"], vectors["weight_decay"]) == (0.05, 0.0)
-    assert len(kernels["params"]) == 21 and all(p.ndim in (2, 4) for p in kernels["params"])  # 20 convolutions and fc
-    assert len(vectors["params"]) == 41 and all(
-        p.ndim == 1 for p in vectors["params"]
-    )  # 2 of 20 normalisations, fc.bias
-
-
-# ------------------------------------------------------------------------------------------------- weights from files
-
-
-def test_own_checkpoints_and_own_model_file_are_taken_whole(trained):
-    config = trained.config
-    for path in (config.output_dir / "best.pth", config.model_file):
-        same_tensors(dict(build(str(path)).state_dict()), dict(checkpoints.load(path, task=TASK)["model"]))
-
-
-def test_a_plain_state_dict_gives_its_body_and_keeps_a_fresh_last_layer(resnet, tmp_path):
-    torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
-    torch.manual_seed(7)
-    fresh = build("none").state_dict()
-    torch.manual_seed(7)
-    found = build(str(tmp_path / "resnet18.pth")).state_dict()
-    expected = dict(resnet.state_dict())
-    expected["conv1.weight"] = expected["conv1.weight"].sum(dim=1, keepdim=True)
-    expected |= {name: fresh[name] for name in ("fc.weight", "fc.bias")}
-    same_tensors(dict(found), expected)
-
-
-OTHERS = {
-    "another depth": lambda body: torchvision.models.resnet34(weights=None).state_dict(),
-    "a first layer of another size": lambda body: body | {"conv1.weight": torch.zeros(64, 1, 3, 3)},
-    "a first layer of five planes": lambda body: body | {"conv1.weight": torch.zeros(64, 5, 7, 7)},
-    "a layer missing": lambda body: {name: value for name, value in body.items() if name != "layer1.0.conv1.weight"},
-    "no last bias": lambda body: {name: value for name, value in body.items() if name != "fc.bias"},
-    "not a dictionary": lambda body: [torch.zeros(2)],
-    "a checkpoint without weights": lambda body: {"format": 1, "task": TASK},
-    "a checkpoint of detection": lambda body: {"format": 1, "task": "detection", "model": body},
-}
-
-
-@pytest.mark.parametrize("what", OTHERS)
-def test_weights_that_do_not_fit_are_refused_with_their_file(tmp_path, what):
-    path = tmp_path / "weights.pth"
-    torch.save(OTHERS[what](dict(GreyResNet18().state_dict())), path)
-    with pytest.raises(ValueError, match=r"ResNet-18|dictionary of a network") as caught:
-        build(str(path))
-    assert str(caught.value).startswith(str(path)) and len(str(caught.value).splitlines()) == 1
-
-
-# --------------------------------------------------------------------------------------------------- the model file
 
 
 def test_what_is_saved_is_loaded(tmp_path, processor, squares, classifier):
@@ -220,9 +126,6 @@ def test_damaged_weights_give_an_error_and_not_the_class_normal(trained, process
         damaged.probabilities(squares, processor)
 
 
-# ------------------------------------------------------------------------------------------------------------ answers
-
-
 def test_answers_do_not_hang_on_the_batch(classifier, processor, monkeypatch):
     squares = np.random.default_rng(1).integers(0, 256, size=(9, 36, 36), dtype=np.uint8)
     whole = classifier.probabilities(squares, processor)
@@ -241,32 +144,12 @@ def test_answers_do_not_hang_on_the_precision_of_the_run(classifier, processor, 
     assert np.array_equal(classifier.log_odds(squares, Runtime(processor.device, bf16=True)), exact)
 
 
-def test_flip_averaging_is_the_mean_of_the_log_odds_of_both_sides(classifier, processor, squares):
-    indices = np.arange(len(squares))
-
-    def answer(images, flip_average):
-        return predict_logits(classifier.model, images, indices, 32, flip_average, processor)
-
-    mirrored = np.ascontiguousarray(squares[:, :, ::-1])
-    expected = (answer(squares, False) + answer(mirrored, False)) / 2
-    assert np.abs(answer(squares, False) - answer(mirrored, False)).max() > 1e-3
-    assert np.allclose(answer(squares, True), expected, atol=1e-4)
-    assert np.allclose(answer(squares, True), answer(mirrored, True), atol=1e-4)
-
-
 def test_each_of_several_processes_answers_its_share(classifier, squares, monkeypatch, processor):
     whole = classifier.log_odds(squares, processor)
     shares = [Runtime(processor.device, False, rank, 2) for rank in (0, 1)]
     monkeypatch.setattr(model_module.runtime, "gather", lambda rows, _run: rows)
     for run in shares:
         assert np.allclose(classifier.log_odds(squares, run), whole[run.rank :: 2], atol=1e-5)
-
-
-def test_log_odds_become_probabilities_at_a_temperature():
-    assert to_probability(np.array([0.0, np.log(3), -2 * np.log(3)]), 1.0) == pytest.approx([0.5, 0.75, 0.1])
-    assert to_probability(np.array([2 * np.log(3)]), 2.0) == pytest.approx([0.75])
-    extreme = to_probability(np.array([-1e6, -800.0, 800.0, 1e6]), 0.05)  # no overflow: warnings are errors here
-    assert extreme.tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
