@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxr.augment import random_affine, warp
-from pytorch_detection.training_data import crop_parts, join_halves, move_boxes, paste_opacities
+from pytorch_detection.training_data import join_halves, move_boxes
 
 PLAIN = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
 
@@ -144,56 +144,3 @@ class TestJoinHalves:
         steps = images[:, 0, 0, :].diff(dim=1).abs()
         jump = (images[:, 0, 0, -1] - images[:, 0, 0, 0]).abs()
         assert (steps.amax(dim=1) <= 0.26 * jump + 1e-3).all()
-
-
-# ------------------------------------------------------------------------------------------------- parts and pasting
-
-
-def bright_box(count, box, size=64):
-    """Dark images with one bright rectangle each, and its box."""
-    images = torch.zeros(count, 1, size, size)
-    left, top, right, bottom = box
-    images[:, :, top:bottom, left:right] = 1
-    return images, [torch.tensor([box], dtype=torch.float32)] * count
-
-
-def test_a_part_is_enlarged_with_its_boxes():
-    images, boxes = bright_box(64, [24, 20, 40, 44])
-    seen, moved, cropped = crop_parts(
-        images, boxes, torch.Generator().manual_seed(0), share=0.5, smallest_area=0.25, least_kept=0.4
-    )
-    assert seen.shape == images.shape and 0.3 < cropped.float().mean() < 0.7
-    for number in range(64):
-        if not cropped[number]:
-            assert torch.equal(seen[number], images[number]) and torch.allclose(moved[number], boxes[number], atol=1e-4)
-        for left, top, right, bottom in moved[number].tolist():
-            bright = (seen[number, 0] > 0.5).nonzero()
-            found = [bright[:, 1].min(), bright[:, 0].min(), bright[:, 1].max() + 1, bright[:, 0].max() + 1]
-            assert all(abs(a - b) < 2 for a, b in zip((left, top, right, bottom), found, strict=True))
-    enlarged = torch.cat([moved[number] for number in range(64) if cropped[number]])
-    widths = enlarged[:, 2] - enlarged[:, 0]
-    assert widths.max() > 22 and widths.max() < 16 * 2 * 1.07 and widths.median() > 17
-
-
-def test_opacities_are_pasted_where_none_is():
-    images, boxes = bright_box(1, [8, 20, 24, 44])
-    images, boxes = torch.cat([images, torch.zeros_like(images)]), [boxes[0], torch.zeros(0, 4)]
-    outcomes = [paste_opacities(images, boxes, torch.Generator().manual_seed(seed), share=1.0) for seed in range(8)]
-    given = [(seen, found) for seen, found in outcomes if len(found[1])]
-    assert 0 < len(given) < 8  # else each image was its own partner
-    for seen, found in given:
-        assert torch.equal(found[1], boxes[0]) and torch.equal(found[0], boxes[0])
-        assert torch.equal(seen[0], images[0])
-        assert seen[1, 0, 32, 16] == 1 and seen[1, 0, :, 40:].max() == 0  # as in its own image; nothing elsewhere
-
-
-def test_no_opacity_is_pasted_over_another_or_where_none_is_asked_for():
-    images, boxes = bright_box(4, [8, 20, 24, 44])
-    images[2:] = images[2:].flip(3)
-    boxes = [*boxes[:2], *([torch.tensor([[40.0, 20, 56, 44]])] * 2)]
-    _, found = paste_opacities(images, boxes, torch.Generator().manual_seed(0), share=1.0)
-    assert {len(some) for some in found} <= {1, 2}
-    for some in found:
-        assert len({tuple(box) for box in some.tolist()}) == len(some)
-    same, unchanged = paste_opacities(images, boxes, torch.Generator().manual_seed(0), share=0.0)
-    assert torch.equal(same, images) and all(torch.equal(a, b) for a, b in zip(unchanged, boxes, strict=True))

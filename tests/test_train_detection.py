@@ -30,13 +30,11 @@ from pytorch_detection.train_detection import (
     weighted,
 )
 from pytorch_detection.training_data import (
-    Extra,
     augmented,
     batch_of,
     epoch_order,
     labelled,
     load_data,
-    of_cropped,
     of_joined,
 )
 
@@ -139,32 +137,6 @@ def test_what_is_known_of_a_chest_joined_from_two():
     found = of_joined(abnormal, source, [none, none, one, none, none, none])
     expected = torch.tensor([normal, unknown, ill, ill, unknown, unknown])
     assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
-
-
-def test_what_is_known_of_a_chest_of_which_a_part_is_shown():
-    normal, ill = 0.0, 1.0
-    none, one = torch.zeros(0, 4), torch.ones(1, 4)
-    abnormal, cropped = torch.tensor([normal, ill, ill, ill]), torch.tensor([True, True, True, False])
-    found = of_cropped(abnormal, cropped, [none, none, one, none])
-    assert torch.equal(found.nan_to_num(-1), torch.tensor([normal, -1, ill, ill]))
-
-
-@pytest.mark.parametrize("name", ["crop_prob", "tone_share", "paste_share"])
-def test_each_further_variation_has_a_share_of_its_own(name):
-    random = torch.Generator().manual_seed(0)
-    stored = (
-        torch.randint(0, 256, (8, 64, 64), dtype=torch.uint8, generator=random) // torch.arange(1, 9)[:, None, None]
-    )
-    targets = labelled([torch.tensor([[8.0, 20, 24, 44]]), torch.zeros(0, 4)] * 4, torch.tensor([1.0, 0] * 4))
-    plain, varied, last = (
-        augmented(stored, targets, torch.Generator().manual_seed(3), light, Extra(**{name: share}))
-        for light, share in ((False, 0.0), (False, 1.0), (True, 1.0))
-    )
-    assert not torch.equal(plain[0], varied[0])
-    assert torch.equal(last[0], augmented(stored, targets, torch.Generator().manual_seed(3), True)[0])
-    assert Extra.of(TrainConfig(**{name: 0.25})) == Extra(**{name: 0.25})
-    for target in varied[1]:
-        assert len(target["boxes"]) == 0 or target["abnormal"] == 1
 
 
 def test_augmentation_hangs_on_its_generator_alone():
@@ -270,7 +242,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
 
 
 def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, processor, without_pictures, capsys):
-    config = settings(data.source, folder, epochs=1, members=2)
+    config = settings(data.source, folder, epochs=1, ensemble=2)
     second = config.output_dir / "member_2"
     tiny_detection.train(config)
     printed = capsys.readouterr().out
@@ -298,7 +270,7 @@ def test_networks_that_are_not_asked_for_are_removed_or_named(data, folder, monk
     monkeypatch.setattr(train_detection, "begin", lambda *_, **__: (None, None))
     tiny_detection.train(replace(config, resume=True))
     assert "member_2: left out, because --ensemble is 1" in capsys.readouterr().out
-    tiny_detection.train(replace(config, members=2))
+    tiny_detection.train(replace(config, ensemble=2))
     assert "member_2: a network of the previous run, removed" in capsys.readouterr().out
     assert not (config.output_dir / "member_2").exists()
 

@@ -98,7 +98,7 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
         "lr": 2e-3,
         "ema_window": 0.1,
         "light_augmentation_epochs": 1,
-        "flip_average": False,
+        "flip_tta": False,
         "device": "cpu",
         "precision": "fp32",
     }
