@@ -6,7 +6,6 @@ resamples is one call on a table of weights, where scikit-learn would be called 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,10 @@ _TABLE_CELLS = 1 << 20  # weights held at once, 8 MiB: memory stays flat however
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a proportion, sound for few trials and at 0 and 1 (Wilson 1927, doi:10.2307/2276774)."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    share, spread = successes / trials, z * z / trials
-    centre = share + spread / 2
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    # At 0 and 1 the interval ends there exactly; the arithmetic would miss it by a rounding error.
-    low = 0.0 if successes == 0 else (centre - half) / (1 + spread)
-    high = 1.0 if successes == trials else (centre + half) / (1 + spread)
-    return low, high
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def by_score(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> tuple[Array, Array]:

@@ -26,15 +26,13 @@ _HOT = 90  # percentile of Grad-CAM's strength in true positives of validation t
 
 
 def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> None:
-    """Draw the curves of all epochs so far, and give their numbers to TensorBoard if the user wants it."""
+    """Draw the curves of all epochs so far."""
     plots.loss_curves(
         records,
         config.images_dir / "loss_curve_classification.png",
         losses={"selection_loss": "calibrated (chooses)"},
         scores={"val_auc": "ROC AUC", "shifted_auc": "ROC AUC, shifted set"},
     )
-    if config.tensorboard:
-        plots.write_scalars(records, config.output_dir / "tensorboard")
 
 
 def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:

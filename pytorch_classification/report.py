@@ -16,7 +16,7 @@ from cxr import messages, patients, prediction, reading, runtime, tables
 from cxr.files import write_json
 from cxr.metrics import interval_text
 from cxr.model_file import content_key
-from cxr.plots import SHEET_COLUMNS, Block, forest_plot, sheet, thumbnail
+from cxr.plots import SHEET_COLUMNS, Block, forest_plot, image_sheet, thumbnail
 from cxr.training_run import ERRORS
 from pytorch_classification import data_load, image_metrics, operating_point, plots
 from pytorch_classification.augment import corrupted
@@ -243,7 +243,7 @@ def draw(folder: Path, judged: Judged, report: Mapping[str, Any], run: runtime.R
     labels, title = listing.labels, f"{judged.title}, operating point {threshold:.3f}"
     plots.confusion_matrix(report["scores"]["confusion_matrix"], folder / "confusion_matrix.png", title=title)
     plots.roc_and_precision_recall(
-        labels, probabilities, threshold, folder / "roc_pr.png", groups=listing.patients, title=title
+        labels, probabilities, threshold, folder / "roc_pr.png", patients=listing.patients, title=title
     )
     before = to_probability(judged.answers.log_odds, 1.0)
     plots.reliability(labels, probabilities, folder / "reliability.png", before=before, title=judged.title)
@@ -252,7 +252,7 @@ def draw(folder: Path, judged: Judged, report: Mapping[str, Any], run: runtime.R
         probabilities,
         threshold,
         folder / "threshold_sweep.png",
-        groups=listing.patients,
+        patients=listing.patients,
         prevalence=report["trade_off"]["prevalence"],
         title=judged.title,
     )
@@ -287,7 +287,7 @@ def draw_errors(path: Path, judged: Judged) -> None:
         )
     point = f"operating point {judged.classifier.threshold:.3f}"
     note = f"P: probability of PNEUMONIA ({point}); the most confident of each kind first"
-    sheet(blocks, path, note=note)
+    image_sheet(blocks, path, note=note)
 
 
 def draw_grad_cam(path: Path, judged: Judged, run: runtime.Runtime) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from cxr import metrics, plots, runtime, training_run
+from cxr import metrics, runtime, training_run
 from cxr.runtime import to_device
 from cxr.training_run import RunFolder, TrainState, only_run_in, prepare
 from pytorch_classification import data_load, finish_training
@@ -213,8 +213,6 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
 
 def main(config: TrainConfig) -> None:
     """Parse, lock the output folder, train."""
-    if config.tensorboard:
-        plots.require_tensorboard()
     with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
         fit(config, run)
 

@@ -419,7 +419,7 @@ _PARTS = {
 
 
 def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> None:
-    """Draw the curves of all epochs so far, and give their numbers to TensorBoard if the user wants it."""
+    """Draw the curves of all epochs so far."""
     cxr_plots.loss_curves(
         records,
         config.images_dir / "loss_curve.png",
@@ -432,8 +432,6 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
         },
         parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
     )
-    if config.tensorboard:
-        cxr_plots.write_scalars(records, config.output_dir / "tensorboard")
 
 
 def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:

@@ -19,7 +19,6 @@ RESUME_IGNORES = {
     "model_file",
     "device",
     "compile",
-    "tensorboard",
     "resume",
     "flip_tta",
     "ensemble",
@@ -74,7 +73,6 @@ class TrainConfig:
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
     compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
-    tensorboard: bool = cli.flag(False, help="also write each epoch's numbers for TensorBoard, in --output-dir")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --output-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
     allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cxr import metrics, plots, runtime, training_run
+from cxr import metrics, runtime, training_run
 from cxr.training_run import RunFolder, TrainState, only_run_in, prepare
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import choose_gate
@@ -278,8 +278,6 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
 
 def main(config: TrainConfig) -> None:
     """Parse, lock the output folder, train."""
-    if config.tensorboard:
-        plots.require_tensorboard()
     with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
         fit(config, run)
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from cxr import cli, patients, runtime, training_run
-from cxr.plots import LINES, WIDTH, picture
+from cxr.plots import LINES, WIDTH, saved_figure
 from cxr.training_run import only_run_in
 from pytorch_detection import rsna_dataset
 from pytorch_detection import train_detection as training
@@ -331,7 +331,7 @@ def growth_curve(scores: Mapping[str, Mapping[int, Sequence[float]]], path: Path
         scores: name of a score -> number of training exams -> its value in 0..1 in each training.
         title: a line.
     """
-    with picture(path, (WIDTH * 0.7, 4)) as figure:
+    with saved_figure(path, (WIDTH * 0.7, 4)) as figure:
         axes = figure.subplots()
         numbers = sorted({number for by_number in scores.values() for number in by_number})
         for (name, by_number), (colour, style), mark in zip(scores.items(), LINES, "osD^vP", strict=False):

@@ -13,7 +13,7 @@ on both.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,20 @@ from cxr import metrics, patients, reading, runtime
 from cxr.files import write_json
 from cxr.messages import printable, shown_path
 from cxr.model_file import provenance
-from cxr.plots import SHEET_COLUMNS, Block, sheet
+from cxr.plots import (
+    BLUE,
+    GREY,
+    SHEET_COLUMNS,
+    VERMILLION,
+    WIDTH,
+    Block,
+    draw_score,
+    image_sheet,
+    saved_figure,
+    shorten,
+)
 from cxr.tables import write_csv
-from pytorch_classification import data_load, plots
+from pytorch_classification import data_load
 from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.image_metrics import aligned
 from studies import style
@@ -196,6 +207,45 @@ def sheet_blocks(audited: Collection, told: style.Floats, answers: style.Floats 
     return [block(0, False, 1), block(0, True, 2), block(1, True, 2), block(1, False, 1)]
 
 
+def draw_auc(
+    probes: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
+    path: Path,
+    *,
+    title: str,
+) -> None:
+    """ROC AUC of each probe with its interval and, of a model, its scores where the style agrees and contradicts.
+
+    Args:
+        probes: name of a probe -> ROC AUC with ``value``, ``low``, ``high``.
+        groups: as ``style.group_scores`` returns them; None draws the probes alone.
+    """
+    with saved_figure(path, (WIDTH, 4.2)) as figure:
+        figure.suptitle(shorten(title, WIDTH))
+        panels = figure.subplots(1, 1 if groups is None else 2, squeeze=False)[0]
+        _dots(panels[0], {name: (score, BLUE, "o") for name, score in probes.items()})
+        panels[0].axvline(0.5, color=GREY, linestyle=":", label="chance")
+        panels[0].set(title="predictor (no lungs visible)", xlabel="ROC AUC", xlim=(None, 1.01))
+        panels[0].legend(loc="lower left")
+        if groups is not None:
+            styles = {"all": (GREY, "s"), "agrees": (BLUE, "o"), "contradicts": (VERMILLION, "D")}
+            shown = {
+                f"{name}\n{group}" if group == "all" else f"{name}\nstyle {group}": (score, *styles[group])
+                for name, of in groups.items()
+                for group, score in of.items()
+            }
+            _dots(panels[1], shown)
+            panels[1].set(title="the model at its operating point", xlabel="fraction correct", xlim=(None, 1.01))
+
+
+def _dots(axes: Any, rows: Mapping[str, tuple[Mapping[str, Any], str, str]]) -> None:
+    """One line for each score with its colour and marker; the first row is on top."""
+    for line, (score, colour, marker) in enumerate(rows.values()):
+        draw_score(axes, line, score, colour, marker)
+    axes.set_yticks(range(len(rows)), [shorten(name, 2.0) for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+
+
 def audit(
     audited: Collection,
     known: Collection | None,
@@ -250,10 +300,11 @@ def main(config: AuditConfig) -> None:
     note = f"numbers: probability of {audited.classes[1]} by the style alone" + " and by the model" * (
         answers is not None
     )
-    sheet(sheet_blocks(audited, probed[_WHOLE], answers), config.output_dir / "shortcut_audit_images.png", note=note)
+    blocks = sheet_blocks(audited, probed[_WHOLE], answers)
+    image_sheet(blocks, config.output_dir / "shortcut_audit_images.png", note=note)
     title = f"{len(audited.listing)} images, style {report['style']}"
     groups = report["model"]["groups"] if "model" in report else None
-    plots.shortcut_auc(report["roc_auc"], groups, config.output_dir / "shortcut_audit.png", title=title)
+    draw_auc(report["roc_auc"], groups, config.output_dir / "shortcut_audit.png", title=title)
     print(f"{format_audit(report)}\n\nreport, table and pictures: {config.output_dir}")
 
 

@@ -1,3 +1,5 @@
+"""Plots of a classifier's scores and Grad-CAM: their numbers against worked ones and scikit-learn."""
+
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -7,7 +9,10 @@ from pytorch_classification import plots
 RANDOM = np.random.default_rng(0)
 LABELS = (RANDOM.random(120) < 0.6).astype(int)
 PROBABILITIES = 1 / (1 + np.exp(-RANDOM.normal(np.where(LABELS == 1, 1.5, -1.5), 1.5)))
-PATIENTS = RANDOM.integers(0, 60, 120)
+PATIENTS = RANDOM.integers(0, 60, 120).astype(str).tolist()
+IMAGE = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (100, 1))  # 100 high, 80 wide, dark to bright
+PLAIN = {"caption": "", "common_scale": False}
+HEAT = np.outer(np.hanning(7), np.hanning(7))
 
 
 def test_confusion_matrix_writes_counts_and_row_shares(figures, tmp_path):
@@ -19,7 +24,7 @@ def test_confusion_matrix_writes_counts_and_row_shares(figures, tmp_path):
 
 
 def test_curves_are_those_of_scikit_learn_and_pass_through_the_operating_point(figures, tmp_path):
-    plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, tmp_path / "a.png", groups=PATIENTS, title="")
+    plots.roc_and_precision_recall(LABELS, PROBABILITIES, 0.5, tmp_path / "a.png", patients=PATIENTS, title="")
     roc, recall = figures[0].axes
     false_rate, sensitivity, _ = roc_curve(LABELS, PROBABILITIES, drop_intermediate=False)
     _, curve, point = roc.lines
@@ -35,15 +40,16 @@ def test_curves_are_those_of_scikit_learn_and_pass_through_the_operating_point(f
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (place[1], LABELS[called].mean())
 
 
-def test_one_class_alone_is_said_not_drawn(figures, tmp_path):
-    plots.roc_and_precision_recall(LABELS * 0, PROBABILITIES, 0.5, tmp_path / "a.png", groups=PATIENTS, title="")
-    texts = [[text.get_text() for text in axes.texts] for axes in figures[0].axes]
-    assert texts == [["undefined: one class alone"]] * 2
+def test_one_class_alone_gives_a_note_in_place_of_curves(figures, tmp_path):
+    named = {"patients": PATIENTS, "title": ""}
+    plots.roc_and_precision_recall(LABELS * 0, PROBABILITIES, 0.5, tmp_path / "a.png", **named)
+    plots.threshold_sweep(LABELS * 0, PROBABILITIES, 0.5, tmp_path / "b.png", prevalence=0.2, **named)
+    assert [len(axes.texts) for figure in figures for axes in figure.axes] == [1] * 4
 
 
 def test_reliability_of_two_worked_bins_and_one_too_small_to_draw(figures, tmp_path):
-    labels = [0, 0, 0, 1, 1, *[1] * 6, 0]
-    plots.reliability(labels, [*[0.11] * 5, *[0.98] * 6, 0.5], tmp_path / "a.png", before=[0.5] * 12, title="")
+    labels, scores = np.array([0, 0, 0, 1, 1, *[1] * 6, 0]), np.array([*[0.11] * 5, *[0.98] * 6, 0.5])
+    plots.reliability(labels, scores, tmp_path / "a.png", before=np.full(12, 0.5), title="")
     diagram, counts = figures[0].axes
     _, before, after, *_ = diagram.lines
     assert (before.get_xdata().tolist(), before.get_ydata().tolist()) == ([0.5], [8 / 12])
@@ -55,7 +61,7 @@ def test_reliability_of_two_worked_bins_and_one_too_small_to_draw(figures, tmp_p
 
 
 def test_a_threshold_sweep_holds_sensitivity_specificity_and_predictive_values(figures, tmp_path):
-    plots.threshold_sweep(LABELS, PROBABILITIES, 0.3, tmp_path / "a.png", groups=PATIENTS, prevalence=0.2, title="")
+    plots.threshold_sweep(LABELS, PROBABILITIES, 0.3, tmp_path / "a.png", patients=PATIENTS, prevalence=0.2, title="")
     rates, values = figures[0].axes
     curves = {line.get_label(): line.get_xydata() for axes in (rates, values) for line in axes.lines}
     assert {*curves} == {"operating point 0.300", "sensitivity", "specificity", "PPV", "NPV"}
@@ -67,3 +73,37 @@ def test_a_threshold_sweep_holds_sensitivity_specificity_and_predictive_values(f
     (_, sensitivity), (_, specificity) = curves["sensitivity"][middle], curves["specificity"][middle]
     assert curves["PPV"][middle, 1] == pytest.approx(sensitivity * 0.2 / (sensitivity * 0.2 + (1 - specificity) * 0.8))
     assert all(len(axes.collections) == 2 for axes in (rates, values))  # the bands
+
+
+def test_heat_lies_where_the_map_has_it_and_leaves_the_anatomy(figures, tmp_path):
+    heat = np.zeros((4, 4))
+    heat[3, 0] = 1  # lower left
+    plots.grad_cam_overlay(IMAGE, heat, "a", tmp_path / "a.png", **PLAIN)
+    shown = figures[0].axes[0].images[0].get_array().astype(int)
+    plain, heated = shown[:, :80], shown[:, -80:]
+    assert (plain == IMAGE[..., None]).all()
+    changed = np.abs(heated - plain).sum(axis=2)
+    assert changed[75:, :20].mean() > 50 and changed[:40, 50:].max() == 0
+    plots.grad_cam_overlay(IMAGE, np.ones((7, 7)), "a", tmp_path / "a.png", **PLAIN)
+    hottest = figures[1].axes[0].images[0].get_array().astype(int)[:, -80:]
+    assert (np.ptp(hottest, axis=1)[0] >= 0.39 * 255).all()  # of the contrast below, 40 % stays in sight
+
+
+def test_errors_are_crossed_and_framed_correct_predictions_ticked(figures, tmp_path):
+    plots.grad_cam_grid([IMAGE] * 2, [HEAT] * 2, ["a\nb"] * 2, tmp_path / "a.png", correct=[True, False], **PLAIN)
+    right, wrong, _ = figures[0].axes
+    assert [axes.get_title() for axes in (right, wrong)] == ["✓ a\nb", "✗ a\nb"]
+    assert [axes.spines["left"].get_visible() for axes in (right, wrong)] == [False, True]
+
+
+@pytest.mark.parametrize("common_scale", [True, False])
+def test_an_overlay_keeps_the_proportions_of_the_original_and_its_colour_bar_fits(figures, tmp_path, common_scale):
+    named = {"caption": "m.pth", "common_scale": common_scale}
+    plots.grad_cam_overlay(np.zeros((300, 900), np.uint8), HEAT, "a", tmp_path / "a.png", **named)
+    plots.grad_cam_overlay(np.zeros((40, 40), np.uint8), HEAT, "a", tmp_path / "a.png", **named)
+    assert figures[0].axes[0].images[0].get_array().shape == (300, 900 + 15 + 900, 3)
+    assert figures[0].axes[0].get_aspect() == 1
+    for figure in figures:
+        figure.draw_without_rendering()
+        label = figure.axes[-1].xaxis.label.get_window_extent()
+        assert label.x0 >= 0 and label.x1 <= figure.bbox.x1
