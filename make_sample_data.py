@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr import cli
-from phantom import cohort, processes
+from phantom import cohort
 from phantom.chance import Condition
 
 ROOT = Path(__file__).resolve().parent
@@ -69,9 +69,9 @@ class SampleConfig:
 def write_classification(config: SampleConfig, folder: Path) -> None:
     """Fill ``folder`` with the layout of Kaggle's chest-xray-pneumonia."""
     rows: list[tuple[str | int, ...]] = []
-    films = cohort.plan_films(config.seed, config.images)
-    take = partial(cohort.take_film, seed=config.seed, widest=config.widest)
-    for film, (picture, quality) in zip(films, processes.draw(take, films, config.workers, "chest_xray"), strict=True):
+    films = cohort.plan_images(config.seed, config.images)
+    take = partial(cohort.render_image, seed=config.seed, widest=config.widest)
+    for film, (picture, quality) in zip(films, cohort.draw(take, films, config.workers, "chest_xray"), strict=True):
         path = folder / film.path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.pixels).save(path, quality=quality)
@@ -86,8 +86,8 @@ def write_detection(config: SampleConfig, folder: Path) -> None:
     labels: list[tuple[str | int, ...]] = []
     classes: list[tuple[str | int, ...]] = []
     exams = cohort.plan_exams(config.seed, config.exams)
-    take = partial(cohort.take_exam, seed=config.seed, size=config.exam_size)
-    for exam, (picture, header) in zip(exams, processes.draw(take, exams, config.workers, "dataset_det"), strict=True):
+    take = partial(cohort.render_exam, seed=config.seed, size=config.exam_size)
+    for exam, (picture, header) in zip(exams, cohort.draw(take, exams, config.workers, "dataset_det"), strict=True):
         write_dicom(images / f"{exam.uid}.dcm", exam.uid, picture.pixels, header)
         found = [(exam.uid, *(f"{value:.1f}" for value in box), 1) for box in picture.boxes]
         labels += found or [(exam.uid, "", "", "", "", 0)]

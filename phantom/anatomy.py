@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phantom.grid import Array
 from phantom.tubes import Tubes, along, evenly
+from phantom.view_exposure import Array
 
 SIDES = (-1, 1)  # right, left
 _MIRROR = np.array([[side, 1.0, 1.0] for side in SIDES])[:, None]

@@ -7,9 +7,8 @@ import numpy as np
 
 from phantom.anatomy import SIDES, Anatomy
 from phantom.disease import Kind, Opacity, Zone
-from phantom.exposure import Exposure
 from phantom.picture import Findings
-from phantom.view import View
+from phantom.view_exposure import Exposure, View
 
 Condition = Literal["normal", "abnormal", "pneumonia"]
 

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from phantom.anatomy import smooth
-from phantom.grid import Array, texture
 from phantom.organs import Organs
+from phantom.view_exposure import Array, texture
 
 LUNG_DENSITY = 0.2  # of water: air, blood and walls together
 FILLED_DENSITY = 0.95  # all air replaced by fluid and cells

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from phantom.anatomy import SIDES, Anatomy, smooth
-from phantom.grid import Array
-from phantom.view import View
+from phantom.view_exposure import Array, View
 
 LEFT_DOME_LOWER = 9.0
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from phantom.grid import Array
-from phantom.view import View
+from phantom.view_exposure import Array, View
 
 # A ray that runs along a tube stays in it for long; real ribs curve away from it after about this many widths.
 LONGEST_PASSAGE = 2.4

@@ -23,18 +23,18 @@ from cxr.cli import ROOT
 from cxr.files import sha256_of
 from cxr.reading import read_square
 from cxr.runtime import Runtime
-from phantom.cohort import Film, take_film
+from phantom.cohort import PlannedImage, render_image
 from pytorch_classification.classifier import Classifier
 
 MODEL = ROOT / "pneumonia_resnet18.pth"
 RECORDED = Path(__file__).with_suffix(".json")
 ON_RSNA = Path(__file__).with_name("shipped_model_on_rsna.json")
 _FILMS = {
-    "normal": Film("", None, 1, 1),
-    "another normal": Film("", None, 2, 1),
-    "lobar": Film("", "lobar", 3, 1),
-    "patchy": Film("", "patchy", 4, 1),
-    "interstitial": Film("", "interstitial", 5, 1),
+    "normal": PlannedImage("", None, 1, 1),
+    "another normal": PlannedImage("", None, 2, 1),
+    "lobar": PlannedImage("", "lobar", 3, 1),
+    "patchy": PlannedImage("", "patchy", 4, 1),
+    "interstitial": PlannedImage("", "interstitial", 5, 1),
 }
 
 
@@ -44,7 +44,7 @@ def answers(folder: Path) -> dict[str, Any]:
     classifier = Classifier.load(MODEL, processor)
     found: dict[str, Any] = {}
     for name, film in _FILMS.items():
-        picture, _ = take_film(film, seed=0, widest=600)
+        picture, _ = render_image(film, seed=0, widest=600)
         path = folder / f"{name}.png"
         Image.fromarray(picture.pixels).save(path)
         judged = classifier.judge(read_square(path, classifier.store_size).image[None], processor)

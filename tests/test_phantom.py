@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from phantom import anatomy, chance, cohort, disease, exposure, organs, tubes
+from phantom import anatomy, chance, cohort, disease, organs, tubes, view_exposure
 from phantom.chance import Chance
 from phantom.picture import Findings, render
-from phantom.view import View
+from phantom.view_exposure import View
 
 FLAT = View(shape=(64, 64), pitch=1.0, origin=(32.0, 32.0))
 
@@ -50,13 +50,13 @@ def test_a_box_is_corner_plus_size_in_pixels_of_the_picture():
     assert disease.box(share, parts, 2, (35, 100)) == (8, 18, 64, 17)  # cut off where the picture ends
 
 
-SHOT = exposure.Exposure(1e12, 0.0, 0.0, 0.0, dark=0.0, bright=0.0, curve=0.0, gamma=1.0)
+SHOT = view_exposure.Exposure(1e12, 0.0, 0.0, 0.0, dark=0.0, bright=0.0, curve=0.0, gamma=1.0)
 WIDE = View(shape=(128, 128), pitch=2.0, origin=(64.0, 10.0))
 
 
 def test_without_scatter_and_noise_grey_is_linear_in_thickness():
     thickness = np.tile(np.linspace(1, 3, 128), (128, 1))
-    shown = exposure.expose(thickness, WIDE, SHOT, np.random.default_rng(0)).astype(float)
+    shown = view_exposure.expose(thickness, WIDE, SHOT, np.random.default_rng(0)).astype(float)
     inside = shown[64, (shown[64] > 20) & (shown[64] < 235)]
     assert np.diff(shown[64]).min() >= 0, "what absorbs more is brighter"
     assert np.ptp(np.diff(inside)) <= 1, "Beer-Lambert, read out as a logarithm"
@@ -72,13 +72,13 @@ def case(child, seed, kind=None, shape=(176, 200)):
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_others():
-    films, exams = cohort.plan_films(3, 60), cohort.plan_exams(3, 12)
-    assert films == cohort.plan_films(3, 60) and exams == cohort.plan_exams(3, 12)
-    assert films != cohort.plan_films(4, 60) and exams != cohort.plan_exams(4, 12)
-    first, again, other = (cohort.take_film(films[40], seed, 160) for seed in (3, 3, 4))
+    films, exams = cohort.plan_images(3, 60), cohort.plan_exams(3, 12)
+    assert films == cohort.plan_images(3, 60) and exams == cohort.plan_exams(3, 12)
+    assert films != cohort.plan_images(4, 60) and exams != cohort.plan_exams(4, 12)
+    first, again, other = (cohort.render_image(films[40], seed, 160) for seed in (3, 3, 4))
     assert np.array_equal(first[0].pixels, again[0].pixels) and first[0].boxes == again[0].boxes
     assert first[0].pixels.shape != other[0].pixels.shape or not np.array_equal(first[0].pixels, other[0].pixels)
-    same, equal = (cohort.take_exam(exams[5], 3, 160) for _ in range(2))
+    same, equal = (cohort.render_exam(exams[5], 3, 160) for _ in range(2))
     assert np.array_equal(same[0].pixels, equal[0].pixels) and same[1] == equal[1]
 
 
@@ -103,9 +103,9 @@ def parts(pixels):
 
 
 def test_the_pictures_are_those_that_were_first_drawn():
-    film, exam = cohort.plan_films(0, 60)[-1], cohort.plan_exams(0, 4)[0]
-    np.testing.assert_allclose(parts(cohort.take_film(film, 0, 160)[0].pixels), FILM_MEANS, atol=0.06)
-    np.testing.assert_allclose(parts(cohort.take_exam(exam, 0, 160)[0].pixels), EXAM_MEANS, atol=0.06)
+    film, exam = cohort.plan_images(0, 60)[-1], cohort.plan_exams(0, 4)[0]
+    np.testing.assert_allclose(parts(cohort.render_image(film, 0, 160)[0].pixels), FILM_MEANS, atol=0.06)
+    np.testing.assert_allclose(parts(cohort.render_exam(exam, 0, 160)[0].pixels), EXAM_MEANS, atol=0.06)
 
 
 @pytest.mark.parametrize("child", [True, False])

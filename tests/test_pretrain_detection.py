@@ -24,7 +24,7 @@ def drawn():
     """24 exams, of which some show opacities: uint8 [24, S, S] and their boxes."""
     size = PretrainConfig.size
     exams = cohort.plan_exams(OTHER_SEED, 24)
-    pictures = [cohort.take_exam(exam, OTHER_SEED, size)[0] for exam in exams]
+    pictures = [cohort.render_exam(exam, OTHER_SEED, size)[0] for exam in exams]
     return np.stack([one.pixels for one in pictures]), [
         np.array([(x, y, x + width, y + height) for x, y, width, height in one.boxes], np.float32).reshape(-1, 4)
         for one in pictures
