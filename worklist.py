@@ -31,7 +31,7 @@ from tqdm import tqdm
 from cxr import dicom_results, reading, runtime
 from cxr.files import sha256_of
 from cxr.model_file import commit
-from cxr.training_run import only_run_in
+from cxr.training_run import lock_folder
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
 from pytorch_detection.detector import Detector
@@ -177,7 +177,7 @@ def summary(room: Room) -> str:
 def main(config: WorklistConfig) -> int:
     """Parse, load, answer."""
     check(config)
-    with runtime.start(config.device, "fp32", seed=0) as run, only_run_in(config.output_dir, run, "--output-dir"):
+    with runtime.start(config.device, "fp32", seed=0) as run, lock_folder(config.output_dir, run, "--output-dir"):
         return watch(config, run) if config.watch else answer_once(config, run)
 
 

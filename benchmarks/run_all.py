@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli, reading, runtime
-from cxr.model_file import provenance
+from cxr.model_file import run_environment
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -65,7 +65,7 @@ def main(_config: BenchConfig) -> int:
             what, median, low, high = found.groups()
             rows.append(f"{words.split()[0]:<26} {what:<72} {median:>9}  ({low} to {high})")
     with runtime.start("auto", "auto", seed=0) as run:
-        machine = {**provenance(run), "cores": reading.cores(), "machine": platform.machine()}
+        machine = {**run_environment(run), "cores": reading.cores(), "machine": platform.machine()}
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()), *rows, sep="\n")
     print(*(f"failed: {words}" for words in failed), sep="\n", end="")
     return 1 if failed else 0

@@ -15,9 +15,9 @@ def uniform(count: int, low: float, high: float, generator: torch.Generator) -> 
     return torch.empty(count, device=generator.device).uniform_(low, high, generator=generator)
 
 
-def chosen(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """Booleans [count, 1, 1, 1], True with probability ``share``."""
-    return per_image(uniform(count, 0, 1, generator) < share)
+def bernoulli_mask(count: int, prob: float, generator: torch.Generator) -> Tensor:
+    """Bool [count, 1, 1, 1], True with probability ``prob``."""
+    return per_image(uniform(count, 0, 1, generator) < prob)
 
 
 def per_image(values: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def random_affine(
     Args:
         rotation_degrees, shear, shift: drawn from +- the value; a shift of 1 is half the image.
         zoom: natural logarithm of the scale, drawn from +- the value. stretch: the same for height against width.
-        flip: share of images with left and right exchanged.
+        flip: probability of a horizontal flip.
     """
     angle = uniform(count, -rotation_degrees, rotation_degrees, generator) * (math.pi / 180)
     width = torch.exp(uniform(count, -zoom, zoom, generator))
@@ -101,7 +101,7 @@ def warp(images: Tensor, matrices: Tensor, size: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- tone and sharpness
 
 
-def plain_curves(count: int, device: torch.device) -> Tensor:
+def identity_curves(count: int, device: torch.device) -> Tensor:
     """float32 [count, 256]: for each image the brightness in 0..1 that a stored grey level stands for.
 
     Whatever changes tone changes these 256 numbers instead of the pixels, which makes it cost nothing.
@@ -115,20 +115,20 @@ def apply_curves(stored: Tensor, curves: Tensor) -> Tensor:
     return curves.gather(1, levels).view(len(stored), 1, *stored.shape[1:])
 
 
-def match_histograms(curves: Tensor, stored: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """Give ``share`` of the images, wholly or in part, the grey-level distribution of another image of the batch.
+def match_histograms(curves: Tensor, stored: Tensor, generator: torch.Generator, *, prob: float) -> Tensor:
+    """With probability ``prob``, move an image part of the way to the histogram of another image of the batch.
 
     Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
     """
     count = len(stored)
-    darker = shares_darker(stored)
+    darker = cumulative_histograms(stored)
     partner = torch.randperm(count, generator=generator, device=generator.device)
-    level = levels_of_same_rank(darker, darker[partner])
-    part = uniform(count, 0, 1, generator)[:, None] * (uniform(count, 0, 1, generator) < share)[:, None]
+    level = matching_levels(darker, darker[partner])
+    part = uniform(count, 0, 1, generator)[:, None] * (uniform(count, 0, 1, generator) < prob)[:, None]
     return curves + (curves[partner].gather(1, level) - curves) * part
 
 
-def shares_darker(stored: Tensor) -> Tensor:
+def cumulative_histograms(stored: Tensor) -> Tensor:
     """float32 [B, 256]: mid-ranks, for each grey level of uint8 [B, S, S] the share of pixels darker than it."""
     sample = stored[:, ::2, ::2].flatten(1).long()  # a quarter of the pixels tells the distribution
     ones = torch.ones(sample.shape, device=stored.device)
@@ -136,7 +136,7 @@ def shares_darker(stored: Tensor) -> Tensor:
     return (counts.cumsum(dim=1) - counts / 2) / sample.shape[1]
 
 
-def levels_of_same_rank(darker: Tensor, darker_there: Tensor) -> Tensor:
+def matching_levels(darker: Tensor, darker_there: Tensor) -> Tensor:
     """int64 [B, 256]: for each grey level the one that stands in the other image as it does here; both as above."""
     return torch.searchsorted(darker_there.contiguous(), darker).clamp(max=255)
 
@@ -157,20 +157,20 @@ def jitter_tone(
 
 
 def jitter_sharpness(
-    images: Tensor, generator: torch.Generator, *, sigma: float, share_blurred: float, share_sharpened: float
+    images: Tensor, generator: torch.Generator, *, sigma: float, blur_prob: float, sharpen_prob: float
 ) -> Tensor:
     """Detector and processing: blur by a Gaussian of up to ``sigma`` pixels, or sharpen with one (unsharp mask)."""
     count = len(images)
     draw = uniform(count, 0, 1, generator)
     smooth = _gaussian(images, uniform(count, 0.3, sigma, generator))
     amount = uniform(count, 0.2, 1.5, generator)
-    weight = torch.where(draw < share_blurred, torch.ones_like(amount), torch.zeros_like(amount))
-    weight = torch.where(draw > 1 - share_sharpened, -amount, weight)
+    weight = torch.where(draw < blur_prob, torch.ones_like(amount), torch.zeros_like(amount))
+    weight = torch.where(draw > 1 - sharpen_prob, -amount, weight)
     return images + (smooth - images) * per_image(weight)
 
 
-def random_convolution(images: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """See ``share`` of the images in part through a 3 x 3 filter of random weights, which changes texture, not shape.
+def random_convolution(images: Tensor, generator: torch.Generator, *, prob: float) -> Tensor:
+    """With probability ``prob``, blend in a random 3 x 3 convolution (RandConv), which changes texture, not shape.
 
     Xu et al. 2021, arXiv:2007.13003. What comes out of the filter has mean .5 and deviation .25; how much of it is
     mixed into the image is drawn from 0 to all.
@@ -181,7 +181,7 @@ def random_convolution(images: Tensor, generator: torch.Generator, *, share: flo
     filtered = functional.conv2d(padded, kernels, groups=count).transpose(0, 1)
     deviation, mean = torch.std_mean(filtered, dim=(1, 2, 3), keepdim=True)
     filtered = (filtered - mean) / (deviation + 0.03) * 0.25 + 0.5
-    part = per_image(uniform(count, 0, 1, generator)) * chosen(count, share, generator)
+    part = per_image(uniform(count, 0, 1, generator)) * bernoulli_mask(count, prob, generator)
     return images + (filtered - images) * part
 
 
@@ -202,8 +202,8 @@ def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------ places
 
 
-def swap_borders(images: Tensor, generator: torch.Generator, *, share: float, inner: float) -> Tensor:
-    """Surround ``share`` of the images with the outer frame of another image of the batch.
+def swap_borders(images: Tensor, generator: torch.Generator, *, prob: float, inner: float) -> Tensor:
+    """With probability ``prob``, swap an image's border for that of another image of the batch.
 
     Side markers, text, borders and collimation differ by source and so by class; seen around either class they stop
     being evidence. The part kept is a soft-edged rounded rectangle of ``inner`` to 1 of the width and of the height.
@@ -214,7 +214,7 @@ def swap_borders(images: Tensor, generator: torch.Generator, *, share: float, in
     edges = torch.exp(uniform(count, 1, 3, generator))
     partner = torch.randperm(count, generator=generator, device=generator.device)
     framed = blend_borders(images, images[partner], centres, halves, edges)
-    return torch.where(chosen(count, share, generator), framed, images)
+    return torch.where(bernoulli_mask(count, prob, generator), framed, images)
 
 
 def blend_borders(
@@ -234,8 +234,8 @@ def blend_borders(
     return images * kept + others * (1 - kept)
 
 
-def erase(images: Tensor, generator: torch.Generator, *, share: float, smallest: float, largest: float) -> Tensor:
-    """Cover ``share`` of the images with one even rectangle, sides ``smallest`` to ``largest`` of the image's."""
+def erase(images: Tensor, generator: torch.Generator, *, prob: float, smallest: float, largest: float) -> Tensor:
+    """With probability ``prob``, cover one uniform rectangle, sides ``smallest`` to ``largest`` of the image's."""
     count, size = len(images), images.shape[-1]
     position = (torch.arange(size, device=images.device) + 0.5) / size
     centre_x, centre_y = uniform(count, 0, 1, generator), uniform(count, 0, 1, generator)
@@ -243,4 +243,4 @@ def erase(images: Tensor, generator: torch.Generator, *, share: float, smallest:
     inside_x = (position[None, None, None, :] - per_image(centre_x)).abs() < per_image(width / 2)
     inside_y = (position[None, None, :, None] - per_image(centre_y)).abs() < per_image(height / 2)
     grey = per_image(uniform(count, 0, 1, generator))
-    return torch.where(inside_x & inside_y & chosen(count, share, generator), grey, images)
+    return torch.where(inside_x & inside_y & bernoulli_mask(count, prob, generator), grey, images)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxr.cli import ROOT
+from cxr.files import sha256_of
 from cxr.messages import one_line
 from cxr.runtime import Runtime
 
@@ -49,7 +50,8 @@ class ModelProvenance:
         trained: on what, when, and with which code, in words.
         validation: scores on validation by name.
         adapted: how the operating point was set after training; empty if it was not.
-        networks: how many answer together.
+        networks: ensemble size.
+        model_id: file name and the first digits of the file's SHA-256; short enough for a row of a table.
     """
 
     file: str
@@ -57,6 +59,7 @@ class ModelProvenance:
     validation: dict[str, float]
     adapted: str = ""
     networks: int = 1
+    model_id: str = ""
 
     @classmethod
     def of(cls, state: Mapping[str, Any], path: Path) -> "ModelProvenance":
@@ -65,7 +68,9 @@ class ModelProvenance:
         trained = _described(found) if found else "images that its file does not name"
         scores = dict(_numbers(state.get("validation") or {}))
         networks = 1 + len(state.get("members") or ())
-        return cls(one_line(path.name), trained, scores, one_line(adapted.get("text", "")), networks)
+        name = one_line(path.name)
+        model_id = f"{name} {sha256_of(path)[:12]}" if path.is_file() else name
+        return cls(name, trained, scores, one_line(adapted.get("text", "")), networks, model_id)
 
     def with_manual_threshold(self) -> "ModelProvenance":
         """With another operating point than the file's, at which nothing was measured."""
@@ -126,17 +131,17 @@ def _numbers(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 _KEY_BYTES = 8  # of a hash that the model file keeps
 
 
-def content_key(sha256: str) -> str:
+def image_key(sha256: str) -> str:
     """The part of a file's hash that a model file keeps."""
     return sha256[: 2 * _KEY_BYTES]
 
 
-def known(hashes: Sequence[str], *parts: NDArray[np.int64]) -> frozenset[str]:
+def image_keys(hashes: Sequence[str], *parts: NDArray[np.int64]) -> frozenset[str]:
     """The keys of the images at the indices of all ``parts``."""
-    return frozenset(content_key(hashes[int(index)]) for index in np.concatenate(parts))
+    return frozenset(image_key(hashes[int(index)]) for index in np.concatenate(parts))
 
 
-def packed(keys: frozenset[str] | None) -> Tensor | None:
+def pack_keys(keys: frozenset[str] | None) -> Tensor | None:
     """For the model file: uint8 [N, 8], sorted."""
     if keys is None:
         return None
@@ -144,12 +149,12 @@ def packed(keys: frozenset[str] | None) -> Tensor | None:
     return torch.tensor(rows, dtype=torch.uint8).reshape(-1, _KEY_BYTES)
 
 
-def unpacked(found: Tensor | None) -> frozenset[str] | None:
+def unpack_keys(found: Tensor | None) -> frozenset[str] | None:
     """The keys in a model file; None where it keeps none."""
     return None if found is None else frozenset(bytes(row).hex() for row in found.tolist())
 
 
-def provenance(run: Runtime) -> dict[str, Any]:
+def run_environment(run: Runtime) -> dict[str, Any]:
     """Plain values that a checkpoint and JSON can hold."""
     name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.processor()
     return {

@@ -119,7 +119,7 @@ class FeatureDistance:
         """float64 [N], the mean over the stages; ``rows`` as ``Features.rows`` gives them."""
         return np.mean([stage.distance(found) for stage, found in zip(self.stages, rows, strict=True)], axis=0)
 
-    def unlike(self, rows: Sequence[Array]) -> NDArray[np.bool_]:
+    def is_ood(self, rows: Sequence[Array]) -> NDArray[np.bool_]:
         """Bool [N], whether images lie beyond the limit."""
         return self.distance(rows) > self.limit
 

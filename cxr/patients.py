@@ -18,7 +18,7 @@ FOLDS = 5
 _LEAST_OF_ONE = 10  # DICOM files, none of them with another Patient ID: it is what anonymising has left
 
 
-def identified(
+def identify(
     paths: Sequence[Path],
     headers: Sequence[Header],
     *,
@@ -127,7 +127,7 @@ _UNKNOWN = "unknown"
 _LONGEST = 40  # characters of a value in a name
 
 
-def of_headers(headers: Sequence[Header]) -> dict[str, list[str]]:
+def header_columns(headers: Sequence[Header]) -> dict[str, list[str]]:
     """What DICOM headers say, as columns ``view``, ``sex`` and ``age``, empty where they do not."""
     return {
         "view": [header.view or "" for header in headers],

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,6 @@ def prepare(
     weight_decay: float,
     ema_window: float,
     total_steps: int,
-    compiled: Iterable[nn.Module] = (),
 ) -> TrainState[Network]:
     """``model`` on its device with AdamW, a one-cycle schedule and a running average of its weights.
 
@@ -80,7 +79,6 @@ def prepare(
     Args:
         ema_window: the average reaches back over this share of all steps, so that a short run does not average in
             the weights of its start.
-        compiled: the parts of ``model`` that torch.compile takes.
     """
     model = model.to(run.device).to(memory_format=torch.channels_last)
     decay = 1 - 1 / max(2.0, ema_window * total_steps)
@@ -89,8 +87,6 @@ def prepare(
     optimizer = torch.optim.AdamW(groups, lr=lr, fused=run.device.type != "mps")
     rise = 0.25 if total_steps != 4 else 0.5  # torch divides by zero where the rise is one step long
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=total_steps, pct_start=rise)
-    for part in compiled:  # in place, and after the average was copied
-        part.compile()
     return TrainState(model, runtime.distribute(model, run), average, optimizer, scheduler)
 
 
@@ -158,7 +154,7 @@ ERRORS = "errors.csv"  # beside the report: what the finished model got wrong
 
 
 @contextmanager
-def only_run_in(folder: Path, run: Runtime, flag: str = "--output-dir") -> Generator[None]:
+def lock_folder(folder: Path, run: Runtime, flag: str = "--output-dir") -> Generator[None]:
     """Hold ``folder`` for this run; the lock goes with the process, however it ends. ``flag`` names another.
 
     Raises:

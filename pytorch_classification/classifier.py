@@ -78,7 +78,7 @@ class Classifier:
             prediction={name: getattr(self, name) for name in _SETTINGS},
             likeness=None if self.likeness is None else self.likeness.plain(),
             heat_scale=self.heat_scale,
-            known_images=model_file.packed(self.known),
+            known_images=model_file.pack_keys(self.known),
             **record,
         )
 
@@ -105,7 +105,7 @@ class Classifier:
             **settings,
             likeness=FeatureDistance.of(state.get("likeness"), path),
             heat_scale=state.get("heat_scale"),
-            known=model_file.unpacked(state.get("known_images")),
+            known=model_file.unpack_keys(state.get("known_images")),
             origin=ModelProvenance.of(state, path),
         )
 
@@ -160,7 +160,7 @@ class Classifier:
                 log_odds, maps, strength = self.log_odds(images, run), None, None
         if maps is not None and strength is not None and self.heat_scale is not None:
             maps = maps * np.minimum(strength / self.heat_scale, 1).astype(np.float32)[:, None, None]
-        unlike = None if self.likeness is None else self.likeness.unlike(seen.rows(self.views, run))
+        unlike = None if self.likeness is None else self.likeness.is_ood(seen.rows(self.views, run))
         return Judgement(log_odds, to_probability(log_odds, self.temperature), unlike, maps)
 
     def explain(self, images: NDArray[np.uint8], run: runtime.Runtime) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cxr import reading, tables
 from cxr.messages import first_of, quoted
-from cxr.patients import identified as identify
+from cxr.patients import identify
 from cxr.reading.dicom_header import Header
 from pytorch_classification.settings import TrainConfig
 

@@ -34,7 +34,7 @@ CONFIG = cli.start(EvaluateConfig, __doc__) if __name__ == "__main__" else None
 import numpy as np
 
 from cxr import prediction, reading, runtime
-from cxr.model_file import provenance
+from cxr.model_file import run_environment
 from pytorch_classification import data_load, image_metrics, operating_point, report
 from pytorch_classification.classifier import Classifier, weights_sha256
 from pytorch_classification.operating_point import Measure
@@ -94,7 +94,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     if goal:
         result["operating_point"] = set_operating_point(config, judged, *goal, prevalence, state)
     path = config.output_dir / "report.json"
-    report.write({**result, "provenance": provenance(run)}, path, config.output_dir, judged, run)
+    report.write({**result, "provenance": run_environment(run)}, path, config.output_dir, judged, run)
     print(f"report, errors.csv and pictures: {config.output_dir}")
     print(f"model: {classifier.origin.sentence(classifier.threshold)}")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import checkpoints, cli, metrics, model_file, out_of_distribution, plots, runtime, training_run
-from cxr.model_file import provenance
+from cxr.model_file import run_environment
 from cxr.training_run import RunFolder
 from pytorch_classification import data_load, image_metrics, report
 from pytorch_classification.classifier import Classifier
@@ -46,7 +46,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         checkpoints.with_half_kernels(state["model"])
     )  # as the file will hold it: what is fitted fits the file
     model = model.to(run.device).eval()
-    seen = model_file.known(data.hashes, data.train, data.validation)
+    seen = model_file.image_keys(data.hashes, data.train, data.validation)
     classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_tta, 1.0, 0.5, known=seen)
     scored = {
         name: (classifier.log_odds(images, run, rows), labels) for name, (images, rows, labels) in data.sets().items()
@@ -70,7 +70,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
         "validation": validation,
         "validation_report": own,
         "trained_on": model_file.trained_on(config.root, len(data.train), data.patients(data.train)),
-        "provenance": provenance(run),
+        "provenance": run_environment(run),
     }
     if run.is_main:
         classifier.save(config.model_file, **about)
@@ -140,7 +140,7 @@ def test_report(
     if not run.is_main:
         return {}
     found = report.evaluated(judged, PREVALENCE, run)
-    result = {"set": str(source), **found, "validation": own, "provenance": provenance(run)}
+    result = {"set": str(source), **found, "validation": own, "provenance": run_environment(run)}
     path = config.output_dir / NAME
     print(f"\ntest images, evaluated once:\n{report.format_report(found)}")
     print(f"\nreport: {path}")

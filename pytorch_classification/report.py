@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cxr import messages, patients, prediction, reading, runtime, tables
 from cxr.files import write_json
 from cxr.metrics import interval_text
-from cxr.model_file import content_key
+from cxr.model_file import image_key
 from cxr.plots import SHEET_COLUMNS, Block, forest_plot, image_sheet, thumbnail
 from cxr.training_run import ERRORS
 from pytorch_classification import data_load, image_metrics, operating_point, plots
@@ -90,10 +90,10 @@ def judge(
     )
     listing = data_load.identified(listing, store.headers)
     own = {column.casefold() for column in listing.columns}
-    said = {name: values for name, values in patients.of_headers(store.headers).items() if name not in own}
+    said = {name: values for name, values in patients.header_columns(store.headers).items() if name not in own}
     listing = replace(listing, columns={**listing.columns, **said})
     known = classifier.known or frozenset()
-    repeated = np.array([content_key(content) in known for content in store.hashes])
+    repeated = np.array([image_key(content) in known for content in store.hashes])
     kept = np.flatnonzero(store.readable & ~repeated)
     if repeated.any() and run.is_main:
         warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)

@@ -83,7 +83,7 @@ def style_transferred(validation: Labelled, seed: int) -> Labelled:
     for first in range(0, len(normal), _BATCH):
         part = slice(first, first + _BATCH)
         stored, others = (torch.from_numpy(images[rows[part]]) for rows in (normal, partners))
-        levels = augment.levels_of_same_rank(augment.shares_darker(stored), augment.shares_darker(others))
+        levels = augment.matching_levels(augment.cumulative_histograms(stored), augment.cumulative_histograms(others))
         toned, other = augment.apply_curves(stored, levels / 255), others[:, None] / 255
         middle, half = torch.zeros(len(stored)), torch.full((len(stored),), _INNER)
         seen = augment.blend_borders(

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from cxr import metrics, runtime, training_run
 from cxr.runtime import to_device
-from cxr.training_run import RunFolder, TrainState, only_run_in, prepare
+from cxr.training_run import RunFolder, TrainState, lock_folder, prepare
 from pytorch_classification import data_load, finish_training
 from pytorch_classification.model import TASK, as_input, build, predict_logits
 from pytorch_classification.operating_point import fit_temperature
@@ -66,7 +66,6 @@ def make_train_state(
         weight_decay=config.weight_decay,
         ema_window=config.ema_window,
         total_steps=config.epochs * steps_per_epoch,
-        compiled=(model,) if config.compile else (),
     )
 
 
@@ -213,7 +212,7 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
 
 def main(config: TrainConfig) -> None:
     """Parse, lock the output folder, train."""
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(config.output_dir, run):
         fit(config, run)
 
 

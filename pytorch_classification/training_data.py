@@ -156,8 +156,8 @@ def augmented(stored: Tensor, config: TrainConfig, generator: torch.Generator) -
     hides the outline and the border; the others at the whole, as prediction sees it (benchmarks/RECIPES.md).
     """
     count = len(stored)
-    curves = augment.plain_curves(count, stored.device)
-    curves = augment.match_histograms(curves, stored, generator, share=config.style_mix_prob)
+    curves = augment.identity_curves(count, stored.device)
+    curves = augment.match_histograms(curves, stored, generator, prob=config.style_mix_prob)
     curves = augment.jitter_tone(curves, generator, gamma=0.5, contrast=0.4, brightness=0.15)
     images = augment.apply_curves(stored, curves)
     whole = augment.random_affine(
@@ -166,9 +166,9 @@ def augmented(stored: Tensor, config: TrainConfig, generator: torch.Generator) -
     part = augment.random_crop(
         count, generator, smallest_area=0.08, stretch=math.log(4 / 3), rotation_degrees=12, shear=0.1, flip=0.5
     )
-    matrices = torch.where(augment.chosen(count, config.crop_prob, generator)[:, 0], part, whole)
+    matrices = torch.where(augment.bernoulli_mask(count, config.crop_prob, generator)[:, 0], part, whole)
     images = augment.warp(images, matrices, config.size)
-    images = augment.random_convolution(images, generator, share=config.randconv_prob)
-    images = augment.swap_borders(images, generator, share=config.style_mix_prob, inner=0.72)
-    images = augment.jitter_sharpness(images, generator, sigma=1.6, share_blurred=0.4, share_sharpened=0.2)
-    return augment.erase(images, generator, share=0.4, smallest=0.1, largest=0.35)
+    images = augment.random_convolution(images, generator, prob=config.randconv_prob)
+    images = augment.swap_borders(images, generator, prob=config.style_mix_prob, inner=0.72)
+    images = augment.jitter_sharpness(images, generator, sigma=1.6, blur_prob=0.4, sharpen_prob=0.2)
+    return augment.erase(images, generator, prob=0.4, smallest=0.1, largest=0.35)

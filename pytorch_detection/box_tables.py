@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr import patients, reading, tables
 from cxr.messages import first_of, quoted
 from cxr.metrics import Array
-from cxr.patients import identified
+from cxr.patients import identify
 from cxr.reading import Decoded
 from pytorch_detection import rsna_dataset
 from pytorch_detection.rsna_dataset import Box, Exam, RsnaDetectionDataset
@@ -73,7 +73,7 @@ def load(
     store = reading.decode_once(listing.paths, size, store_dir, name="exams", skip_bad=skip_bad, progress=progress)
     if not store.readable.all():
         warnings.warn(f"{(~store.readable).sum()} images that cannot be read are left out", stacklevel=2)
-    said = patients.of_headers(store.headers)
+    said = patients.header_columns(store.headers)
     if isinstance(listing, TableListing):
         exams = read_exams(listing, store)
         own = {name.casefold() for name in listing.columns}
@@ -174,7 +174,7 @@ def read_exams(listing: TableListing, store: Decoded) -> list[Exam]:
     for image, box in zip(rows["image"], boxes, strict=True):
         of_image[image].append(box)
     unnamed = [""] * len(listing.names)
-    patients = identified(listing.paths, store.headers, stated=listing.patients, named=unnamed, otherwise=listing.names)
+    patients = identify(listing.paths, store.headers, stated=listing.patients, named=unnamed, otherwise=listing.names)
     return [
         Exam(
             name,

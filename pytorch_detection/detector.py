@@ -127,7 +127,7 @@ class Detector:
             architecture=asdict(first.architecture),
             prediction=settings,
             likeness=None if self.likeness is None else self.likeness.plain(),
-            known_images=model_file.packed(self.known),
+            known_images=model_file.pack_keys(self.known),
             **record,
         )
 
@@ -150,7 +150,7 @@ class Detector:
             raise ValueError(f"{path}: expected a list of further networks, found {quoted(others)}; train anew")
         networks = tuple(load_model({**state, "model": each}, path, run) for each in [state.get("model"), *others])
         likeness = FeatureDistance.of(state.get("likeness"), path)
-        known = model_file.unpacked(state.get("known_images"))
+        known = model_file.unpack_keys(state.get("known_images"))
         return cls(networks, **settings, likeness=likeness, known=known, origin=ModelProvenance.of(state, path))
 
     @classmethod

@@ -29,7 +29,7 @@ CONFIG = cli.start(EvaluateConfig, __doc__) if __name__ == "__main__" else None
 import numpy as np
 
 from cxr import runtime
-from cxr.model_file import content_key, provenance
+from cxr.model_file import image_key, run_environment
 from pytorch_detection import box_tables, report
 from pytorch_detection.detector import Detector
 
@@ -66,7 +66,7 @@ def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[report.Judge
         warnings.warn("the model file does not say which exams it was trained on; none is left out", stacklevel=2)
     known = detector.known or frozenset()
     collection = load(config, detector.size, run)
-    others = [index for index in collection.readable if content_key(collection.hashes[index]) not in known]
+    others = [index for index in collection.readable if image_key(collection.hashes[index]) not in known]
     if not others:
         raise ValueError(
             f"{collection.source}: none of its {len(collection.exams)} exams is left to report on; the model was "
@@ -112,7 +112,7 @@ def main(config: EvaluateConfig) -> None:
     found: dict[str, Any] = {"set": str(judged.source), **report.evaluated(judged), **about}
     print(f"{report.format_report(found)}\n")
     path = config.output_dir / "report.json"
-    report.write({**found, "provenance": provenance(run)}, path, config.output_dir, judged)
+    report.write({**found, "provenance": run_environment(run)}, path, config.output_dir, judged)
     print(f"report, errors.csv and pictures: {config.output_dir}\n{sentence}")
 
 

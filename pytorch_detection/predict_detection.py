@@ -168,7 +168,7 @@ def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Run
     """What is found in each image; every read has one."""
     rule = detector.rule
     found, features = detector.look(np.stack([read.image for read in reads if read.image is not None]), run)
-    unlike = [None] * len(reads) if detector.likeness is None else detector.likeness.unlike(features).tolist()
+    unlike = [None] * len(reads) if detector.likeness is None else detector.likeness.is_ood(features).tolist()
     answers: list[Seen] = []
     for read, is_unlike, boxes, scores in zip(reads, unlike, *rule.apply(found), strict=True):
         left, top, right, bottom = in_original(boxes, detector.size, (read.height, read.width)).T

@@ -18,7 +18,7 @@ CONFIG = cli.start(PretrainConfig, __doc__) if __name__ == "__main__" else None
 
 import make_sample_data
 from cxr import checkpoints, runtime
-from cxr.training_run import RunFolder, only_run_in, with_average
+from cxr.training_run import RunFolder, lock_folder, with_average
 from pytorch_detection import report
 from pytorch_detection.model import TASK
 from pytorch_detection.train_detection import begin, fit_one
@@ -45,7 +45,7 @@ def main(config: PretrainConfig) -> None:
     exams = make_sample_data.SampleConfig(
         output_dir=config.output_dir, only="detection", exams=config.exams, exam_size=config.size, seed=config.seed
     )
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(settings.output_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(settings.output_dir, run):
         make_sample_data.make(exams)
         model, state = begin(settings, may_be_new=True)
         fit_one(settings, model, state, load_data(settings, run), run)

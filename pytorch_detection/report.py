@@ -12,7 +12,7 @@ from cxr import cli, messages, metrics, model_file, patients, prediction, readin
 from cxr import plots as cxr_plots
 from cxr.files import write_json
 from cxr.metrics import Array, interval_text
-from cxr.model_file import provenance
+from cxr.model_file import run_environment
 from cxr.out_of_distribution import FeatureDistance
 from cxr.training_run import ERRORS, RunFolder, with_average
 from pytorch_detection import box_metrics, plots
@@ -123,7 +123,7 @@ def judge(collection: Collection, detector: Detector, run: runtime.Runtime, indi
         ],
         scores,
         detector.rule.threshold,
-        None if detector.likeness is None else detector.likeness.unlike(features),
+        None if detector.likeness is None else detector.likeness.is_ood(features),
         left_out(collection, indices),
     )
 
@@ -437,7 +437,7 @@ def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> Non
 def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
     folders = [RunFolder(member.output_dir, TASK, NAME) for member in config.each_network()]
-    known = model_file.known(data.hashes, data.train, data.validation)
+    known = model_file.image_keys(data.hashes, data.train, data.validation)
     # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (benchmarks/RECIPES.md).
     networks = tuple(load_model(with_average(folder.load_last()), folder.last, run) for folder in folders)
     detector = Detector(networks, config.flip_tta, Rule(0.0, 1.0, 1.0), known=known)
@@ -456,7 +456,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
             trained_on=model_file.trained_on(
                 config.root, len(data.train), len({exam.patient for exam in data.of(data.train)})
             ),
-            provenance=provenance(run),
+            provenance=run_environment(run),
         )
         print(f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}")
         if score == 0:
@@ -480,6 +480,6 @@ def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: ru
         return
     result = {"set": str(data.source), **detector.record(), **evaluated(judged)}
     path = config.output_dir / NAME
-    write({**result, "provenance": provenance(run)}, path, config.images_dir, judged)
+    write({**result, "provenance": run_environment(run)}, path, config.images_dir, judged)
     print(f"\nheld-out exams, evaluated once:\n{format_report(result)}\n")
     print(f"report and errors.csv: {path.parent}\npictures: {config.images_dir}")

@@ -18,7 +18,6 @@ RESUME_IGNORES = {
     "images_dir",
     "model_file",
     "device",
-    "compile",
     "resume",
     "flip_tta",
     "ensemble",
@@ -72,7 +71,6 @@ class TrainConfig:
     seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="decides the split, the start and every random draw")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
-    compile: bool = cli.flag(False, help="torch.compile the backbone: pays on a GPU, needs a C++ compiler on a CPU")
     resume: bool = cli.flag(False, help="go on from the last finished epoch in --output-dir")
     skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
     allow_missing: bool = cli.flag(False, help="leave out exams without a DICOM file, and files without a label")

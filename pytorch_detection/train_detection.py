@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cxr import metrics, runtime, training_run
-from cxr.training_run import RunFolder, TrainState, only_run_in, prepare
+from cxr.training_run import RunFolder, TrainState, lock_folder, prepare
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import choose_gate
 from pytorch_detection.inference import Found, as_input
@@ -56,8 +56,6 @@ def make_train_state(
         weight_decay=config.weight_decay,
         ema_window=config.ema_window,
         total_steps=config.epochs * steps_per_epoch,
-        # Not the heads, whose shapes change from image to image.
-        compiled=(model.backbone.body, model.backbone.fpn) if config.compile else (),
     )
 
 
@@ -278,7 +276,7 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
 
 def main(config: TrainConfig) -> None:
     """Parse, lock the output folder, train."""
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(config.output_dir, run):
         fit(config, run)
 
 

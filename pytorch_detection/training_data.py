@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxr import augment, patients, runtime
-from cxr.augment import chosen, per_image, uniform
+from cxr.augment import bernoulli_mask, per_image, uniform
 from cxr.runtime import Squares
 from pytorch_detection import box_tables, rsna_dataset
 from pytorch_detection.box_tables import Collection
@@ -65,7 +65,7 @@ def join_halves(
     count, size = len(images), images.shape[-1]
     seam = uniform(count, 0.46, 0.54, generator) * size
     position = torch.arange(size, device=images.device) + 0.5
-    joined = chosen(count, share, generator)
+    joined = bernoulli_mask(count, share, generator)
     right = torch.where(joined, ((position - per_image(seam)) / (0.04 * size) + 0.5).clamp(0, 1), 0)
     partner = torch.randperm(count, generator=generator, device=generator.device)
     together: list[Tensor] = []
@@ -168,7 +168,7 @@ def augmented(
     ``light`` augmentation leaves the mirror image and a little shift: the last epochs settle on images as they are.
     """
     count, device = len(stored), stored.device
-    curves = augment.plain_curves(count, device)
+    curves = augment.identity_curves(count, device)
     if not light:
         curves = augment.jitter_tone(curves, generator, gamma=0.4, contrast=0.3, brightness=0.1)
     images = augment.apply_curves(stored, curves)

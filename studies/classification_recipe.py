@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxr import cli, metrics, reading, runtime, training_run
-from cxr.training_run import only_run_in
+from cxr.training_run import lock_folder
 from pytorch_classification import train_classification as training
 from pytorch_classification.model import as_input, predict_logits
 from pytorch_classification.shifted_validation import balanced_threshold
@@ -176,7 +176,7 @@ def main(config: BenchConfig) -> None:
             key = {"recipe": name, "seed": seed, "size": settings.size, "epochs": settings.epochs}
             found = next((row for row in done if key.items() <= row.items()), None)
             if found is None:
-                with runtime.start(config.device, "auto", seed) as run, only_run_in(config.output_dir, run):
+                with runtime.start(config.device, "auto", seed) as run, lock_folder(config.output_dir, run):
                     found = key | score(config, settings, run)
                 training_run.append_record(log, found)
             print(

@@ -29,7 +29,7 @@ import torch
 
 from cxr import cli, patients, runtime, training_run
 from cxr.plots import LINES, WIDTH, saved_figure
-from cxr.training_run import only_run_in
+from cxr.training_run import lock_folder
 from pytorch_detection import rsna_dataset
 from pytorch_detection import train_detection as training
 from pytorch_detection.inference import find_boxes
@@ -274,7 +274,7 @@ def main(config: FoldsConfig) -> None:
         raise ValueError(f"--recipes {' '.join(unknown)}: expected some of {', '.join(RECIPES)}")
     jobs = jobs_of(config)
     log = config.output_dir / "runs.jsonl"
-    with runtime.start(config.device, config.precision, 0) as run, only_run_in(config.output_dir, run):
+    with runtime.start(config.device, config.precision, 0) as run, lock_folder(config.output_dir, run):
         data = development(config, run)
         rows = training_run.read_records(log)
         missing = [job for job in jobs if not _row_of(job, rows)]

@@ -65,7 +65,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
         batches = runtime.batches(epoch_order(data, settings, epoch), config.batch_size, run)
         for chosen in tqdm(batches, f"epoch {epoch + 1}/{config.epochs}", leave=False):
             stored, targets = batch_of(data, chosen, run)
-            curves = augment.plain_curves(len(stored), run.device)
+            curves = augment.identity_curves(len(stored), run.device)
             mirror = augment.random_affine(len(stored), generator, **still, flip=0.5)
             images = augment.warp(augment.apply_curves(stored, curves), mirror, config.size)
             boxes = move_boxes([one["boxes"] for one in targets], mirror, config.size, least_kept=0.4)
@@ -92,7 +92,7 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
 
 def main(config: RecipeConfig) -> None:
     """Train and print the scores as JSON."""
-    with runtime.start(config.device, "auto", config.seed) as run, training.only_run_in(config.output_dir, run):
+    with runtime.start(config.device, "auto", config.seed) as run, training.lock_folder(config.output_dir, run):
         print(json.dumps(train(config, run), indent=2))
 
 

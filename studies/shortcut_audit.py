@@ -34,7 +34,7 @@ from tqdm import tqdm
 from cxr import metrics, patients, reading, runtime
 from cxr.files import write_json
 from cxr.messages import printable, shown_path
-from cxr.model_file import provenance
+from cxr.model_file import run_environment
 from cxr.plots import (
     BLUE,
     GREY,
@@ -283,7 +283,7 @@ def audit(
             "groups": groups,
         }
         by_model = {"model_probability": answers}
-    return {**report, "seed": config.seed, "provenance": provenance(run)}, probed, by_model
+    return {**report, "seed": config.seed, "provenance": run_environment(run)}, probed, by_model
 
 
 def main(config: AuditConfig) -> None:

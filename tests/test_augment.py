@@ -144,8 +144,8 @@ def swapped(stored, monkeypatch, part):
     values = iter([part, 0.0])  # how far to go, then the draw that chooses
     monkeypatch.setattr(augment, "uniform", lambda count, *_: torch.full((count,), next(values)))
     monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count - 1, -1, -1))
-    curves = augment.plain_curves(len(stored), stored.device)
-    return augment.match_histograms(curves, stored, drawn(), share=1), curves
+    curves = augment.identity_curves(len(stored), stored.device)
+    return augment.match_histograms(curves, stored, drawn(), prob=1), curves
 
 
 def test_swapped_tones_worked_by_hand(monkeypatch):
@@ -161,8 +161,8 @@ def test_swapped_tones_are_those_that_the_partner_is_seen_in(monkeypatch):
     """The level of the partner goes through the partner's curve: 200 of an image shown at half its brightness is 100."""
     stored = torch.tensor([[10, 240], [50, 200]], dtype=torch.uint8).repeat_interleave(2, dim=1)
     stored = stored[:, None, :].expand(2, 4, 4).contiguous()
-    plain = augment.plain_curves
-    monkeypatch.setattr(augment, "plain_curves", lambda *at: plain(*at) * torch.tensor([[1.0], [0.5]]))
+    plain = augment.identity_curves
+    monkeypatch.setattr(augment, "identity_curves", lambda *at: plain(*at) * torch.tensor([[1.0], [0.5]]))
     curves, _ = swapped(stored, monkeypatch, 1.0)
     assert (curves[0, [10, 240]] * 255).tolist() == pytest.approx([25, 100], abs=1e-4)
     assert (curves[1, [50, 200]] * 255).tolist() == pytest.approx([10, 240], abs=1e-4)
@@ -216,7 +216,7 @@ def test_blurring_softens_every_image_and_sharpening_does_the_contrary():
     images = pictures(8)
 
     def varied(blurred, sharpened):
-        return augment.jitter_sharpness(images, drawn(), sigma=1.6, share_blurred=blurred, share_sharpened=sharpened)
+        return augment.jitter_sharpness(images, drawn(), sigma=1.6, blur_prob=blurred, sharpen_prob=sharpened)
 
     deviations = [seen.flatten(1).std(dim=1) for seen in (varied(1, 0), images, varied(0, 1))]
     assert (deviations[0] < deviations[1]).all()
@@ -232,7 +232,7 @@ def test_a_random_filter_worked_by_hand(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "normal_", to_the_left)
     monkeypatch.setattr(augment, "uniform", lambda count, low, high, _generator: torch.full((count,), 0.25))
-    seen = augment.random_convolution(images, drawn(), share=1)
+    seen = augment.random_convolution(images, drawn(), prob=1)
     moved = torch.cat([images[..., :1], images[..., :-1]], dim=-1)
     deviation, mean = torch.std_mean(moved, dim=(1, 2, 3), keepdim=True)
     filtered = (moved - mean) / (deviation + 0.03) * 0.25 + 0.5
@@ -241,7 +241,7 @@ def test_a_random_filter_worked_by_hand(monkeypatch):
 
 def test_images_are_filtered_in_the_share_asked_for_each_by_its_own_filter():
     images = pictures(1).expand(500, -1, -1, -1)
-    seen = augment.random_convolution(images, drawn(), share=0.4)
+    seen = augment.random_convolution(images, drawn(), prob=0.4)
     changed = (seen != images).flatten(1).any(dim=1)
     assert 0.33 < changed.float().mean() < 0.47
     assert len(torch.unique(seen[changed].flatten(1), dim=0)) == changed.sum()
@@ -262,7 +262,7 @@ def frame_weights(count, size, **options):
 
 def test_a_swapped_frame_keeps_the_middle_and_surrounds_it_with_one_other_image():
     """Worked bounds: in the middle sigmoid(e) = 0.94 of the image stays, in a corner sigmoid(e (1 - 2 * 0.92^4)) = 0.24."""
-    weights = frame_weights(12, 33, share=1, inner=0.72)
+    weights = frame_weights(12, 33, prob=1, inner=0.72)
     own = torch.stack([weights[i, i] for i in range(12)])
     assert torch.allclose(weights.sum(dim=1), torch.ones(12, 33, 33), atol=1e-6)
     assert (own[:, 16, 16] > 0.93).all()
@@ -278,7 +278,7 @@ def test_a_swapped_frame_keeps_the_middle_and_surrounds_it_with_one_other_image(
 def test_an_erased_part_is_one_even_rectangle_within_its_bounds():
     size, smallest, largest = 40, 0.1, 0.35
     images = torch.full((300, 1, size, size), -1.0)
-    seen = augment.erase(images, drawn(), share=1, smallest=smallest, largest=largest)
+    seen = augment.erase(images, drawn(), prob=1, smallest=smallest, largest=largest)
     sides = []
     for image in seen[:, 0]:
         covered = image != -1
@@ -308,17 +308,17 @@ STEPS = {
         14,
     ),
     "match_histograms": lambda g, s: augment.match_histograms(
-        augment.plain_curves(6, g.device), stored_pictures(6), g, share=s
+        augment.identity_curves(6, g.device), stored_pictures(6), g, prob=s
     ),
     "jitter_tone": lambda g, s: augment.jitter_tone(
-        augment.plain_curves(6, g.device), g, gamma=s / 2, contrast=s / 2, brightness=s / 10
+        augment.identity_curves(6, g.device), g, gamma=s / 2, contrast=s / 2, brightness=s / 10
     ),
     "jitter_sharpness": lambda g, s: augment.jitter_sharpness(
-        pictures(6), g, sigma=1.6, share_blurred=s / 2, share_sharpened=s / 2
+        pictures(6), g, sigma=1.6, blur_prob=s / 2, sharpen_prob=s / 2
     ),
-    "random_convolution": lambda g, s: augment.random_convolution(pictures(6), g, share=s),
-    "swap_borders": lambda g, s: augment.swap_borders(pictures(6), g, share=s, inner=0.7),
-    "erase": lambda g, s: augment.erase(pictures(6), g, share=s, smallest=0.2, largest=0.4),
+    "random_convolution": lambda g, s: augment.random_convolution(pictures(6), g, prob=s),
+    "swap_borders": lambda g, s: augment.swap_borders(pictures(6), g, prob=s, inner=0.7),
+    "erase": lambda g, s: augment.erase(pictures(6), g, prob=s, smallest=0.2, largest=0.4),
 }
 
 
@@ -337,5 +337,7 @@ def test_the_generator_given_decides_everything_and_no_other_is_touched(name):
     "name", ["match_histograms", "jitter_tone", "jitter_sharpness", "random_convolution", "swap_borders", "erase"]
 )
 def test_with_a_share_of_nothing_nothing_changes(name):
-    require_original_threshold = augment.plain_curves(6, torch.device("cpu")) if "tone" in name else pictures(6)
+    require_original_threshold = (
+        augment.identity_curves(6, torch.device("cpu")) if name in ("match_histograms", "jitter_tone") else pictures(6)
+    )
     assert torch.allclose(STEPS[name](drawn(), 0), require_original_threshold, atol=1e-7)

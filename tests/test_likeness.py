@@ -92,7 +92,7 @@ def test_the_limit_lets_all_but_one_in_two_hundred_of_validation_pass():
     random = np.random.default_rng(2)
     training, validation = ([random.normal(size=(n, c)) for c in (4, 6, 8)] for n in (500, 2000))
     fitted = FeatureDistance.fit(training, validation)
-    assert fitted.unlike(validation).sum() == 10
+    assert fitted.is_ood(validation).sum() == 10
 
 
 # ----------------------------------------------------------------------------------------------------------- the file

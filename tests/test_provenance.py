@@ -8,7 +8,7 @@ from cxr import model_file
 
 
 def test_provenance_names_versions_device_and_code_as_plain_values(processor):
-    record = model_file.provenance(processor)
+    record = model_file.run_environment(processor)
     assert record["torch"] == torch.__version__
     assert record["device"].startswith("cpu")
     assert (record["bf16"], record["bf16_speedup"], record["processes"]) == (False, None, 1)

@@ -10,7 +10,7 @@ import pytest
 from killing import flags, quick
 from small_disk import remount, small_disk
 
-from cxr.training_run import only_run_in
+from cxr.training_run import lock_folder
 
 
 def last_line(text):
@@ -66,7 +66,7 @@ def test_a_folder_that_is_read_only_is_named_before_anything_is_read(script, fol
 
 def test_a_second_run_in_the_same_folder_is_refused(script, data, folder, command, processor):
     config = script.settings(data, folder)
-    with only_run_in(config.output_dir, processor):
+    with lock_folder(config.output_dir, processor):
         ended = command(script.module.main, *flags(config))
     expected = f"error: another run is writing to {config.output_dir}; wait for it or give another --output-dir\n"
     assert (ended.code, ended.out, ended.err) == (2, "", expected)
@@ -106,17 +106,17 @@ def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(
 
 
 def test_a_lock_goes_with_the_run_however_it_ends(tmp_path, processor):
-    with pytest.raises(ZeroDivisionError), only_run_in(tmp_path, processor):
+    with pytest.raises(ZeroDivisionError), lock_folder(tmp_path, processor):
         raise ZeroDivisionError
     body = "import sys, filelock\nlock = filelock.FileLock(sys.argv[1], timeout=0).acquire()\nprint('held', flush=True)\ninput()"
     command = [sys.executable, "-c", body, tmp_path / "run.lock"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another run is writing"), only_run_in(tmp_path, processor):
+        with pytest.raises(ValueError, match="another run is writing"), lock_folder(tmp_path, processor):
             pass
         other.kill()
         other.wait()
-    with only_run_in(tmp_path, processor):
+    with lock_folder(tmp_path, processor):
         pass
 
 

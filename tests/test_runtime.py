@@ -7,7 +7,7 @@ from killing import run_in_two
 
 from cxr import runtime
 from cxr.runtime import Runtime
-from cxr.training_run import only_run_in
+from cxr.training_run import lock_folder
 
 CPU = torch.device("cpu")
 ALONE = Runtime(CPU, bf16=False)
@@ -225,7 +225,7 @@ def work_in_one_of_two(rank, folder):
         runtime.synchronize_buffers(norm, run)
         assert norm.running_mean.item() == 7
 
-        with only_run_in(folder / "out", run):  # one lock for the pair
+        with lock_folder(folder / "out", run):  # one lock for the pair
             runtime.wait(run)
             (folder / f"was here {rank}").touch()
             runtime.wait(run)

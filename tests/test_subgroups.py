@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr.patients import of_headers, subgroups
+from cxr.patients import header_columns, subgroups
 from cxr.reading.dicom_header import Header
 
 
@@ -57,5 +57,5 @@ def test_a_column_of_many_texts_is_left_out_with_a_warning():
 
 def test_headers_tell_view_sex_and_age():
     headers = [Header(71, "F", "AP"), Header(), Header(5, "M", None)]
-    assert of_headers(headers) == {"view": ["AP", "", ""], "sex": ["F", "", "M"], "age": ["71", "", "5"]}
-    assert list(counts(of_headers(headers)))[-3:] == ["age under 18", "age 65 and over", "age unknown"]
+    assert header_columns(headers) == {"view": ["AP", "", ""], "sex": ["F", "", "M"], "age": ["71", "", "5"]}
+    assert list(counts(header_columns(headers)))[-3:] == ["age under 18", "age 65 and over", "age unknown"]

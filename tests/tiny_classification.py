@@ -68,10 +68,10 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
 def train(config: Any) -> None:
     """What the script does once it has read its command line."""
     from cxr import runtime
-    from cxr.training_run import only_run_in
+    from cxr.training_run import lock_folder
     from pytorch_classification.train_classification import fit
 
-    with runtime.start(config.device, config.precision, config.seed) as run, only_run_in(config.output_dir, run):
+    with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(config.output_dir, run):
         fit(config, run)
 
 

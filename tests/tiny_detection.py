@@ -115,13 +115,13 @@ def few_samples() -> Any:
 def train(config: Any) -> None:
     """What the script does once it has read its command line."""
     from cxr import runtime
-    from cxr.training_run import only_run_in
+    from cxr.training_run import lock_folder
     from pytorch_detection.train_detection import fit
 
     with (
         few_samples(),
         runtime.start(config.device, config.precision, config.seed) as run,
-        only_run_in(config.output_dir, run),
+        lock_folder(config.output_dir, run),
     ):
         fit(config, run)
 
