@@ -3,8 +3,7 @@
     make bench
 
 Prints what each of them prints, then all ratios with the machine and versions they were measured on.
-detection_recipe.py and detection_folds.py, whole trainings, and detection_epoch.py and lung_finder.py, which need real
-radiographs, are not among them.
+detection_epoch.py, which needs real radiographs, is not among them.
 """
 
 import os

@@ -1,9 +1,10 @@
 """Train the classifier by each of several recipes and seeds, and score each on sets that are unlike training's.
 
-    python benchmarks/classification_recipe.py --data-dir chest_xray --rsna-dir dataset_det --recipes default whole
+    python studies/classification_recipe.py --data-dir chest_xray --rsna-dir dataset_det --recipes default whole
 
 Appends one JSON line a run to checkpoint/classification_recipe/runs.jsonl, and passes over what stands there. Scores
-are ROC AUC on validation (patients apart, same source), on validation with NORMAL style_transferred, on NORMAL of the styles
+are ROC AUC on validation (patients apart, same source), on validation with NORMAL style-transferred, on NORMAL of the
+styles
 that were left out of training against validation's PNEUMONIA, and on RSNA's Normal against Lung Opacity in one half of
 the patients; the other half is scored with --last-look alone, when a recipe has been chosen. test/ is not read.
 """

@@ -1,6 +1,6 @@
 """Compare recipes of the detector by repeated cross-validation, patients apart, without the held-out exams.
 
-    python benchmarks/detection_folds.py --data-dir dataset_det --recipes base crops
+    python studies/detection_folds.py --data-dir dataset_det --recipes base high-rate
 
 Each recipe is trained once for each seed and fold, on the other folds of the training and validation exams, and scored
 after its last epoch on the fold it did not see. The seed decides the folds too. Appends one JSON line a training to
@@ -61,12 +61,9 @@ class Recipe:
 # The most promising first, so that a run that is cut off tells the most.
 RECIPES = {
     "base": Recipe(),
-    "crops": Recipe({"crop_prob": 0.5}),
-    "tones": Recipe({"tone_share": 0.5}),
     "half-exams": Recipe(exams=0.5),
     "quarter-exams": Recipe(exams=0.25),
     "longer": Recipe(epochs=1.5),
-    "paste": Recipe({"paste_share": 0.5}),
     "high-rate": Recipe({"lr": 1e-3}),
     "from-scratch": Recipe(from_scratch=True),
     "large-batch": Recipe({"batch_size": 16}),

@@ -1,6 +1,6 @@
 """Train the same detector by torchvision's reference recipe, and score it on validation as train_detection does.
 
-    python benchmarks/detection_recipe.py --weights pneumonia_resnet18.pth --size 256 --epochs 24
+    python studies/detection_recipe.py --weights pneumonia_resnet18.pth --size 256 --epochs 24
 
 The network, its start, the split, the image size and the images of an epoch are those of train_detection. The training
 is that of torchvision's references/detection: SGD with momentum .9, learning rate .02 for 16 images a step, warm-up

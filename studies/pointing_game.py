@@ -1,8 +1,8 @@
 """Does Grad-CAM point at the opacity? The pointing game: how often it peaks inside a true box.
 
-    python pytorch_classification/pointing_game.py --image sample/chest_xray/test/PNEUMONIA \
+    python studies/pointing_game.py --image sample/chest_xray/test/PNEUMONIA \
         --boxes sample/chest_xray/opacity_boxes.csv
-    python pytorch_classification/pointing_game.py --image dataset_det/stage_2_train_images \
+    python studies/pointing_game.py --image dataset_det/stage_2_train_images \
         --boxes dataset_det/stage_2_train_labels.csv
 
 The table names an image by ``path`` (relative to the table) or by ``patientId`` (the file name without its ending) and

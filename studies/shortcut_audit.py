@@ -1,7 +1,7 @@
 """Find what gives a class away without the lungs, the images it misleads on, and what a model makes of those.
 
-    python pytorch_classification/shortcut_audit.py --data-dir chest_xray/train
-    python pytorch_classification/shortcut_audit.py --data-dir chest_xray/test --train-dir chest_xray/train \
+    python studies/shortcut_audit.py --data-dir chest_xray/train
+    python studies/shortcut_audit.py --data-dir chest_xray/test --train-dir chest_xray/train \
         --model pneumonia_resnet18.pth
 
 Prints a table and writes shortcut_audit.json, shortcut_audit.csv (a line for each image, the most contradicting first),

@@ -1,6 +1,5 @@
 """Every benchmark at its smallest: it runs, and what it prints are finite positive numbers. Nothing here is timed."""
 
-import json
 import math
 import re
 import sys
@@ -8,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_detection
-from PIL import Image
 
-import make_sample_data
 from benchmarks import (
     alternating,
     classification_epoch,
@@ -19,13 +16,11 @@ from benchmarks import (
     detection_epoch,
     detection_step,
     generated,
-    lung_finder,
     prediction,
     run_all,
     worklist_page,
 )
 from cxr import reading, runtime
-from studies import classification_recipe, detection_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -88,22 +83,6 @@ def test_classification_loaders(command, monkeypatch):
     assert "timm is not installed and left out" in ended.out
 
 
-def test_classification_recipe_trains_what_is_missing_and_scores_it_on_sets_unlike_training(
-    command, chest_xray, tmp_path
-):
-    words = ("--data-dir", chest_xray, "--output-dir", tmp_path, "--size", 32, "--epochs", 1, "--recipes")
-    for recipes in (["whole"], ["default", "whole"]):
-        ended = command(classification_recipe.main, *words, *recipes, "--seeds", 0)
-        assert ended.code == 0, ended.err
-    rows = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
-    assert [row["recipe"] for row in rows] == ["whole", "default"]
-    assert len(ended.out.splitlines()) == 2
-    for row in rows:
-        assert all(0 <= row[f"{name}_auc"] <= 1 for name in ("val", "shifted", "left_out")) and "rsna_auc" not in row
-    ended = command(classification_recipe.main, *words, "unheard")
-    assert ended.code == 2 and "--recipes unheard: expected some of default, " in ended.err
-
-
 @pytest.mark.parametrize("task", ["classification", "detection"])
 def test_prediction(command, monkeypatch, task):
     processes = []
@@ -141,34 +120,6 @@ def test_detection_epoch(command, folder, without_pictures):
     with tiny_detection.few_samples():
         ended = command(detection_epoch.main, "--data-dir", data, "--rounds", 1, "--size", 64, "--device", "cpu")
     assert list(ratios(ended)) == ["epoch / bare"]
-
-
-def test_detection_recipe(command, folder):
-    data = tiny_detection.write_rsna(folder / "dataset_det", 32)
-    words = ("--data-dir", data, "--output-dir", folder / "out", "--epochs", 1, "--size", 64, "--device", "cpu")
-    with tiny_detection.few_samples():
-        ended = command(detection_recipe.main, *words)
-    assert ended.code == 0, ended.err
-    scores = json.loads(ended.out)
-    assert {"rsna_score", "ap50", "rsna_score_at_0.5"} <= set(scores)
-    assert all(0 <= scores[name] <= 1 for name in ("rsna_score", "ap50"))
-
-
-def test_lung_finder(command, folder):
-    sample = make_sample_data.SampleConfig(folder / "sample", images=32, widest=160, exams=12, exam_size=160, workers=1)
-    make_sample_data.make(sample)
-    images, exams = sample.output_dir / "chest_xray" / "test", sample.output_dir / "dataset_det"
-    ended = command(lung_finder.main, "--image", images, "--data-dir", exams, "--sheet", folder / "sheet.png")
-    assert ended.code == 0, ended.err
-    lines = dict(line.split(": ", 1) for line in ended.out.splitlines() if ": " in line)
-    assert lines["12 exams"].startswith("lungs found in 1.0000, the field covers 0.")
-    (opacities,) = (text for title, text in lines.items() if title.endswith("opacities"))
-    in_lungs, in_field, in_box = map(float, re.findall(r"[\d.]+\d", opacities))
-    assert 0.5 < in_lungs <= in_field <= in_box <= 1
-    assert float(re.findall(r"[\d.]+\d", lines["dimmed to 40 %"])[0]) > 0.9
-    assert lines["noise"] == "lungs found in 0 of 50"
-    with Image.open(folder / "sheet.png") as sheet:
-        assert sheet.size == (1200, 1200)
 
 
 def test_run_all_collects_the_ratios_and_tells_what_failed(command, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from pytorch_detection.detector import Rule
 from pytorch_detection.rsna_dataset import CLASSES
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import load_data
-from studies import detection_folds, out_of_fold
+from studies import classification_recipe, detection_folds, detection_recipe, out_of_fold
 from studies.detection_folds import FoldsConfig, Job, fold_of, growth_curve, jobs_of, table
 from studies.out_of_fold import COLUMNS, Answer, best_threshold, fused, outcome, rule_report, scores_of
 
@@ -104,16 +104,16 @@ def test_what_is_missing_is_trained_and_all_is_reported(config, command, figures
     words += ["--device", "cpu", "--precision", "fp32", "--recipes"]
     with tiny_detection.few_samples():
         first = command(detection_folds.main, *words, "base", "--seeds", 0)
-        ended = command(detection_folds.main, *words, "base", "crops", "--seeds", 0)
+        ended = command(detection_folds.main, *words, "base", "high-rate", "--seeds", 0)
     assert first.code == ended.code == 0, ended.err
     assert "; 2 of 2 trainings are to do" in first.out and "; 2 of 4 trainings are to do" in ended.out
     rows = [json.loads(line) for line in (config.output_dir / "runs.jsonl").read_text().splitlines()]
-    assert [row["recipe"] for row in rows] == ["base"] * 2 + ["crops"] * 2
+    assert [row["recipe"] for row in rows] == ["base"] * 2 + ["high-rate"] * 2
     for row in rows:
         assert all(row[name] is None or 0 <= row[name] <= 1 for name in COLUMNS)
     assert "  less base" in ended.out
     assert not figures  # no training on a part of the exams
-    kept = out_of_fold.read(jobs_of(replace(config, recipes=("crops",)))[1].found)
+    kept = out_of_fold.read(jobs_of(replace(config, recipes=("high-rate",)))[1].found)
     assert scores_of(kept) == {name: rows[3][name] for name in COLUMNS}
 
     def as_seed_0(job, _data):
@@ -153,12 +153,12 @@ def row(recipe, fold, ap50, **others):
 
 
 def test_recipes_are_compared_on_the_same_folds():
-    rows = [row("base", 0, 0.2), row("base", 1, 0.4), row("base", 2, 0.9), row("crops", 0, 0.3), row("crops", 1, 0.6)]
-    header, base, crops, difference = (
-        line.split("  ") for line in table(rows, ["base", "crops", "longer"]).splitlines()
+    rows = [row("base", 0, 0.2), row("base", 1, 0.4), row("base", 2, 0.9), row("high-rate", 0, 0.3), row("high-rate", 1, 0.6)]
+    header, base, high_rate, difference = (
+        line.split("  ") for line in table(rows, ["base", "high-rate", "longer"]).splitlines()
     )
     assert header[0] == "recipe"
-    assert "0.500 +- 0.361" in " ".join(base) and "0.450 +- 0.212" in " ".join(crops)
+    assert "0.500 +- 0.361" in " ".join(base) and "0.450 +- 0.212" in " ".join(high_rate)
     assert "+0.150 (se 0.050)" in " ".join(difference)  # .1 and .2; the third fold has no partner
     assert [cell.strip() for cell in difference if cell.strip() == "-"] == ["-"] * 4
 
@@ -231,3 +231,30 @@ def test_growth_is_drawn_against_the_number_of_exams(figures, tmp_path):
     line = axes.lines[0]
     assert np.allclose(line.get_xydata(), [[100, 0.2], [200, 0.4]])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["100", "200"]
+
+
+def test_classification_recipe_trains_what_is_missing_and_scores_it_on_sets_out_of_domain(
+    command, chest_xray, tmp_path
+):
+    words = ("--data-dir", chest_xray, "--output-dir", tmp_path, "--size", 32, "--epochs", 1, "--recipes")
+    for recipes in (["whole"], ["default", "whole"]):
+        ended = command(classification_recipe.main, *words, *recipes, "--seeds", 0)
+        assert ended.code == 0, ended.err
+    rows = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert [row["recipe"] for row in rows] == ["whole", "default"]
+    assert len(ended.out.splitlines()) == 2
+    for row in rows:
+        assert all(0 <= row[f"{name}_auc"] <= 1 for name in ("val", "shifted", "left_out")) and "rsna_auc" not in row
+    ended = command(classification_recipe.main, *words, "unheard")
+    assert ended.code == 2 and "--recipes unheard: expected some of default, " in ended.err
+
+
+def test_detection_recipe(command, folder):
+    data = tiny_detection.write_rsna(folder / "dataset_det", 32)
+    words = ("--data-dir", data, "--output-dir", folder / "out", "--epochs", 1, "--size", 64, "--device", "cpu")
+    with tiny_detection.few_samples():
+        ended = command(detection_recipe.main, *words)
+    assert ended.code == 0, ended.err
+    scores = json.loads(ended.out)
+    assert {"rsna_score", "ap50", "rsna_score_at_0.5"} <= set(scores)
+    assert all(0 <= scores[name] <= 1 for name in ("rsna_score", "ap50"))
