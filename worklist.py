@@ -31,6 +31,7 @@ from tqdm import tqdm
 from cxr import dicom_results, reading, runtime
 from cxr.files import sha256_of
 from cxr.model_file import commit
+from cxr.prediction import Model
 from cxr.training_run import lock_folder
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import CLASSES
@@ -116,8 +117,20 @@ def open_room(config: WorklistConfig, run: runtime.Runtime) -> Room:
     made = {"models": hashes, "identifiers": config.identifiers, "watched": config.watch}
     made |= {"dicom_output": config.dicom_output is not None}
     answers = Answers.go_on(config.output_dir, made) if config.watch else Answers.start(config.output_dir, made)
-    first = page.Model(files["classifier"].name, hashes["classifier"], classifier.threshold, classifier.origin.adapted)
-    second = detector and page.Model(files["detector"].name, hashes["detector"], detector.rule.threshold)
+    first = Model(
+        "ResNet-18 classifier",
+        files["classifier"].name,
+        hashes["classifier"],
+        classifier.threshold,
+        classifier.origin.adapted,
+    )
+    second = detector and Model(
+        "Faster R-CNN detector",
+        files["detector"].name,
+        hashes["detector"],
+        detector.rule.threshold,
+        detector.origin.adapted,
+    )
     told = page.Made(first, second, CLASSES, commit(), "", config.identifiers, config.watch)
     documents = None if config.dicom_output is None else Documents(config.dicom_output, first, second)
     naming = Naming(tuple(Path(name) for name in config.image if Path(name).is_dir()), config.identifiers)

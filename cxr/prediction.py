@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cxr.files import sha256_of
+
 BORDERLINE = "borderline, near the operating point: treat as undecided"
 UNLIKE = "unlike the images this model was trained on: the answer means little"
 REFUSED = "unlike the images this model was trained on"
@@ -48,6 +50,29 @@ class Prediction:
     highest_score: float | None = None
     out_of_distribution: bool | None = None
     picture: Path | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model of a prediction, for pages and documents.
+
+    Attributes:
+        name: the kind of network and its task, at most 64 characters.
+        file: name of the model file. sha256: of its content, in hexadecimal digits.
+        threshold: the operating point: from this probability or score on, a finding is positive.
+        adapted: how the threshold was set after training; empty if it was not.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    threshold: float
+    adapted: str = ""
+
+    @classmethod
+    def of(cls, name: str, path: Path, threshold: float, adapted: str) -> "Model":
+        """The model in the file ``path``."""
+        return cls(name, path.name, sha256_of(path), threshold, adapted)
 
 
 def is_borderline(probability: float, operating_point: float) -> bool:

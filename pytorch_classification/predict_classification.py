@@ -172,20 +172,18 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, clas
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_results
 
-    model = dicom_results.Model.of("ResNet-18 classifier", config.model)
-    results = [
-        (
+    model = prediction.Model.of("ResNet-18 classifier", config.model, classifier.threshold, classifier.origin.adapted)
+    predictions = [
+        prediction.Prediction(
             answer.path,
-            dicom_results.Results(
-                dicom_results.Classification(model, answer.probability, answer.threshold, answer.borderline),
-                picture=answer.picture,
-                remarks=prediction.remarks(answer.unlike, answer.note, classifier.origin.adapted),
-            ),
+            note=answer.note,
+            probability=answer.probability,
+            out_of_distribution=answer.unlike,
+            picture=answer.picture,
         )
         for answer in answers
-        if answer.probability is not None
     ]
-    return dicom_results.write_all(results, folder)
+    return dicom_results.write_all(predictions, folder, classifier=model)
 
 
 def summary(answers: list[Answer]) -> str:

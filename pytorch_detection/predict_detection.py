@@ -219,21 +219,19 @@ def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_results
 
-    model = dicom_results.Model.of("Faster R-CNN detector", config.model)
-    threshold, adapted = detector.rule.threshold, detector.origin.adapted
-    results = [
-        (
+    model = prediction.Model.of("Faster R-CNN detector", config.model, detector.rule.threshold, detector.origin.adapted)
+    predictions = [
+        prediction.Prediction(
             answer.path,
-            dicom_results.Results(
-                detection=dicom_results.Detection(model, answer.boxes, threshold, answer.highest, answer.borderline),
-                picture=answer.picture,
-                remarks=prediction.remarks(answer.unlike, answer.note, adapted),
-            ),
+            note=answer.note,
+            boxes=tuple(prediction.Box(*box) for box in answer.boxes),
+            highest_score=answer.highest,
+            out_of_distribution=answer.unlike,
+            picture=answer.picture,
         )
         for answer in answers
-        if answer.highest is not None
     ]
-    return dicom_results.write_all(results, folder)
+    return dicom_results.write_all(predictions, folder, detector=model)
 
 
 def summary(answers: list[Answer]) -> str:

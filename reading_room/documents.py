@@ -8,47 +8,45 @@ from warnings import warn
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr import dicom_results, prediction
+from cxr import dicom_results
 from cxr.messages import one_line
+from cxr.prediction import Box, Model, Prediction
 from reading_room.answers import Exam
-from reading_room.page import Model
 
 _BOX_COLOUR = "#E69F00"  # orange of Okabe and Ito, as in the pictures that prediction draws
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Where they go, and the models that looked."""
+    """Where DICOM results go, and the models they are from."""
 
     folder: Path
     classifier: Model
     detector: Model | None
 
     def write(self, source: Path, exam: Exam, film: bytes, heat: bytes) -> None:
-        """What ``exam`` says of the file ``source``; nothing for one that is not DICOM.
+        """The DICOM results of the file ``source``; nothing for one that is not DICOM.
 
-        A second time the same documents are written, since their UIDs come from the source and the models. A source
-        that allows no valid document, or has gone since it was read, is told by a warning: its answer stands in the
-        list all the same.
+        A source that allows no valid document, or is gone since it was read, causes a warning: the exam is on the
+        worklist all the same.
 
         Raises:
             OSError: a document cannot be written.
         """
-        model = dicom_results.Model("ResNet-18 classifier", self.classifier.hash)
-        said = dicom_results.Classification(model, exam.probability, self.classifier.threshold, exam.borderline)
-        found = None
-        if self.detector is not None:
-            boxes = [(box.x, box.y, box.width, box.height, box.score) for box in exam.boxes]
-            model, lowest = dicom_results.Model("Faster R-CNN detector", self.detector.hash), self.detector.threshold
-            near = prediction.is_borderline(exam.highest, lowest)
-            found = dicom_results.Detection(model, boxes, lowest, exam.highest, near)
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "drawn.png"
             drawn(film, heat, exam, self.caption(exam)).save(picture)
-            remarks = prediction.remarks(exam.out_of_distribution, one_line(exam.note), self.classifier.adapted)
-            results = dicom_results.Results(said, found, picture, remarks)
+            predicted = Prediction(
+                source,
+                note=one_line(exam.note),
+                probability=exam.probability,
+                boxes=tuple(Box(box.x, box.y, box.width, box.height, box.score) for box in exam.boxes),
+                highest_score=exam.highest,
+                out_of_distribution=exam.out_of_distribution,
+                picture=picture,
+            )
             try:
-                dicom_results.write(source, results, self.folder)
+                dicom_results.write(predicted, self.folder, self.classifier, self.detector)
             except (ValueError, FileNotFoundError) as error:  # the second: the source has gone
                 warn(f"no DICOM document: {one_line(error)}", stacklevel=2)
 

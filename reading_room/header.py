@@ -10,9 +10,8 @@ from typing import Any
 from pydicom import config, dcmread
 from pydicom.valuerep import DA, TM
 
-from cxr.dicom_results import MANUFACTURER
 from cxr.messages import one_line, printable
-from cxr.reading.dicom_header import inflated
+from cxr.reading.dicom_header import MANUFACTURER, inflated
 from cxr.reading.files import HEAD_BYTES, looks_like_dicom
 
 config.settings.reading_validation_mode = config.IGNORE  # odd values are looked at below

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from cxr.files import write_pieces
 from cxr.messages import printable, shortened
-from cxr.prediction import in_words
+from cxr.prediction import Model, in_words
 from cxr.tables import write_csv
 from reading_room.answers import Answers, Box, Exam
 from reading_room.header import HIDDEN
@@ -38,19 +38,6 @@ TABLE_COLUMNS = (
 )
 SOURCES = Path(__file__).resolve().parent
 _LONGEST = 300  # characters of a name or a header's text in the page; the table has them all
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the page says of a model: its file's name and SHA-256, and the threshold on its answers.
-
-    ``adapted`` says how the threshold was set after training; empty if it was not.
-    """
-
-    file: str
-    hash: str
-    threshold: float
-    adapted: str = ""
 
 
 @dataclass(frozen=True)

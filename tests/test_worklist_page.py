@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tiny_worklist import HOSTILE, Page, answers, box, exam, made, written
 
+from cxr.prediction import Model
 from reading_room import page
 from reading_room.texts import TEXTS
 
@@ -51,7 +52,9 @@ def test_what_the_header_says_against_a_chest_is_told(tmp_path):
 
 
 def test_a_threshold_that_was_set_after_training_is_told(tmp_path):
-    adapted = page.Model("classifier.pth", "c1a55" * 12, 0.5, "operating point set for <i>sensitivity</i> 0.9")
+    adapted = Model(
+        "a classifier", "classifier.pth", "c1a55" * 12, 0.5, "operating point set for <i>sensitivity</i> 0.9"
+    )
     told = "SHA-256 c1a55c1a55c1 · operating point set for <i>sensitivity</i> 0.9"
     assert told in Page(written(tmp_path, [exam(0)], classifier=adapted)).text
     assert "SHA-256 c1a55c1a55c1 ·" not in Page(written(tmp_path, [exam(0)])).text

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cxr.prediction import Model
 from cxr.reading.picture import Picture
 from reading_room import page, pictures
 from reading_room.answers import Answers, Box, Exam
@@ -51,8 +52,8 @@ def box(score: float = 0.8) -> Box:
 
 def made(**changes: Any) -> page.Made:
     values: dict[str, Any] = {
-        "classifier": page.Model("classifier.pth", "c1a55" * 12, 0.5),
-        "detector": page.Model("detector.pth", "de7ec7" * 10, 0.6),
+        "classifier": Model("a classifier", "classifier.pth", "c1a55" * 12, 0.5),
+        "detector": Model("a detector", "detector.pth", "de7ec7" * 10, 0.6),
         "classes": ("NORMAL", "PNEUMONIA"),
         "commit": "0123456789ab",
         "written": "2026-11-26 10:32:05",

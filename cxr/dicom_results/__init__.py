@@ -1,9 +1,9 @@
-"""Results in the form that a PACS stores and a viewer shows: a structured report and a secondary capture.
+"""Predictions as a PACS stores and a viewer shows them: a structured report, and the plot as a secondary capture.
 
-The report is a Measurement Report (DICOM PS3.16 TID 1500). What is said of the whole image is a measurement group of
-its own (TID 1501), and so is each box (TID 1410): a closed polyline of five points on the source image, the form that
-most viewers draw. Numbers are in percent. Both documents lie in the study of their source, each in a series of its own
-that says "research only"; nobody has verified them, and the report says so too.
+The report is a Measurement Report (DICOM PS3.16 TID 1500). Findings for the whole image are a measurement group of
+their own (TID 1501), and so is each box (TID 1410): a closed polyline of five points on the source image, the form that
+most viewers draw. Numbers are in percent. Both documents belong to the study of their source, each in a series of its
+own described as "research only"; the report is marked as unverified.
 """
 
 import io
@@ -15,30 +15,9 @@ from pydicom import Dataset
 from tqdm import tqdm
 
 from cxr.dicom_results.source_header import identity, patient_and_study, read_header, require_on_image, warn_of
-from cxr.dicom_results.structured_report import (
-    DISCLAIMER,
-    MANUFACTURER,
-    Classification,
-    Detection,
-    Model,
-    Results,
-    report,
-    secondary_capture,
-)
 from cxr.files import write_atomically
 from cxr.messages import printable
-
-__all__ = [
-    "DISCLAIMER",
-    "MANUFACTURER",
-    "Classification",
-    "Detection",
-    "Model",
-    "Results",
-    "require_highdicom",
-    "write",
-    "write_all",
-]
+from cxr.prediction import Model, Prediction, remarks
 
 
 def require_highdicom() -> None:
@@ -49,50 +28,59 @@ def require_highdicom() -> None:
         raise ValueError("DICOM output needs highdicom, which is not installed: pip install highdicom") from error
 
 
-def write(source: Path, results: Results, folder: Path) -> list[Path]:
-    """Write what is said of a DICOM file; gives the report, and the secondary capture where there is a picture.
+def write(
+    prediction: Prediction, folder: Path, classifier: Model | None = None, detector: Model | None = None
+) -> list[Path]:
+    """Write the report for a DICOM file, and the secondary capture if a plot was drawn; other files get neither.
 
     A UID depends on the source (its SOP Instance UID; its content where it has none), the weights and the operating
-    points, so a second run replaces the documents of the first, in ``folder`` and in an archive. A file that is not
-    DICOM gets no document.
+    points, so a second run replaces the documents of the first, in ``folder`` and in an archive.
 
     Args:
-        source: the file that ``results`` speak of.
-        results: of one model at least.
+        prediction: of one model at least; boxes in pixels of the source image as it is stored.
         folder: made when missing; the files are named after their UIDs.
+        classifier: the model of ``probability``. detector: that of ``boxes`` and ``highest_score``.
 
     Raises:
         ValueError: a box does not lie on the image.
         OSError: the source cannot be read or a document cannot be written.
     """
+    source = prediction.path
     header = read_header(source)
     if header is None:
         return []
+    from cxr.dicom_results.structured_report import findings_of, report, secondary_capture
+
     image, missing = identity(header, source)
     patient, refused = patient_and_study(header)
-    require_on_image(results.detection.boxes if results.detection else (), header, source)
+    require_on_image(prediction.boxes, header, source)
     warn_of(source, missing, refused, patient.PatientID)
-    documents = [report(image, results)]
-    if results.picture is not None:
-        documents.append(secondary_capture(image, header, results, results.picture))
+    findings = findings_of(prediction, classifier, detector)
+    adapted = [finding.model.adapted for finding in findings]
+    documents = [report(image, findings, remarks(prediction.out_of_distribution, prediction.note, *adapted))]
+    if prediction.picture is not None:
+        documents.append(secondary_capture(image, header, findings, prediction.picture))
     return [_save(document, patient, folder) for document in documents]
 
 
-def write_all(results: Sequence[tuple[Path, Results]], folder: Path) -> str:
-    """``write`` for each source and its results; gives a sentence for a person."""
+def write_all(
+    predictions: Sequence[Prediction], folder: Path, classifier: Model | None = None, detector: Model | None = None
+) -> str:
+    """``write`` for each file with a prediction; returns a sentence that counts the documents."""
+    predicted = [one for one in predictions if one.probability is not None or one.highest_score is not None]
     written: dict[Path, Path] = {}
     others = 0
-    for source, said in tqdm(results, desc="writing DICOM", unit="image", disable=len(results) < 2):
-        paths = write(source, said, folder)
+    for prediction in tqdm(predicted, desc="writing DICOM", unit="image", disable=len(predicted) < 2):
+        paths = write(prediction, folder, classifier, detector)
         others += not paths
         for path in paths:
             if path in written:
                 warn(
-                    f"{printable(str(source))}: has the SOP Instance UID of {printable(str(written[path]))}; its "
-                    "results take the place of those",
+                    f"{printable(str(prediction.path))}: duplicate SOP Instance UID; its results replace those of "
+                    f"{printable(str(written[path]))}",
                     stacklevel=2,
                 )
-            written[path] = source
+            written[path] = prediction.path
     rest = f"; {others} files are not DICOM and got none" if others else ""
     return f"{len(written)} DICOM documents in {printable(str(folder))}{rest}"
 

@@ -23,6 +23,7 @@ from cxr.reading.files import MAX_PIXELS
 config.settings.reading_validation_mode = config.IGNORE
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
 
+MANUFACTURER = "Pneumonia on chest radiographs (open research project)"  # of our own DICOM results
 # Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**20
 DEFLATED = "1.2.840.10008.1.2.1.99"
