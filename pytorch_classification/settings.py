@@ -21,7 +21,7 @@ RESUME_IGNORES = {
     "resume",
 }
 
-# What a start needs, where the user does not say. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and
+# What a start needs, where the user does not say. From scratch: chosen in docs/experiments.md. Fine-tuning: size and
 # crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
 FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_prob": 0.5, "randconv_prob": 0.3}
 FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_prob": 1.0, "randconv_prob": 0.0}

@@ -153,7 +153,7 @@ def augmented(stored: Tensor, config: TrainConfig, generator: torch.Generator) -
 
     Tone, sharpness and the frame differ between sources and, in Kaggle's set, so between classes: they vary, and pass
     from image to image, or they would be learnt in place of the lungs. Some looks are at a part of the picture, which
-    hides the outline and the border; the others at the whole, as prediction sees it (benchmarks/RECIPES.md).
+    hides the outline and the border; the others at the whole, as prediction sees it (docs/experiments.md).
     """
     count = len(stored)
     curves = augment.identity_curves(count, stored.device)

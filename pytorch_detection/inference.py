@@ -136,7 +136,7 @@ def downweight_nested_boxes(found: Detection) -> Detection:
     """``found`` with half the score for each box that lies in one of higher score, or around it, by more than .7.
 
     Non-maximum suppression leaves both where one is much smaller, because their IoU is low. Half the score gains in AP
-    and in the RSNA score; without the second box AP would lose (benchmarks/RECIPES.md).
+    and in the RSNA score; without the second box AP would lose (docs/experiments.md).
     """
     boxes, scores = found["boxes"], found["scores"]
     corner = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])

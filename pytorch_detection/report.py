@@ -438,7 +438,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
     folders = [RunFolder(member.output_dir, TASK, NAME) for member in config.each_network()]
     known = model_file.image_keys(data.hashes, data.train, data.validation)
-    # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (benchmarks/RECIPES.md).
+    # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (docs/experiments.md).
     networks = tuple(load_model(with_average(folder.load_last()), folder.last, run) for folder in folders)
     detector = Detector(networks, config.flip_tta, Rule(0.0, 1.0, 1.0), known=known)
     exams = data.of(data.validation)

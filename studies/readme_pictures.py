@@ -132,7 +132,7 @@ def draw(config: PicturesConfig, run: Path, folder: Path) -> None:
     classifier, detector = (run / part.model for part in PARTS)
     for part in PARTS:
         for name in part.pictures:
-            shutil.copy(run / "images" / name, folder / name)
+            shutil.copy(run / part.task / "images" / name, folder / name)
     for script, image, model, name in (
         ("pytorch_classification/predict_classification.py", config.film, classifier, "predicted_class.png"),
         ("pytorch_detection/predict_detection.py", config.exam, detector, "predicted_boxes.png"),

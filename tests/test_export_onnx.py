@@ -112,10 +112,10 @@ def test_a_package_that_is_missing_is_named(trained, model, tmp_path, command, m
     assert "needs onnxscript, which is not installed: pip install -r requirements-onnx.txt" in ended.err
 
 
-def test_the_lines_of_the_readme_predict_without_torch(trained, model, tmp_path):
-    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+def test_the_documented_lines_predict_without_torch(trained, model, tmp_path):
+    page = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     assert len([line for line in program.splitlines() if line]) <= 10
-    assert program in (ROOT / "README.ko.md").read_text(encoding="utf-8")
     picture = tmp_path / "chest.jpeg"
     Image.fromarray(chest(1, 5)).save(picture)
     (tmp_path / "pneumonia_resnet18.onnx").write_bytes(model)

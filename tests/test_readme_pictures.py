@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr import checkpoints
+from cxr import checkpoints, cli
 from studies import readme_pictures
 
 
@@ -14,16 +14,16 @@ from studies import readme_pictures
 def demo(tmp_path):
     """What a demo leaves, with two images a data set and models without weights."""
     run = tmp_path / "sample" / "run"
-    (run / "images").mkdir(parents=True)
     for part in readme_pictures.PARTS:
         folder = tmp_path / "sample" / part.data
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for number in range(2):
             (folder / part.kind.replace("*", str(number))).touch()
         (folder / "sample_data.json").write_text(json.dumps({"made_by": "make_sample_data.py", part.counted: 2}))
         write_model(run, part, folder)
+        (run / part.task / "images").mkdir(parents=True)
         for name in part.pictures:
-            save_png(run / "images" / name)
+            save_png(run / part.task / "images" / name)
     return tmp_path / "sample"
 
 
@@ -56,13 +56,13 @@ def draw(demo, command, monkeypatch, film="chest_xray/0.jpeg", out="out"):
     return ended, sorted(path.name for path in (demo / out).iterdir())
 
 
-def test_all_pictures_of_the_readme_are_written(demo, command, monkeypatch):
+def test_all_pictures_of_readme_and_docs_are_written(demo, command, monkeypatch):
     ended, written = draw(demo, command, monkeypatch)
     assert ended.code == 0, ended.err
-    images = Path(readme_pictures.__file__).parent / "images"
-    readme = images.with_name("README.md").read_text(encoding="utf-8")
-    shown = {path.name for path in images.glob("*.png") if f"images/{path.name}" in readme}
-    assert written == sorted(shown - {"growth.png"})  # that one is of a benchmark on real exams
+    pages = [cli.ROOT / "README.md", *(cli.ROOT / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    shown = {path.name for path in (cli.ROOT / "images").glob("*.png") if f"images/{path.name}" in text}
+    assert written == sorted(shown - {"growth.png"})  # that one is of a study on real exams
 
 
 def test_a_picture_of_over_a_mebibyte_is_made_narrower(tmp_path):
