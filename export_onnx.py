@@ -54,7 +54,7 @@ class Whole(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.network = classifier.model
-        self.temperature, self.flip_average = classifier.temperature, classifier.flip_average
+        self.temperature, self.flip_average = classifier.temperature, classifier.flip_tta
         # Scaling with antialiasing as a product on each side: as one operator, the exporter of torch 2.11 translates it
         # with other weights at the border, which moves probabilities by up to .001.
         identity = torch.eye(classifier.store_size)[None, None]
@@ -105,14 +105,14 @@ def about(classifier: Classifier) -> dict[str, str]:
         "input": "whole grey radiographs as uint8 squares, bone white, squashed bilinearly with antialiasing",
         "network_size": str(classifier.size),
         "standardisation": "mean 0 and standard deviation 1 within each image; part of the graph",
-        "mirror_image": "averaged with the image; part of the graph" if classifier.flip_average else "not used",
+        "mirror_image": "averaged with the image; part of the graph" if classifier.flip_tta else "not used",
         "temperature": repr(classifier.temperature),
         "temperature_is_applied": "yes, in the graph",
         "threshold": repr(classifier.threshold),
         "classes": ",".join(CLASSES),
         "decision": f"{CLASSES[1]} where the probability is at or above the threshold",
         "opset": str(OPSET),
-        "origin": classifier.origin.sentence(classifier.threshold),
+        "origin": classifier.provenance.sentence(classifier.threshold),
     }
 
 
@@ -150,7 +150,7 @@ def main(config: ExportConfig) -> None:
     write_atomically(output, lambda file: file.write(model))
     print(f"{output}: opset {OPSET}, {len(model) / 1e6:.0f} MB")
     print(f"its probabilities differ from torch's by {difference:.1g} at most")
-    print(f"model: {classifier.origin.sentence(classifier.threshold)}")
+    print(f"model: {classifier.provenance.sentence(classifier.threshold)}")
 
 
 if CONFIG is not None:

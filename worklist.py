@@ -122,14 +122,14 @@ def open_room(config: WorklistConfig, run: runtime.Runtime) -> Room:
         files["classifier"].name,
         hashes["classifier"],
         classifier.threshold,
-        classifier.origin.adapted,
+        classifier.provenance.adapted,
     )
     second = detector and Model(
         "Faster R-CNN detector",
         files["detector"].name,
         hashes["detector"],
-        detector.rule.threshold,
-        detector.origin.adapted,
+        detector.threshold,
+        detector.provenance.adapted,
     )
     told = page.Made(first, second, CLASSES, commit(), "", config.identifiers, config.watch)
     documents = None if config.dicom_output is None else Documents(config.dicom_output, first, second)

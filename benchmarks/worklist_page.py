@@ -61,8 +61,8 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     small, large = (np.stack([reading.read_square(path, size)[0] for path in paths[:BATCH]]) for size in judges.sizes)
 
     def compute(count: int) -> None:
-        classifier.judge(small[:count], run, explain=True)
-        detector.find(large[:count], run)
+        classifier.predict(small[:count], run, grad_cam=True)
+        detector.predict(large[:count], run)[0]
 
     def listing() -> None:
         room = replace(script.open_room(config, run), judges=judges)

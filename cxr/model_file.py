@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxr import checkpoints
 from cxr.cli import ROOT
 from cxr.files import sha256_of
 from cxr.messages import one_line
@@ -39,6 +41,28 @@ def trained_on(data_dir: Path, images: int, patients: int) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": commit(),
     }
+
+
+def load(path: Path, task: str) -> dict[str, Any]:
+    """The finished model at ``path``, as its task saved it; a warning where it cannot flag images.
+
+    Raises:
+        FileNotFoundError, ValueError: no file, or not a finished model of this task.
+    """
+    if not path.exists():
+        script = f"pytorch_{task}/train_{task}.py"
+        raise FileNotFoundError(
+            f"no model at {path.resolve()}; train one with `python {script}` or give the path of another"
+        )
+    state = checkpoints.load(path, task=task)
+    if "prediction" not in state:
+        raise ValueError(f"{path}: a training checkpoint, not a finished model, which training writes to --model-file")
+    if state.get("likeness") is None:
+        warnings.warn(
+            f"{path}: an older model file, which cannot flag out-of-distribution images; train the model anew",
+            stacklevel=2,
+        )
+    return state
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
         listing = data_load.read_table(source, "test", names=names)
     else:
         listing = data_load.list_images(source.parent, source.name, names=names)
-    if classifier.known is None:
+    if classifier.training_images is None:
         warnings.warn(f"{config.model}: does not say which images it was trained on; none is left out", stacklevel=2)
     judged = report.judge(
         listing, source.resolve().name, classifier, config.output_dir / "decoded", run, skip_bad=config.skip_bad
@@ -88,7 +88,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     if goal := wanted(config):
         operating_point.require_patients(judged.listing.labels, judged.tied_patients, goal[0])
     found = report.evaluated(judged, prevalence, run, grad_cam=config.grad_cam, corrupt=config.corruptions)
-    about = {**classifier.origin.record(), "weights_sha256": weights_sha256(classifier.model.state_dict())}
+    about = {**classifier.provenance.record(), "weights_sha256": weights_sha256(classifier.model.state_dict())}
     result: dict[str, Any] = {"set": str(source), **found, "model": about}
     print(f"{report.format_report(found)}\n")
     if goal:
@@ -96,7 +96,7 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     path = config.output_dir / "report.json"
     report.write({**result, "provenance": run_environment(run)}, path, config.output_dir, judged, run)
     print(f"report, errors.csv and pictures: {config.output_dir}")
-    print(f"model: {classifier.origin.sentence(classifier.threshold)}")
+    print(f"model: {classifier.provenance.sentence(classifier.threshold)}")
 
 
 def wanted(config: EvaluateConfig) -> tuple[Measure, float] | None:
@@ -161,7 +161,7 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
             f"--unlabelled needs at least {LEAST_UNLABELLED} different images, found {len(different)}: fewer do not "
             "tell where the operating point lies"
         )
-    judged = classifier.judge(store.images[different], run)
+    judged = classifier.predict(store.images[different], run)
     threshold = operating_point.set_by_prevalence(judged.probability, config.prevalence, sensitivity, specificity)
     text = operating_point.save(
         config.save_model,
@@ -174,8 +174,8 @@ def adapt(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtime) 
     before = float((judged.probability >= classifier.threshold).mean())
     print(f"{text}: threshold {threshold:.4f}, was {classifier.threshold:.4f}")
     print(f"it calls {called:.1%} of these images PNEUMONIA, the one before {before:.1%}")
-    if judged.unlike is not None and judged.unlike.any():
-        print(f"{judged.unlike.sum()} of them are {prediction.UNLIKE}")
+    if judged.out_of_distribution is not None and judged.out_of_distribution.any():
+        print(f"{judged.out_of_distribution.sum()} of them are {prediction.UNLIKE}")
     print("nothing was measured with it: evaluate it on labelled images as soon as there are some")
     print(f"model with this operating point: {config.save_model}")
 
@@ -184,7 +184,7 @@ def main(config: EvaluateConfig) -> None:
     """Parse, load, evaluate."""
     require_sensible(config)
     with runtime.start(config.device, "fp32", seed=0) as run:
-        classifier = Classifier.of_user(config.model, run)
+        classifier = Classifier.load(config.model, run)
         (evaluate if config.unlabelled is None else adapt)(config, classifier, run)
 
 

@@ -47,7 +47,7 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     )  # as the file will hold it: what is fitted fits the file
     model = model.to(run.device).eval()
     seen = model_file.image_keys(data.hashes, data.train, data.validation)
-    classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_tta, 1.0, 0.5, known=seen)
+    classifier = Classifier(model, config.size, data.images.shape[-1], config.flip_tta, 1.0, 0.5, training_images=seen)
     scored = {
         name: (classifier.log_odds(images, run, rows), labels) for name, (images, rows, labels) in data.sets().items()
     }
@@ -115,11 +115,11 @@ def with_likeness(classifier: Classifier, data: Data, run: runtime.Runtime) -> C
     (_, training), (log_odds, validation) = seen(data.train), seen(data.validation)
     called = to_probability(log_odds, classifier.temperature) >= classifier.threshold
     right = data.validation[called & (data.labels[data.validation] == data_load.PNEUMONIA)]
-    strength = classifier.heat_strength(np.asarray(data.images[np.sort(right)]), run) if len(right) else None
+    strength = classifier.grad_cam_strength(np.asarray(data.images[np.sort(right)]), run) if len(right) else None
     return replace(
         classifier,
-        likeness=out_of_distribution.FeatureDistance.fit(training, validation),
-        heat_scale=None if strength is None else float(np.percentile(strength, _HOT)),
+        feature_distance=out_of_distribution.FeatureDistance.fit(training, validation),
+        grad_cam_scale=None if strength is None else float(np.percentile(strength, _HOT)),
     )
 
 

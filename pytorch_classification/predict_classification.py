@@ -125,9 +125,9 @@ def judged(classifier: Classifier, batch: list[reading.Read], run: runtime.Runti
     answers = [Answer(read.path, None, classifier.threshold, read.error, None, note=read.note) for read in batch]
     good = {place: read.image for place, read in enumerate(batch) if read.image is not None}
     if good:
-        found = classifier.judge(np.stack([*good.values()]), run)
+        found = classifier.predict(np.stack([*good.values()]), run)
         for row, place in enumerate(good):
-            unlike = None if found.unlike is None else bool(found.unlike[row])
+            unlike = None if found.out_of_distribution is None else bool(found.out_of_distribution[row])
             answers[place] = replace(answers[place], probability=float(found.probability[row]), unlike=unlike)
     return answers
 
@@ -150,7 +150,7 @@ def draw_answer(
     if radiograph is None:
         return replace(answer, probability=None, unlike=None, error=error)
     assert read.image is not None
-    heat = classifier.judge(read.image[None], run, explain=True).heat
+    heat = classifier.predict(read.image[None], run, grad_cam=True).grad_cam
     assert heat is not None
     picture = messages.free_name(config.output_dir, answer.path.stem, "_grad_cam.png", taken)
     title = (
@@ -162,8 +162,8 @@ def draw_answer(
         heat[0],
         "\n".join([title, *answer.warnings]),
         picture,
-        caption=classifier.origin.sentence(classifier.threshold),
-        common_scale=classifier.heat_scale is not None,
+        caption=classifier.provenance.sentence(classifier.threshold),
+        common_scale=classifier.grad_cam_scale is not None,
     )
     return replace(answer, picture=picture)
 
@@ -172,7 +172,9 @@ def write_dicom(answers: list[Answer], folder: Path, config: PredictConfig, clas
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_results
 
-    model = prediction.Model.of("ResNet-18 classifier", config.model, classifier.threshold, classifier.origin.adapted)
+    model = prediction.Model.of(
+        "ResNet-18 classifier", config.model, classifier.threshold, classifier.provenance.adapted
+    )
     predictions = [
         prediction.Prediction(
             answer.path,
@@ -215,7 +217,7 @@ def main(config: PredictConfig) -> int:
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
-        classifier = Classifier.of_user(config.model, run, config.threshold)
+        classifier = Classifier.load(config.model, run, config.threshold)
         wanted = single or config.dicom_output is not None
         draw = wanted if config.grad_cam is None else config.grad_cam
         try:
@@ -228,7 +230,7 @@ def main(config: PredictConfig) -> int:
     if not single:
         write_table(table, answers, classifier)
     documents = write_dicom(answers, config.dicom_output, config, classifier) if config.dicom_output else ""
-    origin = classifier.origin
+    origin = classifier.provenance
     if config.json:
         shown = {"model": str(config.model), "operating_point": classifier.threshold, "origin": origin.record()}
         print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
@@ -247,7 +249,7 @@ def main(config: PredictConfig) -> int:
 
 def write_table(table: Path, answers: list[Answer], classifier: Classifier) -> None:
     """predictions.csv."""
-    tables.write_csv(table, _HEADER, (answer.row(classifier.origin.short()) for answer in answers))
+    tables.write_csv(table, _HEADER, (answer.row(classifier.provenance.short()) for answer in answers))
 
 
 def stopped(answers: list[Answer], wanted: int, table: Path, classifier: Classifier) -> str:

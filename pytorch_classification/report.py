@@ -20,7 +20,7 @@ from cxr.plots import SHEET_COLUMNS, Block, forest_plot, image_sheet, thumbnail
 from cxr.training_run import ERRORS
 from pytorch_classification import data_load, image_metrics, operating_point, plots
 from pytorch_classification.augment import corrupted
-from pytorch_classification.classifier import Classifier, Judgement
+from pytorch_classification.classifier import Classifier, ClassifierOutput
 from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing, patients_of_each_class
 from pytorch_classification.model import to_probability
 
@@ -58,7 +58,7 @@ class Judged:
     images: NDArray[np.uint8]
     hashes: list[str]
     classifier: Classifier
-    answers: Judgement
+    answers: ClassifierOutput
     left_out: dict[str, int]
 
     @property
@@ -92,7 +92,7 @@ def judge(
     own = {column.casefold() for column in listing.columns}
     said = {name: values for name, values in patients.header_columns(store.headers).items() if name not in own}
     listing = replace(listing, columns={**listing.columns, **said})
-    known = classifier.known or frozenset()
+    known = classifier.training_images or frozenset()
     repeated = np.array([image_key(content) in known for content in store.hashes])
     kept = np.flatnonzero(store.readable & ~repeated)
     if repeated.any() and run.is_main:
@@ -105,7 +105,7 @@ def judge(
     images = store.images if len(kept) == len(listing) else store.images[kept]  # as it lies on disk, if it can be
     hashes = [store.hashes[index] for index in kept]
     left_out = {"unreadable": int((~store.readable).sum()), "in_training": int(repeated.sum())}
-    return Judged(name, listing.take(kept), images, hashes, classifier, classifier.judge(images, run), left_out)
+    return Judged(name, listing.take(kept), images, hashes, classifier, classifier.predict(images, run), left_out)
 
 
 def evaluated(
@@ -118,7 +118,7 @@ def evaluated(
         grad_cam: whether Grad-CAM is drawn.
         corrupt: whether the images are judged with each of ``CORRUPTIONS`` too; likewise.
     """
-    listing, unlike = judged.listing, judged.answers.unlike
+    listing, unlike = judged.listing, judged.answers.out_of_distribution
     arguments = (judged.answers.probability, listing.labels, listing.patients, judged.classifier.threshold)
     columns: dict[str, Sequence[str]] = {
         name: values for name, values in listing.columns.items() if name not in _NO_GROUPS
@@ -142,12 +142,14 @@ def evaluated(
 def when_corrupted(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
     """Scores as of a subgroup, and how many images are flagged, by name of the corruption; the first is none."""
     seen = {"none": judged.answers}
-    seen |= {name: judged.classifier.judge(images, run) for name, images in corrupted(judged.images)}
+    seen |= {name: judged.classifier.predict(images, run) for name, images in corrupted(judged.images)}
     everything = np.arange(len(judged.listing))
     return {
         name: {
             **_of_group(replace(judged, answers=answers), everything),
-            "out_of_distribution": None if answers.unlike is None else int(answers.unlike.sum()),
+            "out_of_distribution": None
+            if answers.out_of_distribution is None
+            else int(answers.out_of_distribution.sum()),
         }
         for name, answers in seen.items()
     }
@@ -227,7 +229,9 @@ def write_errors(path: Path, judged: Judged) -> None:
             CLASSES[1 - listing.labels[index]],
             f"{answers.probability[index]:.6f}",
             f"{judged.classifier.threshold:.6f}",
-            "" if answers.unlike is None else prediction.in_words(bool(answers.unlike[index])),
+            ""
+            if answers.out_of_distribution is None
+            else prediction.in_words(bool(answers.out_of_distribution[index])),
             listing.patients[index],
             *(listing.columns[name][index] for name in further),
         ]
@@ -304,7 +308,7 @@ def draw_grad_cam(path: Path, judged: Judged, run: runtime.Runtime) -> None:
         for i, call in zip(shown, called, strict=True)
     ]
     alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
-    heat = classifier.judge(judged.images[shown], alone, explain=True).heat
+    heat = classifier.predict(judged.images[shown], alone, grad_cam=True).grad_cam
     assert heat is not None
     plots.grad_cam_grid(
         [reading.read_grey(judged.listing.paths[i]) for i in shown],
@@ -313,7 +317,7 @@ def draw_grad_cam(path: Path, judged: Judged, run: runtime.Runtime) -> None:
         path,
         correct=(called == labels[shown]).tolist(),
         caption=f"{judged.title}, operating point {threshold:.3f}. Shown: {_INSTRUCTIVE}.",
-        common_scale=classifier.heat_scale is not None,
+        common_scale=classifier.grad_cam_scale is not None,
     )
 
 

@@ -1,24 +1,24 @@
-"""A finished detector: how boxes are scored and selected, and the file that holds all that prediction needs."""
+"""A finished detector: how boxes are scored and selected, and the file with all that prediction needs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cxr import checkpoints, model_file, prediction, runtime
+from cxr import checkpoints, model_file, runtime
 from cxr.backbone import tensors
-from cxr.messages import quoted
 from cxr.metrics import Array
 from cxr.model_file import UNSAVED, ModelProvenance
 from cxr.out_of_distribution import FeatureDistance, features
+from cxr.prediction import Box
 from pytorch_detection import box_metrics
 from pytorch_detection.box_metrics import match
-from pytorch_detection.inference import Found, find_boxes
+from pytorch_detection.inference import RawDetections, find_boxes, in_original
 from pytorch_detection.model import TASK, Architecture, GreyFasterRCNN, construct
 
 SHRINK_FACTORS = (1.0, 0.95, 0.9, 0.875, 0.85)
@@ -49,12 +49,12 @@ class Rule:
     shrink: float
     threshold: float
 
-    def apply(self, found: Found) -> tuple[list[Array], list[Array]]:
+    def apply(self, found: RawDetections) -> tuple[list[Array], list[Array]]:
         """All boxes, shrunk, and their gated scores; the threshold is left to the caller."""
         return [shrink(boxes, self.shrink) for boxes in found.boxes], found.gated(self.gate_power)
 
 
-def choose_rule(found: Found, truths: Sequence[ArrayLike]) -> tuple[Rule, float]:
+def choose_rule(found: RawDetections, truths: Sequence[ArrayLike]) -> tuple[Rule, float]:
     """The rule for ``found`` and the RSNA score that it has on these images.
 
     The gate is chosen by AP50, which depends on every box and not on a threshold; the rest by the RSNA score.
@@ -75,7 +75,7 @@ def choose_rule(found: Found, truths: Sequence[ArrayLike]) -> tuple[Rule, float]
     return max(rules, key=lambda rule: rule[1])
 
 
-def choose_gate(found: Found, truths: Sequence[ArrayLike]) -> float:
+def choose_gate(found: RawDetections, truths: Sequence[ArrayLike]) -> float:
     """The power among ``GATE_POWERS`` with the highest AP50; the lowest of those that do equally well."""
     weights = np.ones((1, len(truths)))
 
@@ -86,38 +86,56 @@ def choose_gate(found: Found, truths: Sequence[ArrayLike]) -> float:
     return max(GATE_POWERS, key=ap50)
 
 
+class DetectionResult(NamedTuple):
+    """What is reported for one image.
+
+    Attributes:
+        boxes: at or above the threshold, highest score first; in pixels of the original image.
+        highest_score: of any box, also below the threshold; 0 without a box.
+        out_of_distribution: None where the model file cannot state it.
+    """
+
+    boxes: tuple[Box, ...]
+    highest_score: float
+    out_of_distribution: bool | None
+
+
 @dataclass(frozen=True)
 class Detector:
     """A finished model with everything that prediction needs; ``save`` and ``load`` are its file.
 
     Attributes:
-        networks: one or several of the same architecture, whose boxes are fused; the first tells what is unlike.
-        flip_average: whether the mirror image is evaluated too.
+        networks: one, or an ensemble of the same architecture, whose boxes are fused.
+        flip_tta: whether the boxes of the mirror image are fused with those of the image.
         rule: how boxes are scored, scaled and selected.
-        likeness: what training's images look like to the network; None in files from before it was kept.
-        known: the keys of ``known_images`` of what was learnt from or chosen by; None as above.
-        origin: what the file says of itself.
+        feature_distance: of an image from the training images, by the first network; None in files from before it was
+            kept.
+        training_images: keys of the images it was trained or selected on (``cxr.model_file``); None as above.
     """
 
     networks: tuple[GreyFasterRCNN, ...]
-    flip_average: bool
+    flip_tta: bool
     rule: Rule
-    likeness: FeatureDistance | None = None
-    known: frozenset[str] | None = None
-    origin: ModelProvenance = UNSAVED
+    feature_distance: FeatureDistance | None = None
+    training_images: frozenset[str] | None = None
+    provenance: ModelProvenance = UNSAVED
 
     @property
     def size(self) -> int:
-        """Side in pixels of the square the network sees."""
+        """Side in pixels of the network's input."""
         return self.networks[0].architecture.size
 
+    @property
+    def threshold(self) -> float:
+        """Score from which on a box is reported."""
+        return self.rule.threshold
+
     def record(self) -> dict[str, Any]:
-        """How many networks answer and by which rule, for a report."""
+        """Ensemble size and rule, for a report."""
         return {"networks": len(self.networks), "rule": asdict(self.rule)}
 
     def save(self, path: Path, **record: Any) -> None:
         """Write the model file, with ``record`` (plain values) for a later reader."""
-        settings = {"flip_average": self.flip_average, "rule": asdict(self.rule)}
         first, *others = self.networks
         checkpoints.save(
             path,
@@ -125,105 +143,85 @@ class Detector:
             model=first.state_dict(),
             members=[other.state_dict() for other in others],
             architecture=asdict(first.architecture),
-            prediction=settings,
-            likeness=None if self.likeness is None else self.likeness.plain(),
-            known_images=model_file.pack_keys(self.known),
+            prediction={"flip_average": self.flip_tta, "rule": asdict(self.rule)},
+            likeness=None if self.feature_distance is None else self.feature_distance.plain(),
+            known_images=model_file.pack_keys(self.training_images),
             **record,
         )
 
     @classmethod
-    def load(cls, path: Path, run: runtime.Runtime) -> "Detector":
+    def load(cls, path: Path, run: runtime.Runtime, threshold: float | None = None) -> "Detector":
         """The model file at ``path``, its networks in evaluation mode on the run's device.
+
+        Args:
+            path: of the model file.
+            run: where it computes.
+            threshold: in place of the file's.
 
         Raises:
             FileNotFoundError, ValueError: no file, or not a finished detection model.
         """
-        state = checkpoints.load(path, task=TASK)
-        if "prediction" not in state:
-            raise ValueError(
-                f"{path}: from a training, without the operating point that prediction needs; the finished model is "
-                "pneumonia_fasterrcnn.pth, unless --model-file named another"
-            )
-        settings = _settings(state["prediction"], path)
-        others: Any = state.get("members", [])  # none in files from before there could be several
-        if not isinstance(others, list):
-            raise ValueError(f"{path}: expected a list of further networks, found {quoted(others)}; train anew")
-        networks = tuple(load_model({**state, "model": each}, path, run) for each in [state.get("model"), *others])
-        likeness = FeatureDistance.of(state.get("likeness"), path)
-        known = model_file.unpack_keys(state.get("known_images"))
-        return cls(networks, **settings, likeness=likeness, known=known, origin=ModelProvenance.of(state, path))
-
-    @classmethod
-    def of_user(cls, path: Path, run: runtime.Runtime, threshold: float | None) -> "Detector":
-        """The model that a user names, with another ``threshold`` than its own if there is one.
-
-        Raises:
-            FileNotFoundError, ValueError: as ``load``; says how to get a model where there is none.
-        """
-        if not path.exists():
-            raise FileNotFoundError(
-                f"no model at {path.resolve()}; train one with `python pytorch_detection/train_detection.py` or name "
-                "one with --model"
-            )
-        detector = cls.load(path, run)
-        if detector.likeness is None:
-            prediction.warn_without_likeness(path)
-        if threshold is None:
-            return detector
-        rule, origin = replace(detector.rule, threshold=threshold), detector.origin.with_manual_threshold()
-        return replace(detector, rule=rule, origin=origin)
-
-    def find(self, images: NDArray[np.uint8], run: runtime.Runtime) -> Found:
-        """Boxes in squares uint8 [N, size, size].
-
-        Always in float32, so that every machine and batch gives the same answer.
-        """
-        return self.look(images, run)[0]
-
-    def look(
-        self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None
-    ) -> tuple[Found, list[Array]]:
-        """What ``find`` gives, at ``indices`` or all; of each stage of the backbone what ``FeatureDistance`` judges by."""
-        exact = replace(run, bf16=False)
-        which = np.arange(len(images)) if indices is None else indices
-        with features(self.networks[0].backbone.body) as seen:
-            found = find_boxes(self.networks, images, which, self.flip_average, exact)
-        return found, seen.rows(2 if self.flip_average else 1, run)
-
-
-def _settings(found: Any, path: Path) -> dict[str, Any]:
-    """``found`` with rules as rules if prediction can work with it; a model file may come from anywhere."""
-    rule: Any = found.get("rule") if isinstance(found, dict) else None
-    if not isinstance(rule, dict) or found.keys() != {"flip_average", "rule"}:
-        raise ValueError(
-            f"{path}: expected the prediction settings flip_average and rule, as this version writes them to "
-            f"pneumonia_fasterrcnn.pth, found {quoted(found)}; train anew"
+        state = model_file.load(path, TASK)
+        rule, provenance = Rule(**state["prediction"]["rule"]), ModelProvenance.of(state, path)
+        if threshold is not None:
+            rule, provenance = replace(rule, threshold=threshold), provenance.with_manual_threshold()
+        # There are no members in files from before ensembles.
+        weights = [state.get("model"), *state.get("members", [])]
+        return cls(
+            tuple(load_network({**state, "model": each}, path, run) for each in weights),
+            state["prediction"]["flip_average"],
+            rule,
+            FeatureDistance.of(state.get("likeness"), path),
+            model_file.unpack_keys(state.get("known_images")),
+            provenance,
         )
-    sound = (
-        type(found["flip_average"]) is bool
-        and {name: type(value) for name, value in rule.items()} == dict.fromkeys(_RULE, float)
-        and 0 <= rule["gate_power"] < float("inf")
-        and 0 < rule["shrink"] < float("inf")
-        and 0 <= rule["threshold"] <= 1
-    )
-    if not sound:
-        raise ValueError(f"{path}: prediction settings that no training writes: {quoted(found)}")
-    return {"flip_average": found["flip_average"], "rule": Rule(**rule)}
+
+    def predict(
+        self, images: NDArray[np.uint8], run: runtime.Runtime, indices: NDArray[np.int64] | None = None
+    ) -> tuple[RawDetections, list[Array]]:
+        """Boxes and pooled features (as ``out_of_distribution.Features.rows``) of squares uint8 [N, size, size].
+
+        Of all, or of those at ``indices``. Always in float32, so that results on every machine agree.
+        """
+        exact = replace(run, bf16=False)
+        rows = np.arange(len(images)) if indices is None else indices
+        with features(self.networks[0].backbone.body) as collected:
+            found = find_boxes(self.networks, images, rows, self.flip_tta, exact)
+        return found, collected.rows(2 if self.flip_tta else 1, run)
+
+    def detect(
+        self, images: NDArray[np.uint8], sizes: Sequence[tuple[int, int]], run: runtime.Runtime
+    ) -> list[DetectionResult]:
+        """What is reported for each of the squares uint8 [N, size, size].
+
+        Args:
+            images: the squares.
+            sizes: height and width of each original image in pixels.
+            run: where it computes.
+        """
+        raw, rows = self.predict(images, run)
+        distance = self.feature_distance
+        is_ood = [None] * len(images) if distance is None else distance.is_ood(rows).tolist()
+        results: list[DetectionResult] = []
+        for size, flag, boxes, scores in zip(sizes, is_ood, *self.rule.apply(raw), strict=True):
+            left, top, right, bottom = in_original(boxes, self.size, size).T
+            found = np.stack([left, top, right - left, bottom - top, scores], axis=1)
+            order = [index for index in np.argsort(-scores, kind="stable") if scores[index] >= self.threshold]
+            reported = tuple(Box(*found[index].tolist()) for index in order)
+            results.append(DetectionResult(reported, float(scores.max(initial=0.0)), flag))
+        return results
 
 
-_RULE = tuple(field.name for field in fields(Rule))
-
-
-def load_model(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyFasterRCNN:
+def load_network(state: dict[str, Any], path: Path, run: runtime.Runtime) -> GreyFasterRCNN:
     """The network of a checkpoint at ``path``, in evaluation mode on the run's device.
 
     Raises:
-        ValueError: the tensors are not those of the architecture that the checkpoint names, or not finite numbers,
-            from which no box would come and every chest would seem clear.
+        ValueError: the tensors are not those of the architecture that the checkpoint names, or not finite: no box would
+            come of them, and every chest would seem clear.
     """
     weights = tensors(state.get("model"), path)
     if not all(tensor.sum().isfinite() for tensor in weights.values()):
-        raise ValueError(f"{path}: weights that are not finite numbers; train anew")
+        raise ValueError(f"{path}: non-finite weights: corrupted; train the model anew")
     architecture = Architecture.of(state, path)
     with torch.device("meta"):  # memory and random numbers for weights to be replaced at once would take as long again
         model = construct(architecture)

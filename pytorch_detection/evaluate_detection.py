@@ -61,10 +61,10 @@ def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> box_tables.
 
 def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[report.Judged, dict[str, Any], str]:
     """The exams that the model does not know and what it finds in them, what it is in the report, and in a sentence."""
-    detector = Detector.of_user(config.model or MODEL_FILE, run, config.threshold)
-    if detector.known is None:
+    detector = Detector.load(config.model or MODEL_FILE, run, config.threshold)
+    if detector.training_images is None:
         warnings.warn("the model file does not say which exams it was trained on; none is left out", stacklevel=2)
-    known = detector.known or frozenset()
+    known = detector.training_images or frozenset()
     collection = load(config, detector.size, run)
     others = [index for index in collection.readable if image_key(collection.hashes[index]) not in known]
     if not others:
@@ -73,8 +73,8 @@ def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[report.Judge
             "trained on all that can be read, or chosen by them"
         )
     judged = report.judge(collection, detector, run, np.array(others, np.int64))
-    about = {**detector.record(), "model": detector.origin.record()}
-    return judged, about, f"model: {detector.origin.sentence(detector.rule.threshold)}"
+    about = {**detector.record(), "model": detector.provenance.record()}
+    return judged, about, f"model: {detector.provenance.sentence(detector.threshold)}"
 
 
 def of_file(config: EvaluateConfig, path: Path, run: runtime.Runtime) -> tuple[report.Judged, dict[str, Any], str]:

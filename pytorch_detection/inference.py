@@ -20,7 +20,7 @@ _NESTED = 0.7  # a box of which more than this share lies in another, or around 
 
 
 @dataclass(frozen=True)
-class Found:
+class RawDetections:
     """What a network finds in N images, before any threshold.
 
     Attributes:
@@ -34,7 +34,7 @@ class Found:
     probability: Array
 
     @classmethod
-    def of(cls, detections: Sequence[Detection]) -> "Found":
+    def of(cls, detections: Sequence[Detection]) -> "RawDetections":
         """From what the network answers."""
         return cls(
             [one["boxes"].double().cpu().numpy() for one in detections],
@@ -42,12 +42,12 @@ class Found:
             np.array([one["image_probability"].item() for one in detections], np.float64),
         )
 
-    def gathered(self, run: runtime.Runtime) -> "Found":
+    def gathered(self, run: runtime.Runtime) -> "RawDetections":
         """The images of all processes in the order that ``runtime.shard`` took them from; in every process."""
         parts = runtime.gather_objects(self, run)
         count = sum(len(part.boxes) for part in parts)
         order = [(number % run.world_size, number // run.world_size) for number in range(count)]
-        return Found(
+        return RawDetections(
             [parts[rank].boxes[row] for rank, row in order],
             [parts[rank].scores[row] for rank, row in order],
             np.array([parts[rank].probability[row] for rank, row in order], np.float64),
@@ -65,7 +65,7 @@ def find_boxes(
     indices: NDArray[np.int64],
     flip_average: bool,
     run: runtime.Runtime,
-) -> Found:
+) -> RawDetections:
     """Boxes in the stored squares uint8 [N, S, S] at ``indices``.
 
     Every process computes its share of the images, each once, and has the answers of all. What all ``networks`` find
@@ -84,7 +84,7 @@ def find_boxes(
                 looks += [[_mirrored(one, seen.shape[-1]) for one in network(mirrored)] for network in networks]
         answers = looks[0] if len(looks) == 1 else [fuse(views) for views in zip(*looks, strict=True)]
         detections += [downweight_nested_boxes(one) for one in answers]
-    return Found.of(detections).gathered(run)
+    return RawDetections.of(detections).gathered(run)
 
 
 def as_input(stored: Tensor) -> Tensor:

@@ -14,10 +14,9 @@ done. Research only, not a medical device.
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,22 +32,12 @@ from tqdm import tqdm
 
 from cxr import messages, prediction, reading, runtime, tables
 from cxr.messages import first_lines
+from cxr.prediction import Box
 from pytorch_detection.detector import Detector
-from pytorch_detection.inference import in_original
 
 _BATCH = 16
 _SIDES = ("x", "y", "width", "height", "score")
 _HEADER = ("path", *_SIDES, "threshold", "borderline", "out_of_distribution", "note", "error", "model")
-
-
-class Box(NamedTuple):
-    """An opacity in pixels of the original image; ``x`` and ``y`` are its upper left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    score: float
 
 
 @dataclass(frozen=True)
@@ -128,55 +117,29 @@ class Answer:
         }
 
 
-class Seen(NamedTuple):
-    """What a detector says of one image.
-
-    Attributes:
-        boxes: at or above the threshold, highest score first. highest: score of any box, 0 without one.
-        unlike: whether the image is unlike those of training; None where the model file cannot tell.
-    """
-
-    boxes: list[Box]
-    highest: float
-    unlike: bool | None
-
-
 def predict(
     detector: Detector, paths: list[Path], config: PredictConfig, run: runtime.Runtime, answers: list[Answer]
 ) -> None:
     """Append an answer for each of ``paths``, in order, to ``answers``; those of a stop before the end are there."""
     taken: set[str] = set()
-    threshold = detector.rule.threshold
+    threshold = detector.threshold
     with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
         for batch in reading.read_ahead(paths, detector.size, _BATCH):
             good = [read for read in batch if read.image is not None]
-            found = iter(boxes_in(detector, good, run) if good else [])
+            squares = np.stack([read.image for read in good if read.image is not None]) if good else None
+            sizes = [(read.height, read.width) for read in good]
+            found = iter([] if squares is None else detector.detect(squares, sizes, run))
             for read in batch:
                 answer = Answer(read.path, [], None, threshold, read.error, None, note=read.note)
                 if read.image is not None:
                     boxes, highest, unlike = next(found)
-                    answer = replace(answer, boxes=boxes, highest=highest, unlike=unlike)
+                    answer = replace(answer, boxes=list(boxes), highest=highest, unlike=unlike)
                     if unlike and config.refuse_ood:
                         answer = replace(answer, boxes=[], highest=None)
                     elif config.pictures:
-                        answer = draw_answer(answer, read, config, taken, detector.origin.sentence(threshold))
+                        answer = draw_answer(answer, read, config, taken, detector.provenance.sentence(threshold))
                 answers.append(answer)
             progress.update(len(batch))
-
-
-def boxes_in(detector: Detector, reads: Sequence[reading.Read], run: runtime.Runtime) -> list[Seen]:
-    """What is found in each image; every read has one."""
-    rule = detector.rule
-    found, features = detector.look(np.stack([read.image for read in reads if read.image is not None]), run)
-    unlike = [None] * len(reads) if detector.likeness is None else detector.likeness.is_ood(features).tolist()
-    answers: list[Seen] = []
-    for read, is_unlike, boxes, scores in zip(reads, unlike, *rule.apply(found), strict=True):
-        left, top, right, bottom = in_original(boxes, detector.size, (read.height, read.width)).T
-        sides = np.stack([left, top, right - left, bottom - top, scores], axis=1)
-        order = [int(index) for index in np.argsort(-scores, kind="stable") if scores[index] >= rule.threshold]
-        given_out = [Box(*sides[index].tolist()) for index in order]
-        answers.append(Seen(given_out, float(scores.max(initial=0.0)), is_unlike))
-    return answers
 
 
 def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken: set[str], caption: str) -> Answer:
@@ -219,7 +182,7 @@ def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config:
     """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
     from cxr import dicom_results
 
-    model = prediction.Model.of("Faster R-CNN detector", config.model, detector.rule.threshold, detector.origin.adapted)
+    model = prediction.Model.of("Faster R-CNN detector", config.model, detector.threshold, detector.provenance.adapted)
     predictions = [
         prediction.Prediction(
             answer.path,
@@ -265,7 +228,7 @@ def main(config: PredictConfig) -> int:
     table = config.output_dir / "predictions.csv"
     answers: list[Answer] = []
     with runtime.start(config.device, "fp32", seed=0) as run:
-        detector = Detector.of_user(config.model, run, config.threshold)
+        detector = Detector.load(config.model, run, config.threshold)
         try:
             predict(detector, paths, config, run, answers)
         except (KeyboardInterrupt, cli.Terminated) as stop:
@@ -273,7 +236,7 @@ def main(config: PredictConfig) -> int:
     failed = [answer for answer in answers if answer.error]
     if single and failed:
         raise ValueError(failed[0].error)
-    origin, threshold = detector.origin, detector.rule.threshold
+    origin, threshold = detector.provenance, detector.threshold
     if not single:
         write_table(table, answers, detector)
     if config.submission is not None:
@@ -296,7 +259,7 @@ def main(config: PredictConfig) -> int:
 
 def write_table(table: Path, answers: list[Answer], detector: Detector) -> None:
     """predictions.csv."""
-    origin = detector.origin.short()
+    origin = detector.provenance.short()
     tables.write_csv(table, _HEADER, (row for answer in answers for row in answer.rows(origin)))
 
 

@@ -17,7 +17,7 @@ from cxr.out_of_distribution import FeatureDistance
 from cxr.training_run import ERRORS, RunFolder, with_average
 from pytorch_detection import box_metrics, plots
 from pytorch_detection.box_tables import Collection
-from pytorch_detection.detector import Detector, Rule, choose_rule, load_model
+from pytorch_detection.detector import Detector, Rule, choose_rule, load_network
 from pytorch_detection.inference import in_original
 from pytorch_detection.model import TASK
 from pytorch_detection.rsna_dataset import Exam
@@ -111,7 +111,7 @@ class Judged:
 
 def judge(collection: Collection, detector: Detector, run: runtime.Runtime, indices: NDArray[np.int64]) -> Judged:
     """What ``detector`` finds in the exams of ``collection`` at ``indices``."""
-    found, features = detector.look(collection.images.images, run, indices)
+    found, features = detector.predict(collection.images.images, run, indices)
     boxes, scores = detector.rule.apply(found)
     return Judged(
         collection.source,
@@ -122,8 +122,8 @@ def judge(collection: Collection, detector: Detector, run: runtime.Runtime, indi
             for some, size in zip(boxes, collection.sizes[indices].tolist(), strict=True)
         ],
         scores,
-        detector.rule.threshold,
-        None if detector.likeness is None else detector.likeness.is_ood(features),
+        detector.threshold,
+        None if detector.feature_distance is None else detector.feature_distance.is_ood(features),
         left_out(collection, indices),
     )
 
@@ -439,15 +439,15 @@ def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
     folders = [RunFolder(member.output_dir, TASK, NAME) for member in config.each_network()]
     known = model_file.image_keys(data.hashes, data.train, data.validation)
     # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (docs/experiments.md).
-    networks = tuple(load_model(with_average(folder.load_last()), folder.last, run) for folder in folders)
-    detector = Detector(networks, config.flip_tta, Rule(0.0, 1.0, 1.0), known=known)
+    networks = tuple(load_network(with_average(folder.load_last()), folder.last, run) for folder in folders)
+    detector = Detector(networks, config.flip_tta, Rule(0.0, 1.0, 1.0), training_images=known)
     exams = data.of(data.validation)
-    found, like_training = detector.look(data.images.images, run, data.validation)
+    found, like_training = detector.predict(data.images.images, run, data.validation)
     truths = data.truths(data.validation)
     rule, score = choose_rule(found, truths)
     first = replace(detector, networks=networks[:1])  # which alone tells what is unlike
-    _, training = first.look(data.images.images, run, data.train)
-    detector = replace(detector, rule=rule, likeness=FeatureDistance.fit(training, like_training))
+    _, training = first.predict(data.images.images, run, data.train)
+    detector = replace(detector, rule=rule, feature_distance=FeatureDistance.fit(training, like_training))
     if run.is_main:
         detector.save(
             config.model_file,

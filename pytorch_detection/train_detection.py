@@ -36,7 +36,7 @@ from cxr import metrics, runtime, training_run
 from cxr.training_run import RunFolder, TrainState, lock_folder, prepare
 from pytorch_detection import box_metrics, report, rsna_dataset
 from pytorch_detection.detector import choose_gate
-from pytorch_detection.inference import Found, as_input
+from pytorch_detection.inference import RawDetections, as_input
 from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, Losses, Target, construct
 from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
 from pytorch_detection.weights import build
@@ -160,7 +160,7 @@ def validate(
         values = {"loss": total_loss(losses).item(), **{name: part.item() for name, part in losses.items()}}
         sums = {name: sums.get(name, 0.0) + value * len(chosen) for name, value in values.items()}
         detections += found
-    found, truths = Found.of(detections).gathered(run), data.truths(data.validation)
+    found, truths = RawDetections.of(detections).gathered(run), data.truths(data.validation)
     gate_power = choose_gate(found, truths)
     scores = box_metrics.score_detections(found.boxes, found.gated(gate_power), truths)
     if config.image_loss_weight:

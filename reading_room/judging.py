@@ -11,8 +11,7 @@ from cxr import reading, runtime
 from cxr.messages import first_of
 from cxr.prediction import is_borderline
 from pytorch_classification.classifier import Classifier
-from pytorch_detection.detector import Detector
-from pytorch_detection.predict_detection import Seen, boxes_in
+from pytorch_detection.detector import DetectionResult, Detector
 from reading_room import pictures
 from reading_room.answers import Answers, Box
 from reading_room.documents import Documents
@@ -76,23 +75,23 @@ def answer(
 def _judge(judges: Judges, looks: list[Look], answers: Answers, documents: Documents | None) -> None:
     classifier, detector, run = judges.classifier, judges.detector, judges.run
     squares = np.stack([one.squares[0] for one in looks])
-    judged = classifier.judge(squares, run, explain=True)
-    assert judged.heat is not None
-    unlike = [None] * len(looks) if judged.unlike is None else judged.unlike.tolist()
-    found = [Seen([], 0.0, None)] * len(looks)
+    judged = classifier.predict(squares, run, grad_cam=True)
+    assert judged.grad_cam is not None
+    unlike = [None] * len(looks) if judged.out_of_distribution is None else judged.out_of_distribution.tolist()
+    found = [DetectionResult((), 0.0, None)] * len(looks)
     if detector is not None:
-        reads = [reading.Read(one.path, one.squares[1], one.exam.height, one.exam.width, "") for one in looks]
-        found = boxes_in(detector, reads, run)
+        sizes = [(one.exam.height, one.exam.width) for one in looks]
+        found = detector.detect(np.stack([one.squares[1] for one in looks]), sizes, run)
     for one, probability, is_unlike, heatmap, seen in zip(
-        looks, judged.probability.tolist(), unlike, judged.heat, found, strict=True
+        looks, judged.probability.tolist(), unlike, judged.grad_cam, found, strict=True
     ):
         exam = replace(
             one.exam,
             probability=probability,
             borderline=is_borderline(probability, classifier.threshold),
-            out_of_distribution=_either(is_unlike, seen.unlike),
+            out_of_distribution=_either(is_unlike, seen.out_of_distribution),
             boxes=tuple(Box(*box) for box in seen.boxes),
-            highest=seen.highest,
+            highest=seen.highest_score,
         )
         heat = pictures.heat(heatmap)
         if documents is not None:  # before the answer counts: a kill in between makes them once more, and the same

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr.files import write_atomically
 from pytorch_detection import box_metrics, rsna_dataset
 from pytorch_detection.detector import Rule, choose_gate, choose_rule
-from pytorch_detection.inference import Found, fuse
+from pytorch_detection.inference import RawDetections, fuse
 
 COLUMNS = {
     "ap50": "AP50",
@@ -39,7 +39,7 @@ class Answer:
 
 
 def answers_of(
-    found: Found, truths: Sequence[NDArray[np.floating]], exams: Sequence[rsna_dataset.Exam]
+    found: RawDetections, truths: Sequence[NDArray[np.floating]], exams: Sequence[rsna_dataset.Exam]
 ) -> list[Answer]:
     """What was ``found`` in ``exams``, one by one."""
     each = zip(exams, found.boxes, found.scores, found.probability, truths, strict=True)
@@ -60,9 +60,9 @@ def read(path: Path) -> list[Answer]:
     return [Answer(**row) for row in json.loads(path.read_bytes())]
 
 
-def _found(answers: Sequence[Answer]) -> Found:
+def _found(answers: Sequence[Answer]) -> RawDetections:
     boxes, scores = _boxes([answer.boxes for answer in answers]), [np.array(answer.scores) for answer in answers]
-    return Found(boxes, scores, np.array([answer.probability for answer in answers]))
+    return RawDetections(boxes, scores, np.array([answer.probability for answer in answers]))
 
 
 def _truths(answers: Sequence[Answer]) -> list[NDArray[np.float64]]:

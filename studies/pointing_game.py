@@ -13,6 +13,7 @@ neural attention by excitation backprop", doi:10.1007/s11263-017-1059-x; here wi
 import json
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 # Works from a bare clone and from any directory: the repository root holds the shared package.
@@ -84,7 +85,9 @@ def play(
             for read in batch:
                 if read.image is None:
                     raise ValueError(read.error)
-            heatmaps = classifier.explain(np.stack([read.image for read in batch if read.image is not None]), run)
+            squares = np.stack([read.image for read in batch if read.image is not None])
+            heatmaps = classifier.predict(squares, run, grad_cam=True).grad_cam
+            assert heatmaps is not None
             for read, heatmap in zip(batch, heatmaps, strict=True):
                 truth = next(waiting)
                 hits.append(bool(is_inside(*peak(heatmap), truth, read.width, read.height)))
@@ -101,7 +104,8 @@ def main(config: PointingConfig) -> None:
     if not chosen:
         raise ValueError(f"none of the {len(found)} images has a box in {config.boxes}")
     with runtime.start(config.device, "fp32", seed=0) as run:
-        classifier = Classifier.load(config.model, run)
+        # Each map is scaled by its own peak: its place counts, not its strength.
+        classifier = replace(Classifier.load(config.model, run), grad_cam_scale=None)
         hits, chances = play(classifier, [path for path, _ in chosen], [boxes for _, boxes in chosen], run)
     low, high = wilson_interval(sum(hits), len(hits))
     share, chance = sum(hits) / len(hits), float(np.mean(chances))

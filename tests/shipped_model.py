@@ -47,10 +47,10 @@ def answers(folder: Path) -> dict[str, Any]:
         picture, _ = render_image(film, seed=0, widest=600)
         path = folder / f"{name}.png"
         Image.fromarray(picture.pixels).save(path)
-        judged = classifier.judge(read_square(path, classifier.store_size).image[None], processor)
+        judged = classifier.predict(read_square(path, classifier.store_size).image[None], processor)
         found[name] = {
             "probability": float(judged.probability[0]),
-            "unlike": None if judged.unlike is None else bool(judged.unlike[0]),
+            "unlike": None if judged.out_of_distribution is None else bool(judged.out_of_distribution[0]),
         }
     return {"sha256": sha256_of(MODEL), "answers": found}
 

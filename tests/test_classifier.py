@@ -29,16 +29,10 @@ def same_tensors(one, other):
 
 
 def test_what_is_saved_is_loaded(tmp_path, processor, squares, classifier):
-    written = Classifier(classifier.model, 32, 36, False, 1.5, 0.25)
+    written = Classifier(classifier.model, 32, 36, False, 1.5, 0.25, classifier.feature_distance)
     written.save(tmp_path / "model.pth", epoch=3)
     read = Classifier.load(tmp_path / "model.pth", processor)
-    assert (read.size, read.store_size, read.flip_average, read.temperature, read.threshold) == (
-        32,
-        36,
-        False,
-        1.5,
-        0.25,
-    )
+    assert (read.size, read.store_size, read.flip_tta, read.temperature, read.threshold) == (32, 36, False, 1.5, 0.25)
     same_tensors(dict(read.model.state_dict()), dict(written.model.state_dict()))
     assert np.array_equal(read.probabilities(squares, processor), written.probabilities(squares, processor))
     assert not read.model.training
@@ -47,7 +41,7 @@ def test_what_is_saved_is_loaded(tmp_path, processor, squares, classifier):
 
 def test_a_model_file_takes_half_the_space_and_computes_in_float32(trained, processor, squares):
     path = trained.config.model_file
-    assert path.stat().st_size < 24.5e6  # 11.2 million weights; 1.4 MB tell what training images look like
+    assert path.stat().st_size < 24.5e6  # 11.2 million weights; 1.4 MB for the feature distance
     kept = checkpoints.load(path, task=TASK)["model"]
     found = Classifier.load(path, processor).model.state_dict()
     assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
@@ -75,58 +69,43 @@ def test_weights_that_a_model_file_cannot_hold_are_refused_when_it_is_written(cl
     assert not (tmp_path / "model.pth").exists()
 
 
-def spoilt(path, folder, **changes):
+def edited(path, folder, **changes):
     """A copy of a model file with other contents; a value of None takes the key away."""
     state = checkpoints.read(path) | changes
-    torch.save({name: value for name, value in state.items() if value is not None}, folder / "spoilt.pth")
-    return folder / "spoilt.pth"
-
-
-GOOD = {"size": 32, "store_size": 36, "flip_average": True, "temperature": 1.5, "threshold": 0.4}
+    torch.save({name: value for name, value in state.items() if value is not None}, folder / "edited.pth")
+    return folder / "edited.pth"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prediction": None}, "from a training, .*; the finished model is pneumonia_resnet18"),
-        ({"prediction": {"size": 32}}, "expected the prediction settings size, store_size"),
-        ({"prediction": GOOD | {"more": 1}}, "expected the prediction settings size, store_size"),
-        ({"prediction": [1, 2]}, "expected the prediction settings size, store_size"),
-        ({"model": None}, "expected a checkpoint of this project"),
-        ({"model": {"fc.weight": 1}}, "expected a checkpoint of this project"),
+        ({"prediction": None}, "a training checkpoint, not a finished model"),
         ({"model": {}}, "not the weights of a ResNet-18"),
         ({"task": "detection"}, "a checkpoint of the task 'detection'"),
         ({"format": 99}, "checkpoint format 99"),
     ],
 )
-def test_a_model_file_that_prediction_could_not_use_is_refused(trained, processor, tmp_path, changes, message):
-    path = spoilt(trained.config.model_file, tmp_path, **changes)
+def test_files_that_are_not_a_finished_classifier_are_refused(trained, processor, tmp_path, changes, message):
+    path = edited(trained.config.model_file, tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as caught:
         Classifier.load(path, processor)
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("layer", ["fc.weight", "fc.bias"])
-def test_a_model_file_without_its_last_layer_is_refused_and_not_completed_at_random(
-    trained, processor, tmp_path, layer
-):
-    weights = dict(checkpoints.read(trained.config.model_file)["model"])
-    for change in (None, torch.zeros(1000, 512)):
-        broken = {name: value for name, value in weights.items() if name != layer}
-        broken |= {} if change is None else {layer: change}
-        with pytest.raises(ValueError, match="not the weights of a ResNet-18"):
-            Classifier.load(spoilt(trained.config.model_file, tmp_path, model=broken), processor)
+def test_a_last_layer_of_another_size_is_refused_and_not_replaced_at_random(trained, processor, tmp_path):
+    weights = dict(checkpoints.read(trained.config.model_file)["model"]) | {"fc.weight": torch.zeros(1000, 512)}
+    with pytest.raises(ValueError, match="not the weights of a ResNet-18"):
+        Classifier.load(edited(trained.config.model_file, tmp_path, model=weights), processor)
 
 
-def test_damaged_weights_give_an_error_and_not_the_class_normal(trained, processor, tmp_path, squares):
-    weights = dict(checkpoints.read(trained.config.model_file)["model"])
-    weights["fc.bias"] = torch.tensor([float("nan")])
-    damaged = Classifier.load(spoilt(trained.config.model_file, tmp_path, model=weights), processor)
-    with pytest.raises(ValueError, match="not finite"):
-        damaged.probabilities(squares, processor)
+def test_corrupted_weights_give_an_error_and_not_the_class_normal(trained, processor, tmp_path, squares):
+    weights = dict(checkpoints.read(trained.config.model_file)["model"]) | {"fc.bias": torch.tensor([torch.nan])}
+    corrupted = Classifier.load(edited(trained.config.model_file, tmp_path, model=weights), processor)
+    with pytest.raises(ValueError, match="non-finite output: corrupted weights"):
+        corrupted.probabilities(squares, processor)
 
 
-def test_answers_do_not_hang_on_the_batch(classifier, processor, monkeypatch):
+def test_predictions_do_not_depend_on_the_batch(classifier, processor, monkeypatch):
     squares = np.random.default_rng(1).integers(0, 256, size=(9, 36, 36), dtype=np.uint8)
     whole = classifier.probabilities(squares, processor)
     single = np.concatenate([classifier.probabilities(square[None], processor) for square in squares])
@@ -139,12 +118,12 @@ def test_answers_do_not_hang_on_the_batch(classifier, processor, monkeypatch):
     assert classifier.probabilities(squares[:0], processor).shape == (0,)
 
 
-def test_answers_do_not_hang_on_the_precision_of_the_run(classifier, processor, squares):
+def test_predictions_do_not_depend_on_the_precision_of_the_run(classifier, processor, squares):
     exact = classifier.log_odds(squares, processor)
     assert np.array_equal(classifier.log_odds(squares, Runtime(processor.device, bf16=True)), exact)
 
 
-def test_each_of_several_processes_answers_its_share(classifier, squares, monkeypatch, processor):
+def test_each_of_several_processes_computes_its_share(classifier, squares, monkeypatch, processor):
     whole = classifier.log_odds(squares, processor)
     shares = [Runtime(processor.device, False, rank, 2) for rank in (0, 1)]
     monkeypatch.setattr(model_module.runtime, "gather", lambda rows, _run: rows)
@@ -153,56 +132,56 @@ def test_each_of_several_processes_answers_its_share(classifier, squares, monkey
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_an_explanation_is_a_map_in_0_to_1_whatever_the_caller_computes_in(classifier, processor, squares, mode):
+def test_grad_cam_is_a_map_in_0_to_1_whatever_the_caller_computes_in(classifier, processor, squares, mode):
+    classifier = replace(classifier, grad_cam_scale=None)
     with mode():
-        maps = classifier.explain(squares, processor)
+        maps = classifier.predict(squares, processor, grad_cam=True).grad_cam
     assert maps.shape == (5, 32, 32) and maps.dtype == np.float32
     assert maps.min() >= 0 and maps.max() <= 1
-    assert all(heat.max() > 0.99 or heat.max() == 0 for heat in maps)  # each is scaled by itself
-    assert np.allclose(maps[2], classifier.explain(squares[2:3], processor)[0], atol=1e-3)
+    assert all(heat.max() > 0.99 or heat.max() == 0 for heat in maps)  # each is scaled by its own peak
+    assert np.allclose(maps[2], classifier.predict(squares[2:3], processor, grad_cam=True).grad_cam[0], atol=1e-3)
 
 
-def test_one_look_gives_the_probability_and_the_explanation(classifier, processor, squares):
-    classifier = replace(classifier, heat_scale=None, likeness=None)
-    judged = classifier.judge(squares, processor, explain=True)
-    assert np.allclose(judged.probability, classifier.probabilities(squares, processor), rtol=0, atol=1e-6)
-    assert np.array_equal(judged.heat, classifier.explain(squares, processor))
-    assert judged.unlike is None and classifier.judge(squares, processor).heat is None
+def test_the_pass_with_grad_cam_gives_the_same_predictions(classifier, processor, squares):
+    drawn, plain = (classifier.predict(squares, processor, grad_cam=flag) for flag in (True, False))
+    np.testing.assert_allclose(drawn.probability, plain.probability, rtol=0, atol=1e-6)
+    assert np.array_equal(drawn.out_of_distribution, plain.out_of_distribution) and plain.grad_cam is None
+    assert replace(classifier, feature_distance=None).predict(squares, processor).out_of_distribution is None
 
 
-def test_heat_is_drawn_against_one_scale_and_its_peak_stays_where_it_is(classifier, processor, squares):
-    strength, own = classifier.heat_strength(squares, processor), classifier.explain(squares, processor)
-    scaled = replace(classifier, heat_scale=float(np.median(strength)))
-    heat = scaled.judge(squares, processor, explain=True).heat
+def test_grad_cam_is_drawn_on_one_scale_and_its_peak_stays_where_it_is(classifier, processor, squares):
+    strength = classifier.grad_cam_strength(squares, processor)
+    own, scaled = (
+        replace(classifier, grad_cam_scale=scale).predict(squares, processor, grad_cam=True).grad_cam
+        for scale in (None, float(np.median(strength)))
+    )
     expected = np.minimum(strength / np.median(strength), 1)
-    assert np.ptp(expected) > 0 and np.allclose(heat.max(axis=(1, 2)), expected * own.max(axis=(1, 2)), atol=1e-3)
+    assert np.ptp(expected) > 0 and np.allclose(scaled.max(axis=(1, 2)), expected * own.max(axis=(1, 2)), atol=1e-3)
     shown = np.flatnonzero(own.max(axis=(1, 2)))
-    assert len(shown) and all(heat[i].argmax() == own[i].argmax() for i in shown)
-    assert np.array_equal(scaled.explain(squares, processor), own)
+    assert len(shown) and all(scaled[i].argmax() == own[i].argmax() for i in shown)
 
 
-def test_explaining_computes_no_gradient_of_a_weight_and_leaves_no_hook(classifier, processor, squares):
-    classifier.explain(squares, processor)
+def test_grad_cam_computes_no_gradient_of_a_weight_and_leaves_no_hook(classifier, processor, squares):
+    classifier.predict(squares, processor, grad_cam=True)
     assert not any(module._forward_hooks for module in classifier.model.modules())
     assert all(parameter.grad is None for parameter in classifier.model.parameters())
 
 
-def test_an_explanation_points_at_what_the_answer_hangs_on(processor):
-    """A network that counts bright pixels in the left half of its last map, asked about a picture bright there."""
+def test_grad_cam_points_at_what_the_output_depends_on(processor):
+    """A network that counts bright pixels in the left half of its last map, and a picture bright there."""
 
     class Half(nn.Module):
         def __init__(self):
             super().__init__()
             self.layer2 = nn.Sequential(nn.AvgPool2d(8))
-            self.layer3 = nn.Sequential(nn.Identity())
+            self.layer3, self.layer4 = nn.Sequential(nn.Identity()), nn.Identity()
             self.scale = nn.Parameter(torch.ones(1))
 
         def forward(self, images):
-            return self.layer3(self.layer2(images * self.scale))[..., :2].mean(dim=(2, 3))
+            return self.layer4(self.layer3(self.layer2(images * self.scale)))[..., :2].mean(dim=(2, 3))
 
     picture = np.zeros((1, 32, 32), np.uint8)
     picture[:, 8:16, 8:16] = 255
-    classifier = Classifier(Half(), 32, 32, False, 1.0, 0.5)
-    (heat,) = classifier.explain(picture, processor)
+    (heat,) = Classifier(Half(), 32, 32, False, 1.0, 0.5).predict(picture, processor, grad_cam=True).grad_cam
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert 8 <= row < 16 and 8 <= column < 16

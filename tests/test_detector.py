@@ -1,14 +1,17 @@
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tiny_detection import anything_goes
 
 from cxr import checkpoints
+from cxr.prediction import Box
 from cxr.runtime import Runtime
 from pytorch_detection import inference
 from pytorch_detection.detector import Detector, Rule, choose_gate, choose_rule
-from pytorch_detection.inference import Found, as_input, downweight_nested_boxes, find_boxes, fuse
+from pytorch_detection.inference import RawDetections, as_input, downweight_nested_boxes, find_boxes, fuse
 from pytorch_detection.model import TASK, Architecture, construct
 
 SIZE = 64
@@ -41,7 +44,7 @@ def test_two_views_are_fused_by_their_scores():
     one = detection([[0, 0, 10, 10], [40, 40, 50, 50]], [0.9, 0.5], 0.8)
     other = detection([[0, 0, 10, 14], [20, 20, 30, 30]], [0.3, 0.4], 0.4)
     found = fuse([one, other])
-    # (.9 * 10 + .3 * 14) / 1.2 = 11, (.9 + .3) / 2 = .6; what one view alone saw keeps its place and half its score
+    # (.9 * 10 + .3 * 14) / 1.2 = 11, (.9 + .3) / 2 = .6; a box of one view keeps its place and half its score
     assert torch.allclose(found["boxes"], torch.tensor([[0, 0, 10, 11.0], [40, 40, 50, 50], [20, 20, 30, 30]]))
     assert torch.allclose(found["scores"], torch.tensor([0.6, 0.25, 0.2]))
     assert found["image_probability"] == pytest.approx(0.6)
@@ -64,13 +67,13 @@ NESTED = {
     "most of it within": ([[0, 0, 40, 40], [35, 0, 41, 20]], [0.8, 0.4], [0.8, 0.2]),
     "two thirds of it within": ([[0, 0, 40, 40], [36, 0, 42, 20]], [0.8, 0.4], [0.8, 0.4]),
     "in two at once": ([[0, 0, 40, 40], [20, 20, 60, 60], [22, 22, 32, 32]], [0.9, 0.8, 0.4], [0.9, 0.8, 0.2]),
-    "as sure as the other": ([[0, 0, 40, 40], [5, 5, 15, 15]], [0.7, 0.7], [0.7, 0.7]),
+    "of equal score": ([[0, 0, 40, 40], [5, 5, 15, 15]], [0.7, 0.7], [0.7, 0.7]),
     "none": ([], [], []),
 }
 
 
 @pytest.mark.parametrize(("boxes", "scores", "wanted"), NESTED.values(), ids=NESTED)
-def test_of_boxes_in_boxes_the_less_sure_has_half_its_score(boxes, scores, wanted):
+def test_of_nested_boxes_the_lower_score_is_halved(boxes, scores, wanted):
     found = downweight_nested_boxes(detection(boxes, scores))
     np.testing.assert_allclose(found["scores"], wanted, rtol=1e-6)
     assert found["boxes"].shape == (len(boxes), 4) and found["labels"].shape == (len(boxes),)
@@ -78,7 +81,7 @@ def test_of_boxes_in_boxes_the_less_sure_has_half_its_score(boxes, scores, wante
     assert all(halved[tuple(box)] <= score + 1e-6 for box, score in zip(boxes, scores, strict=True))
 
 
-def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(network, processor, monkeypatch):
+def test_with_flip_tta_an_image_and_its_mirror_image_have_mirrored_boxes(network, processor, monkeypatch):
     squares = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
     mirrored = np.ascontiguousarray(squares[:, :, ::-1])
     one, other = (find_boxes([network], some, np.arange(3), True, processor) for some in (squares, mirrored))
@@ -90,7 +93,7 @@ def test_with_flip_average_an_image_and_its_mirror_image_have_mirrored_boxes(net
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
 
 
-def test_what_several_networks_find_is_fused(network, processor):
+def test_the_boxes_of_an_ensemble_are_fused(network, processor):
     torch.manual_seed(1)
     other = construct(SMALL).eval()
     squares = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
@@ -105,7 +108,7 @@ def test_what_several_networks_find_is_fused(network, processor):
     np.testing.assert_allclose(found.probability, both.mean(0), atol=1e-5)
 
 
-def test_every_image_is_asked_once_and_in_order(network, processor, monkeypatch):
+def test_boxes_are_those_of_the_images_at_the_indices_in_order(network, processor, monkeypatch):
     monkeypatch.setattr(inference, "_BATCH", 2)
     squares = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
     found = find_boxes([network], squares, np.array([4, 0, 2]), False, processor)
@@ -115,14 +118,14 @@ def test_every_image_is_asked_once_and_in_order(network, processor, monkeypatch)
         np.testing.assert_allclose(found.probability[place], alone.probability[0], atol=1e-5)
 
 
-def test_the_answers_of_several_processes_are_put_in_order(monkeypatch):
-    def answers(numbers):
-        return Found(
+def test_the_detections_of_several_processes_are_put_in_order(monkeypatch):
+    def detections(numbers):
+        return RawDetections(
             [np.full((n, 4), n) for n in numbers], [np.full(n, n / 10) for n in numbers], np.array(numbers) / 10
         )
 
     # five images among three processes: 0 and 3, 1 and 4, 2
-    parts = [answers([0, 3]), answers([1, 4]), answers([2])]
+    parts = [detections([0, 3]), detections([1, 4]), detections([2])]
     monkeypatch.setattr(inference.runtime, "gather_objects", lambda _value, _run: parts)
     found = parts[1].gathered(Runtime(torch.device("cpu"), False, rank=1, world_size=3))
     assert [len(boxes) for boxes in found.boxes] == [0, 1, 2, 3, 4] == [len(scores) for scores in found.scores]
@@ -135,22 +138,22 @@ BOX = np.array([[10.0, 10, 30, 50]])
 
 
 def test_the_gate_multiplies_scores_by_the_image():
-    found = Found([BOX, BOX], [np.array([0.8]), np.array([0.5])], np.array([0.25, 1.0]))
+    found = RawDetections([BOX, BOX], [np.array([0.8]), np.array([0.5])], np.array([0.25, 1.0]))
     assert [scores.tolist() for scores in found.gated(0.0)] == [[0.8], [0.5]]
     assert [scores.tolist() for scores in found.gated(0.5)] == [[0.4], [0.5]]
     assert [scores.tolist() for scores in found.gated(1.0)] == [[0.2], [0.5]]
 
 
 def test_a_rule_shrinks_about_the_centre_and_keeps_every_box():
-    found = Found([BOX], [np.array([0.01])], np.array([0.5]))
+    found = RawDetections([BOX], [np.array([0.01])], np.array([0.5]))
     boxes, scores = Rule(1.0, 0.5, 0.9).apply(found)
     assert boxes[0].tolist() == [[15.0, 20.0, 25.0, 40.0]] and scores[0].tolist() == [0.005]
 
 
-def test_the_gate_is_chosen_where_images_are_told_apart_better_than_boxes():
+def test_the_gate_is_chosen_where_images_are_classified_better_than_boxes():
     truths = [BOX, BOX, np.zeros((0, 4)), np.zeros((0, 4))]
     scores = [np.array([0.6]), np.array([0.7]), np.array([0.8]), np.array([0.9])]
-    found = Found([BOX] * 4, scores, np.array([0.9, 0.9, 0.1, 0.1]))
+    found = RawDetections([BOX] * 4, scores, np.array([0.9, 0.9, 0.1, 0.1]))
     assert choose_gate(found, truths) > 0
     rule, score = choose_rule(found, truths)
     assert rule.gate_power == choose_gate(found, truths) and score == pytest.approx(1.0)
@@ -163,10 +166,38 @@ def test_the_gate_is_chosen_where_images_are_told_apart_better_than_boxes():
 def test_boxes_are_shrunk_where_they_are_too_large():
     truths = [np.array([[10.0, 10, 30, 50]])] * 8
     large = [np.array([[8.24, 6.47, 31.76, 53.53]])] * 8  # 1 / .85 of the truth: IoU .72, a miss at .75
-    rule, score = choose_rule(Found(large, [np.array([0.9])] * 8, np.ones(8)), truths)
+    rule, score = choose_rule(RawDetections(large, [np.array([0.9])] * 8, np.ones(8)), truths)
     assert rule.shrink < 1 and score == pytest.approx(1.0)
-    rule, _ = choose_rule(Found(truths, [np.array([0.9])] * 8, np.ones(8)), truths)
+    rule, _ = choose_rule(RawDetections(truths, [np.array([0.9])] * 8, np.ones(8)), truths)
     assert rule.shrink == 1.0
+
+
+def reported(processor, monkeypatch, raw, rule, size):
+    """What a detector with ``rule`` reports of an image of ``size`` once its network has found ``raw``."""
+    detector = Detector((SimpleNamespace(architecture=SimpleNamespace(size=100)),), False, rule)
+    monkeypatch.setattr(Detector, "predict", lambda *_arguments: (raw, []))
+    (result,) = detector.detect(np.zeros((1, 100, 100), np.uint8), [size], processor)
+    return result
+
+
+def test_boxes_are_in_pixels_of_the_original_image(processor, monkeypatch):
+    raw = RawDetections([np.array([[10.0, 20, 30, 60]])], [np.array([0.5])], np.array([1.0]))
+    result = reported(processor, monkeypatch, raw, Rule(0.0, 1.0, 0.1), (50, 400))
+    assert result == ((Box(40.0, 10.0, 80.0, 20.0, 0.5),), 0.5, None)
+
+
+def test_boxes_are_gated_shrunk_and_sorted(processor, monkeypatch):
+    boxes = np.array([[10.0, 20, 30, 60], [50, 50, 90, 90], [0, 0, 10, 10]])
+    raw = RawDetections([boxes], [np.array([0.4, 0.8, 0.1])], np.array([0.25]))
+    result = reported(processor, monkeypatch, raw, Rule(0.5, 0.5, 0.2), (100, 100))
+    assert result.boxes == (Box(60.0, 60.0, 20.0, 20.0, 0.4), Box(15.0, 30.0, 10.0, 20.0, 0.2))  # .8 and .4 times .5
+    assert result.highest_score == 0.4
+
+
+def test_boxes_that_reach_beyond_the_image_are_clipped(processor, monkeypatch):
+    raw = RawDetections([np.array([[-10.0, 90, 30, 130]])], [np.array([0.5])], np.array([1.0]))
+    result = reported(processor, monkeypatch, raw, Rule(0.0, 1.0, 0.1), (100, 200))
+    assert result.boxes == (Box(0.0, 90.0, 60.0, 10.0, 0.5),)
 
 
 # ----------------------------------------------------------------------------------------------------------- the file
@@ -175,58 +206,31 @@ def test_boxes_are_shrunk_where_they_are_too_large():
 def test_a_detector_is_saved_and_loaded(network, processor, tmp_path):
     squares = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
     torch.manual_seed(1)
-    made = Detector((network, construct(SMALL).eval()), True, Rule(0.5, 0.9, 0.25))
+    made = Detector((network, construct(SMALL).eval()), True, Rule(0.5, 0.9, 0.25), anything_goes())
     made.save(tmp_path / "model.pth", epoch=3)
     found = Detector.load(tmp_path / "model.pth", processor)
-    assert (found.flip_average, found.rule) == (True, made.rule)
+    assert (found.flip_tta, found.rule) == (True, made.rule)
     assert found.size == SIZE and not any(one.training for one in found.networks)
-    for one, other in zip(found.find(squares, processor).boxes, made.find(squares, processor).boxes, strict=True):
+    pairs = (detector.predict(squares, processor)[0].boxes for detector in (found, made))
+    for one, other in zip(*pairs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
     assert checkpoints.load(tmp_path / "model.pth", task=TASK)["epoch"] == 3
 
 
-def changed(state, name, value):
-    state[name] = value
-
-
-SOUND = {"flip_average": False, "rule": asdict(Rule(1.0, 0.9, 0.5))}
-BROKEN = {
-    "an unfinished training": (
-        lambda s: s.pop("prediction"),
-        "from a training, .*; the finished model is pneumonia_fasterrcnn",
-    ),
-    "settings that are none": (lambda s: changed(s, "prediction", 3), "expected the prediction settings"),
-    "settings that lack one": (lambda s: s["prediction"].pop("rule"), "expected the prediction settings"),
-    "no rule": (lambda s: changed(s["prediction"], "rule", None), "expected the prediction settings"),
-    "a rule of text": (lambda s: changed(s["prediction"]["rule"], "threshold", "0.5"), "that no training writes"),
-    "a threshold above 1": (lambda s: changed(s["prediction"]["rule"], "threshold", 2.0), "that no training writes"),
-    "boxes shrunk to nothing": (lambda s: changed(s["prediction"]["rule"], "shrink", 0.0), "that no training writes"),
-    "settings of an earlier version": (
-        lambda s: s["prediction"].update(combined=None, classifier=""),
-        "as this version writes them to pneumonia_fasterrcnn.pth, found .*; train anew",
-    ),
-    "an unknown backbone": (lambda s: changed(s["architecture"], "backbone", "vgg"), "expected an architecture"),
-    "further networks that are none": (lambda s: changed(s, "members", {}), "expected a list of further networks"),
-    "a further network without weights": (lambda s: changed(s, "members", [{}]), "not the weights of its own"),
-    "weights of another network": (
-        lambda s: changed(s["architecture"], "image_head", False),
-        "not the weights of its own architecture",
-    ),
-    "weights that are not finite": (
-        lambda s: s["model"]["image_head.bias"].fill_(float("nan")),
-        "weights that are not finite numbers",
-    ),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)
-def test_model_files_that_no_training_writes_are_refused(damage, message, network, processor, tmp_path):
-    state = {
-        "architecture": asdict(SMALL),
-        "prediction": {**SOUND, "rule": dict(SOUND["rule"])},
-        "model": {name: value.clone() for name, value in network.state_dict().items()},
-    }
-    damage(state)
-    checkpoints.save(tmp_path / "some.pth", task=TASK, **state)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction": None}, "a training checkpoint, not a finished model"),
+        ({"architecture": {**asdict(SMALL), "image_head": False}}, "not the weights of its own architecture"),
+        ({"model": {"image_head.bias": torch.full((2,), torch.nan)}}, "non-finite weights"),
+        ({"task": "classification"}, "a checkpoint of the task 'classification'"),
+    ],
+    ids=["training checkpoint", "another network", "corrupted weights", "another task"],
+)
+def test_files_that_are_not_a_finished_detector_are_refused(changes, message, network, processor, tmp_path):
+    path = tmp_path / "some.pth"
+    Detector((network,), True, Rule(0.5, 0.9, 0.25), anything_goes()).save(path)
+    state = checkpoints.read(path) | changes
+    torch.save({name: value for name, value in state.items() if value is not None}, path)
     with pytest.raises(ValueError, match=rf"some\.pth: .*{message}"):
-        Detector.load(tmp_path / "some.pth", processor)
+        Detector.load(path, processor)

@@ -27,7 +27,7 @@ def squashed(image, size):
 
 
 def unlike_share(classifier, squares, run):
-    return classifier.judge(np.stack(squares), run).unlike.mean()
+    return classifier.predict(np.stack(squares), run).out_of_distribution.mean()
 
 
 # ------------------------------------------------------------------------------------------------------- what is flagged
@@ -101,9 +101,9 @@ def test_the_limit_lets_all_but_one_in_two_hundred_of_validation_pass():
 def test_a_model_file_keeps_it(trained, classifier):
     state = checkpoints.load(trained.config.model_file, task=TASK)
     again = FeatureDistance.of(state["likeness"], Path("m.pth"))
-    assert again is not None and again.limit == classifier.likeness.limit
+    assert again is not None and again.limit == classifier.feature_distance.limit
     rows = [np.random.default_rng(3).normal(size=(4, width)) for width in (128, 256, 512)]
-    assert np.array_equal(again.distance(rows), classifier.likeness.distance(rows))
+    assert np.array_equal(again.distance(rows), classifier.feature_distance.distance(rows))
     assert FeatureDistance.of(None, Path("m.pth")) is None
 
 

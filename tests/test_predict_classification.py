@@ -270,7 +270,7 @@ def going(film, tmp_path, monkeypatch):
     folder.mkdir()
     for name in ("a", "b", "c", "d"):
         shutil.copy(film, folder / f"{name}.jpeg")
-    judge = Classifier.judge
+    judge = Classifier.predict
 
     def then_go(self, squares, run, **choice):
         found = judge(self, squares, run, **choice)
@@ -281,7 +281,7 @@ def going(film, tmp_path, monkeypatch):
         Image.new("L", (99, 99)).save(folder / "c.jpeg")
         return found
 
-    monkeypatch.setattr(Classifier, "judge", then_go)
+    monkeypatch.setattr(Classifier, "predict", then_go)
     return folder
 
 
@@ -312,14 +312,14 @@ def test_a_missing_model_tells_how_to_get_one(predict, film, tmp_path):
     assert ended.err.startswith(
         f"error: no model at {tmp_path / 'none.pth'}; train one with `python pytorch_classification/"
     )
-    assert "--model" in ended.err and not (tmp_path / "out").exists()
+    assert "the path of another" in ended.err and not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, trained, tmp_path):
     torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
     for model, message in (
-        (trained.config.output_dir / "last.pth", "from a training, without the operating point"),
+        (trained.config.output_dir / "last.pth", "a training checkpoint, not a finished model"),
         (tmp_path / "other.pth", "of the task 'detection', expected 'classification'"),
         (tmp_path / "text.pth", "text.pth: "),
         (tmp_path, str(tmp_path)),
@@ -403,7 +403,7 @@ def test_an_older_model_file_says_once_that_it_cannot_tell(predict, trained, hel
     for name in ("likeness", "heat_scale", "trained_on", "task", "format"):
         del state[name]
     checkpoints.save(tmp_path / "older.pth", task=TASK, **state)
-    with pytest.warns(UserWarning, match="no image will be flagged as unlike them") as warned:
+    with pytest.warns(UserWarning, match="cannot flag out-of-distribution images") as warned:
         ended = predict(noise, held_out, model=tmp_path / "older.pth")
     assert len(warned) == 1 and ended.code == 0 and {row["out_of_distribution"] for row in table(tmp_path)} == {""}
     assert "model: older.pth, trained on images that its file does not name" in ended.out
@@ -417,7 +417,7 @@ def test_a_stopped_prediction_keeps_what_was_answered_and_says_where(
     predict, held_out, tmp_path, monkeypatch, stop, code
 ):
     monkeypatch.setattr(prediction, "_BATCH", 5)
-    judge, seen = Classifier.judge, []
+    judge, seen = Classifier.predict, []
 
     def then_stop(self, squares, run):
         seen.append(len(squares))
@@ -425,7 +425,7 @@ def test_a_stopped_prediction_keeps_what_was_answered_and_says_where(
             raise stop
         return judge(self, squares, run)
 
-    monkeypatch.setattr(Classifier, "judge", then_stop)
+    monkeypatch.setattr(Classifier, "predict", then_stop)
     ended = predict(held_out)
     kept = tmp_path / "out" / "predictions.csv"
     assert ended.code == code and lines_of(ended.err)[-1].endswith(f": 10 of 24 files were answered; {kept} holds them")
@@ -436,7 +436,7 @@ def test_a_prediction_stopped_at_once_says_that_there_is_nothing(predict, held_o
     def stop(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Classifier, "judge", stop)
+    monkeypatch.setattr(Classifier, "predict", stop)
     ended = predict(held_out)
     assert ended.code == 130 and lines_of(ended.err)[-1] == ("interrupted: no image was answered, and no table written")
     assert not (tmp_path / "out").exists()

@@ -13,12 +13,10 @@ from PIL import Image
 from tiny_detection import HEIGHT, WIDTH, exam_id
 
 from cxr import reading
-from cxr.reading import Read
 from pytorch_detection import predict_detection
 from pytorch_detection.detector import Detector, Rule
-from pytorch_detection.inference import Found
 from pytorch_detection.model import Architecture, construct
-from pytorch_detection.predict_detection import Answer, Box, boxes_in, main
+from pytorch_detection.predict_detection import Answer, Box, main
 from pytorch_detection.rsna_dataset import IMAGES
 
 
@@ -82,48 +80,6 @@ def test_a_pacs_gets_the_boxes_of_the_table_to_a_tenth_of_a_pixel(command, image
     assert found.keys() == expected.keys()
     for name, boxes in expected.items():
         assert np.abs(np.reshape(found[name], (-1, 5)) - np.reshape(boxes, (-1, 5))).max(initial=0) < 0.11
-
-
-class Stub:
-    """A detector that finds what the test says."""
-
-    size = 100
-    likeness = None
-
-    def __init__(self, found, rule):
-        self.found, self.rule = found, rule
-
-    def look(self, images, _run):
-        assert len(images) == len(self.found.boxes)
-        return self.found, []
-
-
-def read(width, height):
-    return Read(Path("x.png"), np.zeros((100, 100), np.uint8), height, width, "")
-
-
-# ---------------------------------------------------------------------------------------------------------- answers
-
-
-def test_boxes_are_in_pixels_of_the_original_image(processor):
-    found = Found([np.array([[10.0, 20, 30, 60]])], [np.array([0.5])], np.array([1.0]))
-    ((boxes, highest, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(400, 50)], processor)
-    assert boxes == [Box(40.0, 10.0, 80.0, 20.0, 0.5)] and highest == 0.5
-
-
-def test_boxes_are_gated_shrunk_cut_and_sorted(processor):
-    boxes = np.array([[10.0, 20, 30, 60], [50, 50, 90, 90], [0, 0, 10, 10]])
-    found = Found([boxes], [np.array([0.4, 0.8, 0.1])], np.array([0.25]))
-    stub = Stub(found, Rule(0.5, 0.5, 0.2))
-    ((kept, highest, _),) = boxes_in(stub, [read(100, 100)], processor)
-    assert kept == [Box(60.0, 60.0, 20.0, 20.0, 0.4), Box(15.0, 30.0, 10.0, 20.0, 0.2)]  # .8 and .4 times .5
-    assert highest == 0.4
-
-
-def test_boxes_that_reach_beyond_the_image_are_clipped(processor):
-    found = Found([np.array([[-10.0, 90, 30, 130]])], [np.array([0.5])], np.array([1.0]))
-    ((boxes, _, _),) = boxes_in(Stub(found, Rule(0.0, 1.0, 0.1)), [read(200, 100)], processor)
-    assert boxes == [Box(0.0, 90.0, 60.0, 10.0, 0.5)]
 
 
 def test_the_sentence_names_place_size_and_score():
@@ -192,7 +148,7 @@ def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, p
     command(main, "--image", *images, "--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
     store = reading.decode_once(images, 64, tmp_path / "store", name="exams", progress=False)
     detector = Detector.load(model, processor)
-    boxes, scores = detector.rule.apply(detector.find(store.images, processor))
+    boxes, scores = detector.rule.apply(detector.predict(store.images, processor)[0])
     rows = lines_of(tmp_path / "predictions.csv")
     for path, some, values in zip(images, boxes, scores, strict=True):
         kept = values >= detector.rule.threshold
@@ -210,7 +166,7 @@ def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
 ):
     """Three of four are gone, damaged or of another size once their answers are known."""
     paths = [Path(shutil.copy(images[1], tmp_path / f"{name}.dcm")) for name in "abcd"]
-    look = Detector.look
+    look = Detector.predict
 
     def then_go(self, squares, run):
         found = look(self, squares, run)
@@ -219,7 +175,7 @@ def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(
         Image.new("L", (99, 99)).save(paths[2], "PNG")
         return found
 
-    monkeypatch.setattr(Detector, "look", then_go)
+    monkeypatch.setattr(Detector, "predict", then_go)
     words = ("--model", model, "--output-dir", tmp_path / "out", "--device", "cpu")
     ended = command(main, "--image", *paths, *words)
     assert ended.code == 1 and "4 files: 1 with a box" in ended.out and "3 not readable" in ended.out
@@ -337,7 +293,7 @@ def test_one_image_that_cannot_be_read_is_one_line_and_exit_code_2(model, tmp_pa
 def test_an_unlike_image_is_flagged_and_can_be_refused(model, images, tmp_path, command, processor):
     detector = Detector.load(model, processor)
     strict = tmp_path / "strict.pth"
-    replace(detector, likeness=replace(detector.likeness, limit=1e-6)).save(strict)
+    replace(detector, feature_distance=replace(detector.feature_distance, limit=1e-6)).save(strict)
     words = ("--model", strict, "--output-dir", tmp_path / "out", "--device", "cpu", "--submission", tmp_path / "s.csv")
     ended = command(main, *images[:2], *words, "--no-pictures")  # also without --image
     rows = lines_of(tmp_path / "out" / "predictions.csv")
@@ -360,7 +316,7 @@ def test_a_score_near_the_threshold_is_borderline_box_or_not():
 
 def test_a_stopped_prediction_keeps_the_rows_of_what_was_answered(model, images, tmp_path, command, monkeypatch):
     monkeypatch.setattr(predict_detection, "_BATCH", 2)
-    look, seen = Detector.look, []
+    look, seen = Detector.predict, []
 
     def then_stop(self, squares, run):
         seen.append(len(squares))
@@ -368,7 +324,7 @@ def test_a_stopped_prediction_keeps_the_rows_of_what_was_answered(model, images,
             raise KeyboardInterrupt
         return look(self, squares, run)
 
-    monkeypatch.setattr(Detector, "look", then_stop)
+    monkeypatch.setattr(Detector, "predict", then_stop)
     words = ("--model", model, "--output-dir", tmp_path, "--no-pictures", "--device", "cpu")
     ended = command(main, "--image", *images, *words)
     kept = tmp_path / "predictions.csv"

@@ -153,7 +153,13 @@ def row(recipe, fold, ap50, **others):
 
 
 def test_recipes_are_compared_on_the_same_folds():
-    rows = [row("base", 0, 0.2), row("base", 1, 0.4), row("base", 2, 0.9), row("high-rate", 0, 0.3), row("high-rate", 1, 0.6)]
+    rows = [
+        row("base", 0, 0.2),
+        row("base", 1, 0.4),
+        row("base", 2, 0.9),
+        row("high-rate", 0, 0.3),
+        row("high-rate", 1, 0.6),
+    ]
     header, base, high_rate, difference = (
         line.split("  ") for line in table(rows, ["base", "high-rate", "longer"]).splitlines()
     )

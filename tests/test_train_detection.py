@@ -226,7 +226,7 @@ def test_a_training_learns_and_says_so(finished):
 def test_the_finished_model_holds_all_that_prediction_needs(finished, data, processor):
     path = finished.config.model_file
     found = Detector.load(path, processor)
-    assert found.size == 64 and not found.flip_average
+    assert found.size == 64 and not found.flip_tta
     state = checkpoints.load(path, task=TASK)
     assert state["validation"]["images"] == len(data.validation) and "rsna_score" in state["validation"]
     assert state["provenance"]["torch"] == torch.__version__

@@ -108,7 +108,7 @@ def test_what_one_of_the_models_finds_unlike_is_marked(exams, models, tmp_path, 
     from pytorch_detection.detector import Detector
 
     detector = Detector.load(models[3], processor)
-    replace(detector, likeness=replace(detector.likeness, limit=1e-6)).save(tmp_path / "strict.pth")
+    replace(detector, feature_distance=replace(detector.feature_distance, limit=1e-6)).save(tmp_path / "strict.pth")
     words = [*models[:3], tmp_path / "strict.pth", "--output-dir", tmp_path / "out"]
     ran = command(worklist.main, "--image", exams, *words)
     assert ran.code == 0 and {row["out_of_distribution"] for row in table_of(tmp_path / "out")} == {"yes"}
