@@ -50,7 +50,7 @@ class BenchConfig:
 
 def film_of(path: Path) -> Image.Image:
     """A file decoded, and shrunk to what the page shows."""
-    return reading.read_picture(path, FILM_SIDE)[0].within(FILM_SIDE)
+    return reading.read(path).within(FILM_SIDE)
 
 
 def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime.Runtime, rounds: int) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import io
+import logging
 import math
 import operator
 import os
@@ -144,6 +145,9 @@ def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         warnings.formatwarning = _one_line_warning
+        # What Pillow and pydicom report of damaged notes and odd headers; what matters of a file, cxr.reading reports.
+        warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
+        logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler Python prints what is logged
         code = main(config) or 0
         sys.stdout.flush()  # here, where a full disk or a closed pipe is still told as one
         return code

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.messages import first_of, one_line, shortened
-from cxr.reading.dicom_header import Header
+from cxr.reading import Header
 
 FOLDS = 5
 _LEAST_OF_ONE = 10  # DICOM files, none of them with another Patient ID: it is what anonymising has left

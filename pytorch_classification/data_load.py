@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cxr import reading, tables
 from cxr.messages import first_of, quoted
 from cxr.patients import identify
-from cxr.reading.dicom_header import Header
+from cxr.reading import Header
 from pytorch_classification.settings import TrainConfig
 
 CLASSES = ("NORMAL", "PNEUMONIA")

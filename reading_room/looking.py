@@ -1,6 +1,5 @@
 """A file -> all that the worklist needs of it, from one reading: squares for both networks, a film, the header."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,11 @@ from numpy.typing import NDArray
 
 from cxr import reading
 from cxr.messages import one_line, printable
+from cxr.reading.dicom_header import read_header
 from reading_room import pictures
 from reading_room.answers import Exam
-from reading_room.header import Facts, Naming
+from reading_room.header import Naming
 from reading_room.inbox import place_of, state_of
-
-_HEADER_BYTES = 2**20  # more than any that is not hostile
 
 
 @dataclass(frozen=True)
@@ -46,44 +44,36 @@ def look(path: Path, state: str, sizes: Sequence[int], naming: Naming) -> Look:
     """
     place = place_of(path)
 
-    def exam(facts: Facts, error: str = "") -> Exam:
+    def exam(header: reading.Header, error: str = "") -> Exam:
         return Exam(
             key=place,
             content=place,
             place=place,
             state=state,
-            file=naming.file(path, facts),
-            error=naming.reason(error, path, facts),
-            acquired=facts.acquired,
-            study_date=facts.study_date,
-            view=printable(facts.view),
-            patient=naming.patient(facts),
+            file=naming.file(path, header),
+            error=naming.reason(error, path, header),
+            acquired=header.acquired,
+            study_date=header.is_study_date,
+            view=printable(header.view_text),
+            patient=naming.patient(header),
         )
 
     try:
-        picture, data = reading.read_picture(path, max(2 * max(sizes), pictures.FILM_SIDE))
+        radiograph = reading.read(path)
+        squares, film = tuple(map(radiograph.square, sizes)), pictures.film(radiograph)
     except (reading.UnreadableImage, OSError) as error:
-        facts = _facts_of_unreadable(path)
-        return Look(path, exam(facts, one_line(error)), facts.own)
-    content, facts = hashlib.sha256(data).hexdigest(), Facts.read(data)
+        header = read_header(path)  # so that the name of an unreadable file does not identify the patient
+        return Look(path, exam(header, one_line(error)), header.is_own_result)
+    header = radiograph.header
     if state_of(path) != state:
-        return Look(path, exam(facts, "changed while it was read"), facts.own)
-    height, width = picture.height_width
+        return Look(path, exam(header, "changed while it was read"), header.is_own_result)
+    height, width = radiograph.size
     known = replace(
-        exam(facts),
-        key=facts.instance or content,
-        content=content,
+        exam(header),
+        key=header.sop_instance_uid or radiograph.sha256,
+        content=radiograph.sha256,
         width=width,
         height=height,
-        note=picture.header.note,
+        note=header.note,
     )
-    return Look(path, known, facts.own, tuple(map(picture.square, sizes)), pictures.film(picture))
-
-
-def _facts_of_unreadable(path: Path) -> Facts:
-    """What the header says of a file without a picture, so that its name does not tell the patient."""
-    try:
-        with path.open("rb") as file:
-            return Facts.read(file.read(_HEADER_BYTES))
-    except OSError:
-        return Facts()
+    return Look(path, known, header.is_own_result, squares, film)

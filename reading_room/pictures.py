@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr.reading.picture import Picture
+from cxr.reading import Radiograph
 
 FILM_SIDE = 704  # pixels at most; real films of this size take 30 to 35 KB
 MOST_FILM_BYTES = 36_000  # 48 KB as text in the page, so that 1,000 exams stay below 60 MB whatever they show
@@ -15,15 +15,15 @@ _QUALITIES = (75, 60, 45, 30)
 _HEAT_SIDE = 64  # Grad-CAM is smooth: its cells are 8 to 16 pixels of a square of 100 to 200
 
 
-def film(picture: Picture, side: int = FILM_SIDE) -> bytes:
+def film(radiograph: Radiograph, side: int = FILM_SIDE) -> bytes:
     """A radiograph as JPEG with its proportions kept, no side longer than ``side``."""
-    small = picture.within(side)
+    small = radiograph.within(side)
     for quality in _QUALITIES:
         stream = io.BytesIO()
         small.save(stream, "JPEG", quality=quality)
         if stream.tell() <= MOST_FILM_BYTES:
             return stream.getvalue()
-    return film(picture, side // 2)  # noise
+    return film(radiograph, side // 2)  # noise
 
 
 def heat(heatmap: NDArray[np.float32]) -> bytes:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr.reading.dicom_header import NO_HEADER
+from cxr.reading import NO_HEADER
 from pytorch_classification.data_load import Listing, identified, list_images, missing_test, patient_of, read_table
 from pytorch_classification.settings import TrainConfig
 

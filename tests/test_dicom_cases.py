@@ -23,7 +23,7 @@ JPEG = picture(EIGHT, quality=95)
 
 
 def baseline(frame=JPEG):
-    return compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, dicom_pixels)
+    return compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, frame)
 
 
 def jpeg_xl():

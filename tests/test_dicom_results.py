@@ -279,6 +279,7 @@ def test_a_source_without_ids_has_a_whole_report_and_a_warning(radiograph: Calla
         ("StudyID", "a\x1b[31m"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The value length", "ignore:Found unknown escape")  # of pydicom, as cli.run has it
 def test_a_value_that_is_not_valid_is_left_out_and_named(
     radiograph: Callable[..., Path], tmp_path: Path, keyword: str, value: str
 ) -> None:

@@ -12,8 +12,7 @@ import tiny_detection
 import torch
 
 from cxr import reading
-from cxr.reading import Decoded
-from cxr.reading.dicom_header import Header
+from cxr.reading import Decoded, Header
 from pytorch_detection import rsna_dataset
 from pytorch_detection.rsna_dataset import (
     CLASS_INFO,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr.patients import header_columns, subgroups
-from cxr.reading.dicom_header import Header
+from cxr.reading import Header
 
 
 def counts(columns):

@@ -1,5 +1,6 @@
 """Answers for a worklist that no model has given, and the page as a reader's program finds it."""
 
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cxr import reading
 from cxr.prediction import Model
-from cxr.reading.picture import Picture
 from reading_room import page, pictures
 from reading_room.answers import Answers, Box, Exam
 
@@ -65,8 +66,9 @@ def made(**changes: Any) -> page.Made:
 
 def film(number: int = 0) -> bytes:
     grey = np.random.default_rng(number).integers(0, 256, (10, 12), dtype=np.uint8)
-    picture = Image.fromarray(grey).resize((120, 100))
-    return pictures.film(Picture(picture, picture.size))
+    with tempfile.TemporaryDirectory() as folder:
+        Image.fromarray(grey).resize((120, 100)).save(Path(folder) / "a.png")
+        return pictures.film(reading.read(Path(folder) / "a.png"))
 
 
 def heat() -> bytes:

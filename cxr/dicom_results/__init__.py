@@ -14,10 +14,11 @@ from warnings import warn
 from pydicom import Dataset
 from tqdm import tqdm
 
-from cxr.dicom_results.source_header import identity, patient_and_study, read_header, require_on_image, warn_of
+from cxr.dicom_results.source_header import HEADER, identity, patient_and_study, require_on_image, warn_of
 from cxr.files import write_atomically
 from cxr.messages import printable
 from cxr.prediction import Model, Prediction, remarks
+from cxr.reading.dicom_header import read_dataset
 
 
 def require_highdicom() -> None:
@@ -46,7 +47,7 @@ def write(
         OSError: the source cannot be read or a document cannot be written.
     """
     source = prediction.path
-    header = read_header(source)
+    header = read_dataset(source, HEADER)
     if header is None:
         return []
     from cxr.dicom_results.structured_report import findings_of, report, secondary_capture

@@ -4,16 +4,15 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from warnings import catch_warnings, simplefilter, warn
+from warnings import warn
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.config import RAISE
 from pydicom.multival import MultiValue
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 from pydicom.valuerep import DA, TM, validate_value
 
 from cxr.messages import printable
-from cxr.reading.files import HEAD_BYTES, looks_like_dicom
 
 _FORM = "1"  # enters every UID: documents of another form are other documents
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
@@ -33,18 +32,7 @@ TAKEN_OVER = {
     "StudyDescription": "LO",
 }
 NEVER_EMPTY = ("IssuerOfPatientID", "StudyDescription")
-
-
-def read_header(path: Path) -> Dataset | None:
-    """What is needed of a header; None where the file is not DICOM. The preamble may be missing."""
-    with path.open("rb") as file:
-        if not looks_like_dicom(file.read(HEAD_BYTES)):
-            return None
-    with catch_warnings():
-        simplefilter("ignore")  # of odd values; those that matter are named below
-        header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*_IDENTITY, *TAKEN_OVER, *_IMAGE])
-        header.decode()
-    return header
+HEADER = (*_IDENTITY, *TAKEN_OVER, *_IMAGE)  # what is read of a source
 
 
 def identity(header: Dataset, path: Path) -> tuple[Dataset, list[str]]:

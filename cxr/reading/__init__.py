@@ -2,12 +2,16 @@
 
 from cxr.reading.cache import Decoded, decode_once
 from cxr.reading.files import SUFFIXES, find_images, is_of_a_system
+from cxr.reading.picture import NO_HEADER, Header
 from cxr.reading.prefetch import Read, cores, in_batches, read_again, read_ahead
-from cxr.reading.radiograph import UnreadableImage, read_grey, read_picture, read_square
+from cxr.reading.radiograph import Radiograph, UnreadableImage, read, read_grey, read_square
 
 __all__ = [
+    "NO_HEADER",
     "SUFFIXES",
     "Decoded",
+    "Header",
+    "Radiograph",
     "Read",
     "UnreadableImage",
     "cores",
@@ -15,9 +19,9 @@ __all__ = [
     "find_images",
     "in_batches",
     "is_of_a_system",
+    "read",
     "read_again",
     "read_ahead",
     "read_grey",
-    "read_picture",
     "read_square",
 ]

@@ -27,11 +27,12 @@ from tqdm import tqdm
 
 from cxr import files
 from cxr.reading import radiograph
-from cxr.reading.dicom_header import Header
+from cxr.reading.picture import Header
 from cxr.reading.prefetch import in_batches
 
 # The packages that decode: another version may give other pixels, a new one may read what could not be read.
 _DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
+STORED = ("age_years", "sex", "view", "note", "patient")  # of a header: no name and no ID in clear
 _BATCH = 32
 _SHOWN = 10  # files named in an error; more would scroll the reason away
 
@@ -155,8 +156,8 @@ def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
     """The square of a file, black if it cannot be read, and what the JSON file says of it."""
     try:
         before = _stamp(path)
-        square, (height, width), header = radiograph.read_square(path, size)
-        content = files.sha256_of(path)
+        found = radiograph.read(path)
+        square = found.square(size)
         changed = _stamp(path) != before
     except radiograph.UnreadableImage as error:
         return bytes(size * size), {"file": path.name, "error": str(error)}
@@ -164,8 +165,15 @@ def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
         raise ValueError(str(error)) from error
     if changed:
         raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
-    said = {name: value for name, value in header._asdict().items() if value}
-    return square.tobytes(), {"file": path.name, "height": height, "width": width, "sha256": content, "header": said}
+    height, width = found.size
+    stored = {name: value for name in STORED if (value := getattr(found.header, name))}
+    return square.tobytes(), {
+        "file": path.name,
+        "height": height,
+        "width": width,
+        "sha256": found.sha256,
+        "header": stored,
+    }
 
 
 def _remove_stale(folder: Path, stem: str) -> None:

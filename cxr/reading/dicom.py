@@ -3,13 +3,15 @@
 Pixel spacing and aspect ratio are left aside, as they are for the other formats.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataelem import RawDataElement
 from pydicom.pixels.processing import apply_color_lut
 
-from cxr.reading.dicom_header import Elements, read_elements, read_header
+from cxr.reading.dicom_header import Elements, header_of, read_elements
 from cxr.reading.dicom_pixels import Layout, read_frame
 from cxr.reading.files import check_size
 from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
@@ -24,36 +26,32 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601), a
 _IDENTITY = np.arange(256, dtype=np.uint8)
 
 
-def decode(data: bytes, at_least: int | None) -> Picture:
+def open_dicom(data: bytes) -> Picture:
     """The one frame in a DICOM file, bone white on black air.
 
-    Args:
-        data: the whole file.
-        at_least: neither side needs more pixels than this, see ``raster.decode``; of use for JPEG Baseline alone.
-
     Raises:
-        ValueError: not one radiograph, or one that needs a codec to be installed, in words.
+        ValueError: not one radiograph, or, when it is decoded, one that needs a codec to be installed.
     """
     elements = read_elements(data)
     pixel_data = _require_one_frame(elements)
     layout = _layout(elements)
     check_size(layout.width, layout.height)
-    grey = _grey(elements, pixel_data, layout, at_least)
-    header = read_header(elements.text)
+    header = header_of(elements)
     notes = filter(None, (header.note, _contradiction(elements)))
-    return Picture(grey, (layout.width, layout.height), header._replace(note="; ".join(notes)))
+    header = header._replace(note="; ".join(notes))
+    return Picture((layout.width, layout.height), partial(_grey, elements, pixel_data, layout), header)
 
 
-def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, at_least: int | None) -> Image.Image:
+def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink: int) -> Image.Image:
     if layout.samples == 3:
-        values = read_frame(pixel_data, layout, elements, at_least)
+        values = read_frame(pixel_data, layout, elements, shrink)
         return values if isinstance(values, Image.Image) else Image.fromarray(values)
     palette = layout.photometric == "PALETTE COLOR"
     table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
-    # A table that bends must see the pixels before they are averaged; one that is straight may come after.
+    # A table that is not a straight line must be applied to the pixels before they are averaged; others may follow.
     unchanged = np.array_equal(table, _IDENTITY)
     straight = unchanged or np.array_equal(table[::-1], _IDENTITY)
-    values = read_frame(pixel_data, layout, elements, at_least if straight else None)
+    values = read_frame(pixel_data, layout, elements, shrink if straight else 1)
     if isinstance(values, Image.Image):
         return values if unchanged else Image.fromarray(look_up(table, np.asarray(values)))
     return Image.fromarray(values if unchanged and values.dtype == np.uint8 else look_up(table, values))

@@ -4,26 +4,25 @@ import hashlib
 import math
 import re
 import struct
-import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
-from pydicom import config
+from pydicom import dcmread
+from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial, read_sequence_item
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import DA, TM, PersonName
 
 from cxr.messages import one_line
-from cxr.reading.files import MAX_PIXELS
+from cxr.reading.files import HEAD_BYTES, MAX_PIXELS, looks_like_dicom
+from cxr.reading.picture import NO_HEADER, Header
 
-# Headers are odd often enough, and what is looked at here is looked at below.
-config.settings.reading_validation_mode = config.IGNORE
-warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
-
-MANUFACTURER = "Pneumonia on chest radiographs (open research project)"  # of our own DICOM results
 # Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**20
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -33,7 +32,9 @@ _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _TRANSFER_SYNTAX = re.compile(rb"\x02\0\x10\0UI..([0-9.]{1,64})", re.DOTALL)
 _PIXEL_DATA = Tag("PixelData")
 _KEYWORDS = """
-    SOPClassUID Modality PatientID PatientAge PatientSex ViewPosition BodyPartExamined
+    SOPClassUID SOPInstanceUID Manufacturer PatientName AcquisitionDateTime
+    AcquisitionDate AcquisitionTime ContentDate ContentTime StudyDate StudyTime
+    Modality PatientID PatientAge PatientSex ViewPosition BodyPartExamined
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns
     BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit
     WindowCenter WindowWidth RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
@@ -75,6 +76,12 @@ class Elements:
         """The first of its values, upper case and trimmed; empty if there is none."""
         return self.content(keyword, 128).split(b"\\")[0].strip(b" \0").decode("latin-1").upper()
 
+    def decoded(self, keyword: str) -> str:
+        """Its value in the character set of the file, on one line."""
+        encodings: Any = self.dataset.original_character_set
+        name = PersonName(self.content(keyword, 1024), encodings, validation_mode=IGNORE)
+        return " ".join(str(name).replace("\0", " ").split())
+
     def number(self, keyword: str) -> float | None:
         """The first of the decimal strings (VR DS or IS), None if it is absent or empty; a comma counts as a point.
 
@@ -113,20 +120,19 @@ class Elements:
         return None if item is None else Elements(item)
 
 
-def read_elements(data: bytes) -> Elements:
-    """The elements of the file ``data``.
+def read_elements(data: bytes, *, with_pixels: bool = True) -> Elements:
+    """The elements of the file ``data``; without pixels, ``data`` may be only its beginning.
 
     Raises:
-        ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``. pydicom met with damage raises whatever it
-            likes, RecursionError at sequences in sequences without end.
+        ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``. pydicom raises many other errors for
+            damage, RecursionError for sequences nested without end.
     """
-    syntax = _syntax(data)
-    dataset = read_partial(BytesIO(inflated(data)), _behind_pixels, force=True, specific_tags=list(_TAGS.values()))
-    return Elements(dataset, syntax)
 
+    def is_end(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return tag > _PIXEL_DATA or (tag == _PIXEL_DATA and not with_pixels)
 
-def _behind_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag > _PIXEL_DATA
+    tags: list[Any] = list(_TAGS.values())
+    return Elements(read_partial(BytesIO(inflated(data)), is_end, force=True, specific_tags=tags), _syntax(data))
 
 
 def _syntax(data: bytes) -> str:
@@ -152,6 +158,10 @@ def inflated(data: bytes) -> bytes:
     return head + content
 
 
+MANUFACTURER = "Pneumonia on chest radiographs (open research project)"  # of this program's own DICOM results
+
+_HEADER_BYTES = 2**20  # more than any header that is not hostile
+_LONGEST_UID = 64  # DICOM PS3.5, 9.1
 _OLDEST_YEARS = 120  # RSNA's files hold ages of 148 to 155 years, which nobody has reached
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
 _PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
@@ -160,33 +170,37 @@ _FRONTAL = re.compile(r"(.*\b)?(AP|PA)\b.*|(ANTERO|POSTERO).*")
 _CHEST = re.compile(r".*(CHEST|THORAX|LUNG).*")
 
 
-class Header(NamedTuple):
-    """What is said of one file.
+def read_header(path: Path) -> Header:
+    """The header of a file whose pixels may be unreadable; ``NO_HEADER`` where it is damaged or not DICOM."""
+    with suppress(Exception), path.open("rb") as file:  # pydicom raises many types for damage
+        data = file.read(_HEADER_BYTES)
+        if looks_like_dicom(data[:HEAD_BYTES]):
+            return header_of(read_elements(data, with_pixels=False))
+    return NO_HEADER
 
-    Fields:
-        age_years, sex, view: completed years, ``M`` or ``F``, ``AP`` or ``PA``; None where the header does not say, or
-            says something impossible, and for files without a header.
-        note: what a reader of the answer is to know, empty for an ordinary chest radiograph.
-        patient: stands for the Patient ID, which itself is not kept; empty where there is none. It is a hash: whoever
-            has a list of ids can tell whose it is.
+
+def read_dataset(path: Path, keywords: Sequence[str]) -> Dataset | None:
+    """The elements ``keywords`` of a file, as pydicom converts them; None where it is not DICOM.
+
+    Raises:
+        OSError: the file cannot be read. pydicom raises many other errors for damage.
     """
-
-    age_years: int | None = None
-    sex: str | None = None
-    view: str | None = None
-    note: str = ""
-    patient: str = ""
-
-
-NO_HEADER = Header()
+    data = path.read_bytes()
+    if not looks_like_dicom(data[:HEAD_BYTES]):
+        return None
+    tags: list[Any] = [Tag(keyword) for keyword in keywords]
+    dataset = dcmread(BytesIO(inflated(data)), stop_before_pixels=True, force=True, specific_tags=tags)
+    dataset.decode()
+    return dataset
 
 
-def read_header(text_of: Callable[[str], str]) -> Header:
-    """The header whose elements, by the standard's keywords, ``text_of`` gives as upper-case text, empty if absent.
+def header_of(elements: Elements) -> Header:
+    """The header in ``elements``; what is malformed counts as absent.
 
     An age is taken as ``051Y``, in days, weeks or months, or as the bare number of years that RSNA's files have
     (DICOM PS3.5 6.2 wants a unit). View and body part may only warn: they are wrong often enough.
     """
+    text_of = elements.text
     sex, view = text_of("PatientSex"), text_of("ViewPosition")
     said = [
         f"{name} {value}"
@@ -198,14 +212,48 @@ def read_header(text_of: Callable[[str], str]) -> Header:
         if value and not expected
     ]
     note = one_line(f"the header says {', '.join(said)}, but only frontal chest radiographs are judged") if said else ""
-    identity = text_of("PatientID")
+    identity, instance = text_of("PatientID"), text_of("SOPInstanceUID")
+    name, number = elements.decoded("PatientName").replace("^", " "), elements.decoded("PatientID")
+    # Alphabetic, ideographic and phonetic, each in parts and as one word.
+    names = [part for group in name.split("=") for part in (*group.split(), "".join(group.split())) if part]
+    acquired, is_study_date = _acquired(text_of)
     return Header(
-        _years(text_of("PatientAge")),
-        sex if sex in ("M", "F") else None,
-        view if view in ("AP", "PA") else None,
-        note,
-        hashlib.sha256(identity.encode()).hexdigest()[:16] if identity else "",
+        age_years=_years(text_of("PatientAge")),
+        sex=sex if sex in ("M", "F") else None,
+        view=view if view in ("AP", "PA") else None,
+        note=note,
+        patient=hashlib.sha256(identity.encode()).hexdigest()[:16] if identity else "",
+        sop_instance_uid=instance if len(instance) <= _LONGEST_UID else "",
+        acquired=acquired,
+        is_study_date=is_study_date,
+        view_text=view,
+        patient_text=" · ".join(filter(None, (" ".join(name.replace("=", " / ").split()), number))),
+        patient_names=tuple(dict.fromkeys([*names, *([number] if number else [])])),
+        is_own_result=text_of("Manufacturer") == MANUFACTURER.upper(),
     )
+
+
+def _acquired(text_of: Callable[[str], str]) -> tuple[str, bool]:
+    """When the image was acquired, by ISO 8601, and whether only the date of the study is known."""
+    whole = text_of("AcquisitionDateTime")
+    pairs = [(whole[:8], whole[8:14].partition("+")[0])]
+    pairs += [(text_of(f"{event}Date"), text_of(f"{event}Time")) for event in ("Acquisition", "Content", "Study")]
+    moments = [_moment(*pair) for pair in pairs]
+    found = next((place for place, moment in enumerate(moments) if moment), None)
+    return ("", False) if found is None else (moments[found], found == len(moments) - 1)
+
+
+def _moment(day: str, time: str) -> str:
+    """ISO 8601 from DICOM's own forms, to the minute or the day alone; empty where the day is absent or malformed."""
+    with suppress(ValueError):
+        date = DA(day)
+        if date is None:
+            return ""
+        with suppress(ValueError):
+            clock = TM(time)
+            return f"{date:%Y-%m-%d}" if clock is None else f"{date:%Y-%m-%d}T{clock:%H:%M}"
+        return f"{date:%Y-%m-%d}"
+    return ""
 
 
 def _years(text: str) -> int | None:

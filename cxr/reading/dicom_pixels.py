@@ -58,14 +58,12 @@ class Layout(NamedTuple):
     signed: bool
 
 
-def read_frame(
-    element: RawDataElement, layout: Layout, elements: Elements, at_least: int | None
-) -> NDArray[Any] | Image.Image:
+def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shrink: int) -> NDArray[Any] | Image.Image:
     """The one frame in the Pixel Data ``element``.
 
     Returns:
         Of grey, the stored values as unsigned numbers [H, W] below 2 ** ``layout.stored``; of colour the luma, uint8
-        [H, W]. JPEG comes as an image of mode L, maybe shrunk, see ``raster.decode`` for ``at_least``.
+        [H, W]. JPEG comes as an image of mode L, shrunk as ``Picture.decode`` has it.
 
     Raises:
         ValueError: pixel data that do not fit the header, a transfer syntax that is no still picture's or whose codec
@@ -88,7 +86,8 @@ def read_frame(
         if image.format != "JPEG2000" and layout.stored > 8:
             raise ValueError(f"pixel data compressed with 8 bits; the header says {layout.stored}")
         if syntax in _DCT and layout.photometric != "RGB" and isinstance(image, JpegImageFile):
-            image.draft(None, (at_least, at_least) if at_least else None)
+            if shrink > 1:
+                image.draft(None, (layout.width // shrink, layout.height // shrink))
             image.load()
             return image if image.mode == "L" else image.convert("L")
     return _values(*_by_codec(frame, image, layout, syntax), layout, lossy=syntax in _LOSSY)

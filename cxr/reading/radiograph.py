@@ -1,91 +1,146 @@
-"""Any radiograph file -> one grey image, white bone on black air: JPEG, PNG, TIFF and DICOM, told by their content."""
+"""Any radiograph file -> one grey image, white bone on black air: JPEG, PNG, TIFF, WebP, BMP and DICOM, by content."""
 
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cxr.messages import one_line, shortened
 from cxr.reading import picture
-from cxr.reading.dicom_header import Header
 from cxr.reading.files import HEAD_BYTES, MAX_PIXELS, looks_like_dicom
-from cxr.reading.picture import Picture
+from cxr.reading.picture import Header, Picture
 
 # An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
 MAX_FILE_BYTES = 6 * MAX_PIXELS + 2**20
 
 _LONGEST_REASON = 300
+_SHRINKS = (8, 4, 2, 1)  # of JPEG decoders
+
+Made = TypeVar("Made")
 
 
 class UnreadableImage(ValueError):
-    """A file that is not one radiograph; one line that begins with its path and says what was met."""
+    """A file that is not one radiograph; one line that begins with its path and states what was found."""
 
 
-def read_grey(path: Path) -> NDArray[np.uint8]:
-    """The whole radiograph as uint8 [H, W], upright, bone white on black air.
+class Radiograph:
+    """One radiograph file, read once and decoded when its pixels are first needed.
 
-    Colour becomes luma and transparency black. EXIF orientation is obeyed. 16-bit PNG and TIFF are scaled by the full
-    range of the format, 0..65535 to 0..255: what one file's pixels happen to span must not change its exposure. DICOM
-    goes through modality LUT, VOI (LUT, else first window) and polarity; without VOI the range that the stored bits can
-    hold is spread over 0..255, so that 8 bits stay as they are. Pixel aspect ratio is left aside.
+    It keeps the file's content and the decoded pixels as long as it lives. For one thread at a time. All but ``path``
+    and ``sha256`` may raise UnreadableImage: damage, another format, several frames or pages, a size that no radiograph
+    has (``files.check_size``), a DICOM codec that is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._data = _content(path)
+        self._images: dict[int, Image.Image] = {}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's content, in hexadecimal digits."""
+        return hashlib.sha256(self._data).hexdigest()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the original in pixels, upright."""
+        return self._picture.size[::-1]
+
+    @property
+    def header(self) -> Header:
+        """What a DICOM header states."""
+        return self._picture.header
+
+    def whole(self) -> NDArray[np.uint8]:
+        """All pixels as uint8 [H, W], upright, bone white on black air.
+
+        Colour becomes luma and transparency black. EXIF orientation is obeyed. 16-bit PNG and TIFF are scaled by the
+        full range of the format, 0..65535 to 0..255: the range of one file's pixels must not change its exposure. DICOM
+        goes through modality LUT, VOI (LUT, else first window) and polarity; without VOI the range that the stored bits
+        can hold is spread over 0..255, so that 8 bits stay as they are. Pixel aspect ratio is left aside.
+        """
+        return np.array(self._decoded(None))
+
+    def square(self, side: int) -> NDArray[np.uint8]:
+        """The whole image squashed to uint8 [side, side] with antialiasing; aspect ratio not kept.
+
+        JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves twice ``side`` on both sides. At 224 pixels this takes a
+        fifth off the time and moves pixels by 0.08 grey levels in the mean; down to once ``side`` it would take two
+        fifths, but also 2 % off the sharpness of large images only. Decoding and resizing run without the interpreter
+        lock.
+        """
+        return np.array(self._resized(self._decoded(2 * side), (side, side)))
+
+    def within(self, side: int) -> Image.Image:
+        """The whole image in mode L with its proportions and no side longer than ``side``; never enlarged."""
+        image, size = self._decoded(side), self._picture.size
+        longest = min(side, max(image.size))
+        width, height = (max(1, round(longest * length / max(size))) for length in size)
+        return self._resized(image, (width, height))
+
+    def _resized(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """``image``, which may be shrunk, without what its last row and column of blocks have beyond the picture."""
+        width, height = self._picture.size
+        shrink = round(width / image.width)
+        return image.resize(size, Image.Resampling.BILINEAR, (0, 0, width / shrink, height / shrink))
+
+    def _decoded(self, at_least: int | None) -> Image.Image:
+        """The picture, shrunk if its decoder can do that and both sides keep ``at_least`` pixels; None: not shrunk."""
+        size = self._picture.size
+        shrink = next(by for by in _SHRINKS if by == 1 or (at_least and min(size) // at_least >= by))
+        if shrink not in self._images:
+            image = self._or_unreadable(lambda: self._picture.decode(shrink))
+            unable = shrink > 1 and image.size == size
+            self._images |= dict.fromkeys(_SHRINKS, image) if unable else {shrink: image}
+        return self._images[shrink]
+
+    @cached_property
+    def _picture(self) -> Picture:
+        if looks_like_dicom(self._data[:HEAD_BYTES]):
+            from cxr.reading import dicom  # importing pydicom takes time that other files need not spend
+
+            return self._or_unreadable(lambda: dicom.open_dicom(self._data))
+        return self._or_unreadable(lambda: picture.open_picture(self._data))
+
+    def _or_unreadable(self, make: Callable[[], Made]) -> Made:
+        try:
+            return make()
+        except Exception as error:  # decoders raise many types for damage: struct.error, SyntaxError, MemoryError
+            raise UnreadableImage(f"{self.path}: {_reason(error)}") from error
+
+
+def read(path: Path) -> Radiograph:
+    """The content of the file ``path``.
 
     Raises:
         FileNotFoundError: no file at ``path``.
-        UnreadableImage: whatever else is wrong with it: damage, another format, several frames or pages, a size that no
-            radiograph has (``limits.check_size``), a DICOM codec that is not installed.
+        UnreadableImage: a folder, or a file that is empty or larger than any radiograph.
     """
-    return np.array(read_picture(path, None)[0].image)
+    return Radiograph(path)
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """``Radiograph.whole`` of a file."""
+    return read(path).whole()
 
 
 class Square(NamedTuple):
-    """A whole radiograph squashed to a square.
-
-    Fields:
-        image: uint8 [S, S], bone white.
-        size: (height, width) of the original in pixels.
-        header: what a DICOM file says of it.
-    """
+    """``Radiograph.square``, its size (height, width) and its header."""
 
     image: NDArray[np.uint8]
     size: tuple[int, int]
     header: Header
 
 
-def read_square(path: Path, size: int) -> Square:
-    """``read_grey`` squashed to ``size`` x ``size`` pixels with antialiasing, aspect ratio not kept.
-
-    JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves twice ``size`` on both sides. At 224 pixels this takes a fifth
-    off the time and moves pixels by 0.08 grey levels in the mean; down to once ``size`` it would take two fifths, but
-    also 2 % off the sharpness of large pictures only. Decoding and resizing run without the interpreter lock.
-
-    Raises:
-        FileNotFoundError, UnreadableImage: as ``read_grey``.
-    """
-    picture, _ = read_picture(path, 2 * size)
-    return Square(picture.square(size), picture.height_width, picture.header)
-
-
-def read_picture(path: Path, at_least: int | None) -> tuple[Picture, bytes]:
-    """A radiograph, and the file's content, where more than one thing is made of it.
-
-    Args:
-        path: the file.
-        at_least: pixels that both sides are to keep where the decoder can shrink, twice the largest square wanted; None
-            for all.
-
-    Raises:
-        FileNotFoundError, UnreadableImage: as ``read_grey``.
-    """
-    data = _content(path)
-    try:
-        if looks_like_dicom(data[:HEAD_BYTES]):
-            from cxr.reading import dicom  # pydicom takes its time, and other files do without
-
-            return dicom.decode(data, at_least), data
-        return picture.decode(data, at_least), data
-    except Exception as error:  # decoders meet damage with whatever they like: struct.error, SyntaxError, MemoryError
-        raise UnreadableImage(f"{path}: {_reason(error)}") from error
+def read_square(path: Path, side: int) -> Square:
+    """``Radiograph.square`` of a file."""
+    found = read(path)
+    return Square(found.square(side), found.size, found.header)
 
 
 def _content(path: Path) -> bytes:

@@ -36,13 +36,13 @@ def paths(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the files decoded so far."""
-    names, read_square = [], radiograph.read_square
+    names, read = [], radiograph.read
 
-    def counted(path, size):
+    def counted(path):
         names.append(path.name)
-        return read_square(path, size)
+        return read(path)
 
-    monkeypatch.setattr(radiograph, "read_square", counted)
+    monkeypatch.setattr(radiograph, "read", counted)
     return names
 
 
@@ -62,10 +62,10 @@ def test_it_holds_what_read_square_gives_in_the_order_of_the_paths(paths):
     assert found.images.shape == (6, 16, 16)
     assert (found.images.dtype, found.sizes.dtype, found.readable.dtype) == (np.uint8, np.int32, bool)
     for index, path in enumerate(paths):
-        image, size, header = reading.read_square(path, 16)
-        assert np.array_equal(found.images[index], image)
-        assert found.headers[index] == header
-        assert tuple(found.sizes[index]) == size
+        radiograph = reading.read(path)
+        assert np.array_equal(found.images[index], radiograph.square(16))
+        assert found.headers[index] == radiograph.header
+        assert tuple(found.sizes[index]) == radiograph.size
         assert found.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.sizes.tolist()[0] == [23, 27]
     assert found.readable.all()
@@ -132,7 +132,7 @@ def test_a_changed_file_or_list_is_decoded_anew_and_the_old_store_goes(paths, re
     reads.clear()
     found = decode(paths)
     assert sorted(reads) == sorted(path.name for path in paths)
-    assert np.array_equal(found.images[2], reading.read_square(paths[2], 16)[0])
+    assert np.array_equal(found.images[2], reading.read(paths[2]).square(16))
     assert len(stored(paths)) == len(before) == 3  # the squares, what is known of them, and a lock
     assert stored(paths) != before
 
@@ -200,7 +200,7 @@ def test_bad_files_are_left_out_on_demand_without_decoding_again(paths, reads):
     assert not found.images[1].any()
     assert found.sizes[1].tolist() == [0, 0]
     assert found.hashes[1] == ""
-    assert np.array_equal(found.images[2], reading.read_square(paths[2], 16)[0])
+    assert np.array_equal(found.images[2], reading.read(paths[2]).square(16))
 
 
 def test_a_file_gone_since_it_was_listed_is_named(paths):
@@ -211,15 +211,15 @@ def test_a_file_gone_since_it_was_listed_is_named(paths):
 
 
 def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(paths, monkeypatch):
-    read_square = radiograph.read_square
+    read = radiograph.read
 
-    def change(path, size):
-        square = read_square(path, size)
+    def change(path):
+        found = read(path)
         if path == paths[2]:
             path.write_bytes(paths[1].read_bytes())
-        return square
+        return found
 
-    monkeypatch.setattr(radiograph, "read_square", change)
+    monkeypatch.setattr(radiograph, "read", change)
     with pytest.raises(ValueError, match=r"5\.png: changed while it was read; start again when it is complete"):
         decode(paths)
     assert stored(paths) == ["train-16px.lock"]
@@ -239,13 +239,13 @@ def test_an_interruption_leaves_no_store_and_does_not_wait_for_all_the_files(pat
 
     monkeypatch.setattr(cache, "tqdm", interrupted)
     monkeypatch.setattr(prefetch, "cores", lambda: 2)
-    read_square, pause = radiograph.read_square, threading.Event()
+    read, pause = radiograph.read, threading.Event()
 
-    def slow(path, size):
+    def slow(path):
         pause.wait(0.005)
-        return read_square(path, size)
+        return read(path)
 
-    monkeypatch.setattr(radiograph, "read_square", slow)
+    monkeypatch.setattr(radiograph, "read", slow)
     with pytest.raises(KeyboardInterrupt):
         decode(many)
     assert len(reads) < 200
@@ -259,16 +259,16 @@ from pathlib import Path
 from cxr import reading
 from cxr.reading import radiograph
 folder, log, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-read_square, count = radiograph.read_square, 0
-def logged(path, size):
+read, count = radiograph.read, 0
+def logged(path):
     global count
     count += 1
     if count == kill_after:
         os.kill(os.getpid(), signal.SIGKILL)
     with log.open("a") as file:
         file.write(path.name + chr(10))
-    return read_square(path, size)
-radiograph.read_square = logged
+    return read(path)
+radiograph.read = logged
 input()
 found = reading.decode_once(sorted(folder.glob("*.png")), 16, folder.parent / "store", name="train", progress=False)
 print(found.images.sum())
