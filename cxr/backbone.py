@@ -1,4 +1,4 @@
-"""What both networks share: a ResNet whose first layer sees one grey plane, and the state dicts that it starts from."""
+"""The ResNet parts that both networks share: one-channel first layer, input normalisation, initial weights."""
 
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,35 @@ State = dict[str, Tensor]
 
 
 def grey_layer(first: nn.Conv2d) -> nn.Conv2d:
-    """``first``, a ResNet's first layer, for one plane instead of three; its weights are drawn as torchvision does."""
+    """The first layer of a ResNet for one input channel instead of three, initialised as torchvision does."""
     grey = nn.Conv2d(1, first.out_channels, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
     return grey
 
 
 def standardized(images: Tensor) -> Tensor:
-    """[B, 1, S, S] with mean 0 and standard deviation 1 in each image; an even image becomes 0 everywhere.
+    """[B, 1, S, S] with mean 0 and standard deviation 1 in each image; a uniform image becomes 0.
 
-    Exposure and window are the source's, not the patient's.
+    It removes exposure and window, which depend on the source and not on the patient.
     """
     deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True, correction=0)
     return (images - mean) / (deviation + 0.03)
 
 
 def fold_input_planes(weight: Tensor) -> Tensor:
-    """[64, 3, 7, 7] to [64, 1, 7, 7]: gives for a grey image what the three planes give for it three times over."""
+    """[64, 3, 7, 7] to [64, 1, 7, 7]: the same output for a grey image as for its three equal RGB channels."""
     return weight.sum(dim=1, keepdim=True)
 
 
 def downloaded(weights: WeightsEnum, name: str) -> State:
-    """The state dict that torchvision publishes as ``weights``, which a message calls the ``name`` weights.
+    """The state dict that torchvision publishes as ``weights``, called the ``name`` weights in a message.
 
     Raises:
-        ConnectionError: it cannot be downloaded.
+        ConnectionError: the download failed.
     """
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash of the download is wrong
+    except (OSError, RuntimeError) as error:  # RuntimeError: wrong hash
         raise ConnectionError(
             f"the {name} weights cannot be downloaded ({error}); train from scratch with --weights none, or give a "
             "downloaded file with --weights FILE"
@@ -47,7 +47,7 @@ def downloaded(weights: WeightsEnum, name: str) -> State:
 
 
 def weights_file(weights: str, known: str) -> Path:
-    """The file that ``weights`` names, which is none of the ``known`` words.
+    """``weights``, which is none of the ``known`` words, as a path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,11 +59,7 @@ def weights_file(weights: str, known: str) -> Path:
 
 
 def tensors(found: Any, source: object) -> State:
-    """``found`` if it is a state dict.
-
-    Raises:
-        ValueError: it is something else; names the ``source``.
-    """
+    """``found`` if it is a state dict; else raises ValueError, which names the ``source``."""
     if not isinstance(found, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in found.items()):
-        raise ValueError(f"{source}: expected a checkpoint of this project or a dictionary of a network's tensors")
+        raise ValueError(f"{source}: expected a checkpoint of this project or a state dict")
     return found

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code, plain values only."""
+"""Checkpoints: tensors and plain values, written atomically and loaded without running code."""
 
 import re
 import warnings
@@ -14,16 +14,14 @@ from cxr.files import write_atomically
 FORMAT = 1
 
 _LEAVES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
-# The largest that training writes here, a ResNet-50 detector with its average, optimizer and best weights, has 0.9 GB.
-_MAX_FILE_BYTES = 3 * 2**29
 
 
 def save(path: Path, *, task: str, **state: Any) -> None:
-    """Write ``state`` to ``path`` so that a reader sees the old file or the new one, never half of one.
+    """Write ``state`` to ``path`` atomically.
 
     Raises:
-        TypeError: a value that ``read`` would refuse later, named by its key.
-        OSError: the file cannot be written; the old one is as it was.
+        TypeError: a value that ``read`` would refuse, named by its key.
+        OSError: the file cannot be written; the old one is unchanged.
     """
     _require_plain(state, "state")
     write_atomically(path, lambda file: torch.save({"format": FORMAT, "task": task, **state}, file))
@@ -38,7 +36,7 @@ def load(path: Path, *, task: str) -> dict[str, Any]:
     """
     state = read(path)
     if not isinstance(state, dict) or type(state.get("format")) is not int or type(state.get("task")) is not str:
-        raise ValueError(f"{path}: not a checkpoint of this project, which would hold the keys 'format' and 'task'")
+        raise ValueError(f"{path}: not a checkpoint of this project, which has the keys 'format' and 'task'")
     if state["task"] != task:
         raise ValueError(f"{path}: a checkpoint of the task {state['task']!r:.50}, expected {task!r}")
     if state["format"] != FORMAT:
@@ -47,54 +45,36 @@ def load(path: Path, *, task: str) -> dict[str, Any]:
 
 
 def read(path: Path) -> Any:
-    """Any file of tensors and plain values that torch wrote, on the CPU; nothing in it is run.
+    """Any file of tensors and plain values that torch wrote, on the CPU; code in it is not run.
 
     Raises:
         FileNotFoundError: no file at ``path``.
-        ValueError: damaged, holding code, or larger than any checkpoint of this project.
-        OSError: a file that may not be read, or a folder.
+        ValueError: damaged, or holding code.
+        OSError: a folder, or a file without read permission.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path.resolve()} is a folder; expected a checkpoint file")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
-    size = path.stat().st_size
-    if size > _MAX_FILE_BYTES:
-        raise ValueError(f"{path}: has {size >> 20} MiB; no checkpoint here takes more than {_MAX_FILE_BYTES >> 20}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # how torch stores tensors is no news to a user
+            warnings.simplefilter("ignore")  # about torch's storage formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise ValueError(f"{path}: not a usable checkpoint: {_reason(error)}") from error
+        found = re.search(r"(?i)unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)", str(error))
+        reason = f"refers to the code {found[1]}" if found else f"damaged or not a checkpoint ({type(error).__name__})"
+        raise ValueError(f"{path}: not a usable checkpoint: {reason}") from error
 
 
 def with_half_kernels(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """``state`` of a network as a model file keeps it: kernels in float16, which halves the file.
 
-    Biases, normalisation and its statistics stay as they are: they take a thousandth of the space, and a variance may
-    lie outside of what float16 can hold. A network computes in float32 whatever it is filled from.
-
-    Raises:
-        ValueError: a kernel does not fit into float16.
+    Biases and normalisation stay in float32: they take a thousandth of the space, and a variance may exceed the range
+    of float16. A network computes in float32 whatever dtype it is loaded from.
     """
-    kept: dict[str, torch.Tensor] = {}
-    for name, value in state.items():
-        kept[name] = value.half() if value.ndim > 1 else value
-        if value.isfinite().all() and not kept[name].isfinite().all():
-            raise ValueError(
-                f"{name} reaches {value.abs().max():.3g}, too much for a model file; no sound training does"
-            )
-    return kept
-
-
-def _reason(error: Exception) -> str:
-    """What torch found, in one line and without its advice to trust the file."""
-    if found := re.search(r"(?i)unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)", str(error)):
-        return f"it asks for {found[1]}, which tensors and plain values do not need"
-    return f"damaged, cut short or no checkpoint at all ({type(error).__name__})"
+    return {name: value.half() if value.ndim > 1 else value for name, value in state.items()}
 
 
 def _require_plain(value: object, where: str) -> None:

@@ -1,4 +1,4 @@
-"""A frozen dataclass is the command line of a script: one field, one flag."""
+"""Command lines from frozen dataclasses, one flag a field; one-line errors and exit codes."""
 
 import argparse
 import dataclasses
@@ -26,91 +26,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 _KEPT = "everything up to the last finished step is on disk"
-_LONGEST_MESSAGE = 2000  # characters; what a hostile file holds may be quoted in one
-
-# What both tasks let a user choose.
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "bf16", "fp32"]
-
-ConfigType = TypeVar("ConfigType")
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt not an Exception, so that no handler for errors swallows it."""
-
-
-def flag(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    positional: bool = False,
-    needs: str = "",
-    above: float | None = None,
-    below: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> Any:
-    """A dataclass field that carries its ``--help`` text and the range of its number; without a default, required.
-
-    A ``positional`` one, of several values, is also what stands on the command line without a flag. ``needs`` is the
-    field without which this one means nothing.
-    """
-    limits = {"more than": above, "less than": below, "at least": at_least, "at most": at_most}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    metadata = {"help": help, "limits": given, "positional": positional, "needs": needs}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def parse(
-    config_type: type[ConfigType], argv: Sequence[str] | None = None, *, summary: str | None = None
-) -> ConfigType:
-    """An instance of ``config_type`` from the command line ``argv`` (``sys.argv[1:]`` when None).
-
-    Each field becomes one flag, its underscores dashes: bool gives ``--name`` and ``--no-name``, Literal gives choices,
-    ``tuple[X, ...]`` takes one or more values, which may stand without the flag if the field is positional. The first
-    paragraph of ``summary``, or else of the module that defines ``config_type``, is the description that ``--help``
-    shows. A command line that does not fit, a number outside its range, or a flag without the one that it needs ends
-    the process with one line on stderr and exit code 2.
-
-    Raises:
-        TypeError: a field whose type no command line can give.
-    """
-    summary = summary or sys.modules[config_type.__module__].__doc__ or ""
-    parser = _Parser(description=summary.strip().split("\n\n")[0], formatter_class=_Help, allow_abbrev=False)
-    hints = typing.get_type_hints(config_type)
-    for field in dataclasses.fields(typing.cast(Any, config_type)):
-        positional = field.metadata["positional"]
-        if positional:
-            parser.add_argument(_WITHOUT_FLAG, nargs="*", metavar=field.name.upper(), help=f"as --{field.name}")
-        required = field.default is dataclasses.MISSING
-        text = field.metadata["help"] + ("" if required else f" (default: {_shown(field.default)})")
-        action = parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            dest=field.name,
-            required=required and not positional,
-            help=text.replace("%", "%%"),
-            **_reader(hints[field.name], field.name),
-        )
-        # Set afterwards: some Pythons write the default of a bool into the help text a second time.
-        action.default = None if required else field.default
-    found = vars(parser.parse_intermixed_args(argv))
-    without_flag = found.pop(_WITHOUT_FLAG, [])
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    for field in dataclasses.fields(typing.cast(Any, config_type)):
-        if field.metadata["positional"]:
-            values[field.name] = (*without_flag, *(values[field.name] or ()))
-            if not values[field.name]:
-                parser.error(f"the following arguments are required: --{field.name}")
-        value, limits = values[field.name], field.metadata["limits"]
-        if value is not None and not all(_WITHIN[name](value, limit) for name, limit in limits.items()):
-            expected = " and ".join(f"{name} {limit}" for name, limit in limits.items())
-            parser.error(f"--{field.name.replace('_', '-')} {value}: expected {expected}")
-        needed = field.metadata["needs"]
-        if value and needed and not values[needed]:
-            parser.error(f"--{field.name.replace('_', '-')} needs --{needed.replace('_', '-')}")
-    return config_type(**values)
-
-
+_LONGEST_MESSAGE = 2000  # characters; a message may quote the content of a hostile file
 _WITHOUT_FLAG = "without_flag"
 _WITHIN: dict[str, Callable[[float, float], bool]] = {
     "more than": operator.gt,
@@ -119,14 +35,95 @@ _WITHIN: dict[str, Callable[[float, float], bool]] = {
     "at most": operator.le,
 }
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+ConfigType = TypeVar("ConfigType")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt not an Exception, so that no ``except Exception`` catches it."""
+
+
+def flag(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    positional: bool = False,
+    above: float | None = None,
+    below: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A dataclass field with its ``--help`` text and the range of its number; required if it has no default.
+
+    The values of a ``positional`` field, a tuple, may be given without the flag.
+    """
+    limits = {"more than": above, "less than": below, "at least": at_least, "at most": at_most}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    metadata = {"help": help, "limits": limits, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(
+    config_type: type[ConfigType], argv: Sequence[str] | None = None, *, summary: str | None = None
+) -> ConfigType:
+    """An instance of ``config_type`` from the command line ``argv`` (``sys.argv[1:]`` when None).
+
+    Each field made by ``flag`` is one flag, its underscores dashes; other fields keep their defaults. bool gives
+    ``--name`` and ``--no-name``, Literal gives choices, ``tuple[X, ...]`` takes one or more values. ``--help`` shows
+    the first paragraph of ``summary``, or else of the docstring of the module of ``config_type``. A mistake ends the
+    process with one line on stderr and exit code 2.
+
+    Raises:
+        TypeError: a field whose type has no command-line form.
+    """
+    summary = summary or sys.modules[config_type.__module__].__doc__ or ""
+    parser = _Parser(description=summary.strip().split("\n\n")[0], formatter_class=_Help, allow_abbrev=False)
+    hints = typing.get_type_hints(config_type)
+    fields = [field for field in dataclasses.fields(typing.cast(Any, config_type)) if "help" in field.metadata]
+    for field in fields:
+        positional = field.metadata["positional"]
+        if positional:
+            parser.add_argument(_WITHOUT_FLAG, nargs="*", metavar=field.name.upper(), help=f"as --{field.name}")
+        required = field.default is dataclasses.MISSING
+        text = field.metadata["help"] + ("" if required else f" (default: {_shown(field.default)})")
+        action = parser.add_argument(
+            flag_name(field.name),
+            dest=field.name,
+            required=required and not positional,
+            help=text.replace("%", "%%"),
+            **_reader(hints[field.name], field.name),
+        )
+        # Set afterwards: some versions of Python add the default of a bool to the help text.
+        action.default = None if required else field.default
+    found = vars(parser.parse_intermixed_args(argv))
+    without_flag = found.pop(_WITHOUT_FLAG, [])
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    for field in fields:
+        if field.metadata["positional"]:
+            values[field.name] = (*without_flag, *(values[field.name] or ()))
+            if not values[field.name]:
+                parser.error(f"the following arguments are required: --{field.name}")
+        value, limits = values[field.name], field.metadata["limits"]
+        if value is not None and not all(_WITHIN[name](value, limit) for name, limit in limits.items()):
+            expected = " and ".join(f"{name} {limit}" for name, limit in limits.items())
+            parser.error(f"{flag_name(field.name)} {value}: expected {expected}")
+    return config_type(**values)
+
+
+def flag_name(field: str) -> str:
+    """The flag of a field."""
+    return "--" + field.replace("_", "-")
+
 
 def plain(config: Any) -> dict[str, Any]:
-    """The fields of a config as values that a checkpoint and JSON can hold: paths as text, tuples as lists."""
+    """The fields of a config as plain values for a checkpoint and JSON: paths as text, tuples as lists."""
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def start(config_type: type[ConfigType], summary: str | None) -> ConfigType:
-    """``parse`` for the script that this process runs: Ctrl-C while it still imports ends it in one word."""
+    """``parse`` for the script of this process, which Ctrl-C during its imports then ends without a traceback."""
     sys.excepthook = _interrupted_early
     return parse(config_type, summary=summary)
 
@@ -134,14 +131,15 @@ def start(config_type: type[ConfigType], summary: str | None) -> ConfigType:
 def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
     """The exit code of ``main(config)``: a user's mistake becomes one line on stderr and 2, an interruption 130 or 143.
 
-    ValueError and OSError are how this project reports bad content and bad files, FloatingPointError how it reports a
-    loss that is not finite. Set CXR_TRACEBACK=1 to see where one came from.
+    The project raises ValueError and OSError for bad content and bad files, FloatingPointError for a loss that is not
+    finite. The environment variable CXR_TRACEBACK=1 shows the traceback.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot spell is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack letters of a file name
             stream.reconfigure(errors="backslashreplace")
     if os.environ.get("CXR_TRACEBACK"):
         return main(config) or 0
+    _silence_libraries()
     try:
         signal.signal(signal.SIGTERM, _terminate)
         warnings.formatwarning = _one_line_warning
@@ -149,9 +147,9 @@ def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
         warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
         logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler Python prints what is logged
         code = main(config) or 0
-        sys.stdout.flush()  # here, where a full disk or a closed pipe is still told as one
+        sys.stdout.flush()  # where a full disk or a closed pipe still ends in one line
         return code
-    except BrokenPipeError:  # whoever read our output has left, as `head` does
+    except BrokenPipeError:  # the reader has left, as `head` does
         _flush_or_discard()
         return EXIT_BROKEN_PIPE
     except (ValueError, OSError, FloatingPointError) as error:
@@ -167,8 +165,17 @@ def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
         return EXIT_TERMINATED
 
 
+def _silence_libraries() -> None:
+    """Keep notices of image and plot libraries from the terminal: a user cannot act on them."""
+    for library in ("PIL", "pydicom"):
+        warnings.filterwarnings("ignore", category=UserWarning, module=rf"{library}\b")
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
+    for library in ("PIL", "pydicom", "matplotlib"):  # matplotlib logs a home folder that is not writable
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
 def _interrupted_early(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    """An interruption while torch is still being imported, seconds before ``run``, is no error of ours either."""
+    """As ``sys.excepthook``: no traceback for an interruption before ``run``, such as while torch is imported."""
     if issubclass(kind, KeyboardInterrupt) and not os.environ.get("CXR_TRACEBACK"):
         print("interrupted", file=sys.stderr)
     else:
@@ -180,7 +187,7 @@ def _terminate(_number: int, _frame: types.FrameType | None) -> None:
 
 
 def _flush_or_discard() -> None:
-    """Python flushes stdout once more when it exits, and would complain a second time where that is impossible."""
+    """Flush stdout; where that is impossible, discard it, since Python would report it again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -190,7 +197,7 @@ def _flush_or_discard() -> None:
 def _one_line_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """In the form of ``warnings.formatwarning``: where a warning was raised says nothing to a user."""
+    """As ``warnings.formatwarning``, without the place in the code."""
     return f"warning: {one_line(message)}\n"
 
 
@@ -213,7 +220,7 @@ def _shown(default: Any) -> str:
 
 
 def _number(text: str) -> float:
-    """A finite number: no setting means anything as NaN or infinity, and NaN passes most checks of a range."""
+    """A finite number; NaN would pass most range checks."""
     try:
         number = float(text)
     except ValueError:
@@ -232,7 +239,7 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
 
 
 def _reader(hint: Any, name: str) -> dict[str, Any]:
-    """The keywords of ``add_argument`` that read a value of the type ``hint``."""
+    """The keywords of ``add_argument`` for a value of the type ``hint``."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union) and len(arguments) == 2 and type(None) in arguments:
         return _reader(next(argument for argument in arguments if argument is not type(None)), name)
@@ -245,18 +252,18 @@ def _reader(hint: Any, name: str) -> dict[str, Any]:
         return {"type": type(arguments[0]), "choices": arguments}
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return {"nargs": "+", **_reader(arguments[0], name)}
-    raise TypeError(f"--{name.replace('_', '-')}: no command-line form for the type {hint!r}")
+    raise TypeError(f"{flag_name(name)}: no command-line form for the type {hint!r}")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a mistake in one line; argparse would print every flag before it."""
+    """Reports a mistake in one line, without the usage of all flags."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USER_ERROR, f"error: {one_line(message)}; --help shows every flag\n")
 
 
 class _Help(argparse.HelpFormatter):
-    """Wider than argparse's own; the default is already part of each help text."""
+    """Wider than argparse's own."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=110)

@@ -4,36 +4,11 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-
-def one_line(text: object) -> str:
-    """``text`` for a line of a terminal: white space and line ends become a space, the rest is ``printable``."""
-    return printable(" ".join(str(text).split()))
-
-
-def shortened(text: str, longest: int) -> str:
-    """``text``, cut with three dots after ``longest`` characters."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
-
-
-def quoted(value: object) -> str:
-    """A value from a file, for a message: one line, cut where it is long."""
-    return shortened(" ".join(repr(value).split()), 300)
-
-
-def first_of(items: Sequence[object], shown: int = 5) -> str:
-    """The first few of ``items``, and how many more there are: all of them would scroll the reason away."""
-    more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(map(str, items[:shown])) + more
-
-
-def first_lines(lines: Sequence[str], shown: int = 20) -> list[str]:
-    """The first of ``lines``, and one that counts the others."""
-    more = [f"and {len(lines) - shown} more"] if len(lines) > shown else []
-    return [*lines[:shown], *more]
+_LONGEST_STEM = 200  # bytes of a file name of at most 255; the rest is for a number, an ending and ".partial"
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters, and those that hide or reorder others, written as escapes."""
+    """``text`` with control characters, and those that hide or reorder others, as escape sequences."""
     return "".join(
         character
         if character.isprintable() or unicodedata.category(character) == "Zs"
@@ -42,7 +17,9 @@ def printable(text: str) -> str:
     )
 
 
-_LONGEST_STEM = 200  # bytes; leaves 55 for a number, an ending and the mark of a file being written
+def one_line(text: object) -> str:
+    """``text`` on one line of a terminal: white space and line ends become a space, the rest is ``printable``."""
+    return printable(" ".join(str(text).split()))
 
 
 def shown_path(path: Path) -> str:
@@ -50,10 +27,32 @@ def shown_path(path: Path) -> str:
     return printable(str(path))
 
 
-def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
-    """``folder/stem + ending``, numbered where that name was given before in this run.
+def shortened(text: str, longest: int) -> str:
+    """``text``, cut with three dots after ``longest`` characters."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
-    What is not printable becomes ``_``, and very long names are cut: file systems take 255 bytes.
+
+def quoted(value: object) -> str:
+    """A value from a file, for a message: one line of at most 300 characters."""
+    return shortened(" ".join(repr(value).split()), 300)
+
+
+def first_of(items: Sequence[object], shown: int = 5) -> str:
+    """The first few ``items``, and the number of further ones."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
+def first_lines(lines: Sequence[str], shown: int = 20) -> list[str]:
+    """The first of ``lines``, and one with the number of further ones."""
+    more = [f"and {len(lines) - shown} more"] if len(lines) > shown else []
+    return [*lines[:shown], *more]
+
+
+def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
+    """``folder/stem + ending``, numbered where this run has used that name; adds it to ``taken``.
+
+    Characters that are not printable become ``_``, and very long names are cut.
     """
     whole = "".join(character if character.isprintable() else "_" for character in stem)
     stem = whole.encode()[:_LONGEST_STEM].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""What every finished model keeps and says of itself."""
+"""What a finished model file states of itself: provenance, training images, and the environment of the run."""
 
 import math
 import os
@@ -23,16 +23,16 @@ from cxr.messages import one_line
 from cxr.runtime import Runtime
 
 RESEARCH_ONLY = "research only, not a medical device"
-_SAMPLE_RECORD = "sample_data.json"  # what make_sample_data.py leaves in its folders
-AT_OPERATING_POINT = ("sensitivity", "specificity")  # of a classifier, no longer true when it moves
+AT_OPERATING_POINT = ("sensitivity", "specificity")  # of a classifier; void once the threshold changes
 _AT_THRESHOLD = (*AT_OPERATING_POINT, "rsna score")
-# What is said of validation in a sentence, of everything in the file; the rest is in JSON and in the model card.
+_SAMPLE_RECORD = "sample_data.json"  # in folders written by make_sample_data.py
+# The validation scores in a sentence; JSON and the model card have all.
 _MAIN = {"roc auc": "ROC AUC", "rsna score": "RSNA score", "sensitivity": "sensitivity", "specificity": "specificity"}
-_IMAGES, _VALIDATION = "images", "val"  # names that trainings write: of a number, and of a set
+_KEY_BYTES = 8  # of a SHA-256
 
 
 def trained_on(data_dir: Path, images: int, patients: int) -> dict[str, Any]:
-    """Plain values for the model file: how much was learnt from, whether it was drawn by make_sample_data.py, when."""
+    """Plain values for the model file: the training set, whether it is synthetic, date and commit."""
     return {
         "folder": data_dir.resolve().name,
         "synthetic": (data_dir / _SAMPLE_RECORD).is_file(),
@@ -67,15 +67,15 @@ def load(path: Path, task: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelProvenance:
-    """Where a model comes from; what its file does not say is empty.
+    """Where a model comes from; empty where its file does not state it.
 
     Attributes:
         file: name of the model file.
-        trained: on what, when, and with which code, in words.
-        validation: scores on validation by name.
-        adapted: how the operating point was set after training; empty if it was not.
+        trained: training set, date and commit, in words.
+        validation: validation scores by name.
+        adapted: how the threshold was set after training; empty if it was not.
         networks: ensemble size.
-        model_id: file name and the first digits of the file's SHA-256; short enough for a row of a table.
+        model_id: file name and the first 12 digits of the file's SHA-256, for rows of tables.
     """
 
     file: str
@@ -87,63 +87,62 @@ class ModelProvenance:
 
     @classmethod
     def of(cls, state: Mapping[str, Any], path: Path) -> "ModelProvenance":
-        """What the model file ``state`` read from ``path`` says."""
-        found, adapted = state.get("trained_on"), state.get("adapted") or {}
-        trained = _described(found) if found else "images that its file does not name"
-        scores = dict(_numbers(state.get("validation") or {}))
-        networks = 1 + len(state.get("members") or ())
+        """From the model file at ``path``, loaded as ``state``."""
         name = one_line(path.name)
-        model_id = f"{name} {sha256_of(path)[:12]}" if path.is_file() else name
-        return cls(name, trained, scores, one_line(adapted.get("text", "")), networks, model_id)
+        found, adapted = state.get("trained_on"), state.get("adapted") or {}
+        trained = _described(found) if found else "images that the model file does not state"
+        return cls(
+            file=name,
+            trained=trained,
+            validation=dict(_numbers(state.get("validation") or {})),
+            adapted=one_line(adapted.get("text", "")),
+            networks=1 + len(state.get("members") or ()),
+            model_id=f"{name} {sha256_of(path)[:12]}" if path.is_file() else name,
+        )
 
     def with_manual_threshold(self) -> "ModelProvenance":
-        """With another operating point than the file's, at which nothing was measured."""
-        measured = {name: value for name, value in self.validation.items() if not name.endswith(_AT_THRESHOLD)}
-        return replace(self, validation=measured, adapted="operating point set by --threshold")
-
-    def sentence(self, operating_point: float) -> str:
-        """For a person and a picture."""
-        said = [self.short(), *self._measured(), f"operating point {operating_point:.3f}", RESEARCH_ONLY]
-        return "; ".join(said)
-
-    def _measured(self) -> Iterator[str]:
-        """The main scores of the first set that the file tells of, and how many images it has."""
-        ends = (_IMAGES, *_MAIN)
-        first = next((name.removesuffix(end) for name in self.validation for end in ends if name.endswith(end)), "")
-        found = {
-            shown: self.validation[first + name] for name, shown in _MAIN.items() if first + name in self.validation
-        }
-        if found:
-            of = first.strip() if first.strip() not in ("", _VALIDATION) else "validation"
-            count = f" ({self.validation[first + _IMAGES]:g} images)" if first + _IMAGES in self.validation else ""
-            yield f"{of}{count}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        """With another threshold than the file's, for which there are no validation scores."""
+        scores = {name: value for name, value in self.validation.items() if not name.endswith(_AT_THRESHOLD)}
+        return replace(self, validation=scores, adapted="operating point set by --threshold")
 
     def short(self) -> str:
-        """For each row of a table."""
+        """Model, training set, and changes since."""
         several = f"{self.networks} networks " if self.networks > 1 else ""
         return f"{self.file}, {several}trained on {self.trained}" + (f"; {self.adapted}" if self.adapted else "")
+
+    def sentence(self, operating_point: float) -> str:
+        """``short`` with the main validation scores and the threshold, for a terminal and a picture."""
+        return "; ".join([self.short(), *self._scores(), f"operating point {operating_point:.3f}", RESEARCH_ONLY])
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "use": RESEARCH_ONLY}
 
+    def _scores(self) -> Iterator[str]:
+        """The main scores on the first set in the file, and its size."""
+        ends = ("images", *_MAIN)
+        first = next((name.removesuffix(end) for name in self.validation for end in ends if name.endswith(end)), "")
+        scores = {name: self.validation.get(first + key) for key, name in _MAIN.items()}
+        text = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if value is not None)
+        if text:
+            images = self.validation.get(f"{first}images")
+            count = "" if images is None else f" ({images:g} images)"
+            yield f"{'validation' if first.strip() in ('', 'val') else first.strip()}{count}: {text}"
 
-UNSAVED = ModelProvenance("a model without a file", "images that nothing is known of", {})
+
+UNSAVED = ModelProvenance("a model without a file", "unknown images", {})
 
 
 def _described(found: Mapping[str, Any]) -> str:
-    def text(name: str) -> str:
-        return one_line(found.get(name) or "not stated")
-
-    synthetic = "synthetic " if found.get("synthetic") else ""
-    return (
-        f"{text('images')} {synthetic}images of {text('patients')} patients ({text('folder')}), {text('date')}, "
-        f"commit {text('commit')}"
+    images, patients, folder, date, code = (
+        one_line(found.get(name) or "not stated") for name in ("images", "patients", "folder", "date", "commit")
     )
+    synthetic = "synthetic " if found.get("synthetic") else ""
+    return f"{images} {synthetic}images of {patients} patients ({folder}), {date}, commit {code}"
 
 
 def _numbers(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in nested dictionaries, by names that tell where they stand."""
+    """The finite numbers in nested dictionaries, each with its path of keys as its name."""
     for name, value in found.items():
         words = prefix + name.replace("_", " ")
         if isinstance(value, dict):
@@ -152,11 +151,8 @@ def _numbers(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield words, value
 
 
-_KEY_BYTES = 8  # of a hash that the model file keeps
-
-
 def image_key(sha256: str) -> str:
-    """The part of a file's hash that a model file keeps."""
+    """The part of a file's SHA-256 by which a model file identifies a training image."""
     return sha256[: 2 * _KEY_BYTES]
 
 
@@ -166,7 +162,7 @@ def image_keys(hashes: Sequence[str], *parts: NDArray[np.int64]) -> frozenset[st
 
 
 def pack_keys(keys: frozenset[str] | None) -> Tensor | None:
-    """For the model file: uint8 [N, 8], sorted."""
+    """The keys as uint8 [N, 8], sorted, for the model file."""
     if keys is None:
         return None
     rows = [list(bytes.fromhex(key)) for key in sorted(keys)]
@@ -174,12 +170,12 @@ def pack_keys(keys: frozenset[str] | None) -> Tensor | None:
 
 
 def unpack_keys(found: Tensor | None) -> frozenset[str] | None:
-    """The keys in a model file; None where it keeps none."""
+    """The keys in a model file; None where it has none."""
     return None if found is None else frozenset(bytes(row).hex() for row in found.tolist())
 
 
 def run_environment(run: Runtime) -> dict[str, Any]:
-    """Plain values that a checkpoint and JSON can hold."""
+    """Versions, device, precision and commit as plain values."""
     name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.processor()
     return {
         "torch": str(torch.__version__),
@@ -195,21 +191,17 @@ def run_environment(run: Runtime) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the code, marked when code differs from it; None outside a git checkout or without git.
-
-    A copy without ``.git`` that lies in another repository has none: git does not look above the root. The pictures
-    that a run draws over those in ``images/`` do not count.
-    """
+    """The commit of the code, with ``-dirty`` if a Python file differs from it; None outside a git checkout."""
     head = _git("rev-parse", "--short=12", "HEAD")
     return head and head + ("-dirty" if _git("diff", "--name-only", "HEAD", "--", "*.py") else "")
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of this checkout; None where it says nothing."""
     try:
         shown = subprocess.run(
             ["git", *arguments],
             cwd=ROOT,
+            # A copy of this project inside another repository does not get that one's commit.
             env={**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent)},
             capture_output=True,
             text=True,

@@ -1,8 +1,8 @@
-"""Whether an image is like those that a network was trained on.
+"""Out-of-distribution detection: Mahalanobis distance between an image's features and those of the training images.
 
-What the network's stages put out, averaged over the picture, is compared with the same of its training images: the
-Mahalanobis distance on intermediate features tells wrong radiographs, where scores and energies of the output do not
-(Anthony and Kamnitsas 2023, doi:10.1007/978-3-031-44336-7_15).
+The features are the outputs of the network's stages, averaged over the image. On intermediate features this distance
+detects wrong radiographs where scores and energies of the output do not (Anthony and Kamnitsas 2023,
+doi:10.1007/978-3-031-44336-7_15).
 """
 
 from collections.abc import Generator, Sequence
@@ -19,23 +19,23 @@ from torch import Tensor, nn
 from cxr import runtime
 
 STAGES = ("layer2", "layer3", "layer4")  # of a ResNet
-_PERCENTILE = 99.5  # of the distances of validation images; so many of images like them pass
+_PERCENTILE = 99.5  # of the validation images' distances: the limit
 
 Array = NDArray[np.float64]
 
 
 @dataclass
 class Features:
-    """What ``features`` collects: one tensor [B, C] for each stage and forward pass."""
+    """What ``features`` collects: for each stage one tensor [B, C] per forward pass."""
 
-    passes: list[list[Tensor]] = field(default_factory=list[list[Tensor]])
+    passes: list[list[Tensor]] = field(default_factory=lambda: [[] for _ in STAGES])
 
     def rows(self, views: int, run: runtime.Runtime) -> list[Array]:
-        """float64 [N, C] for each stage: of the N images of all processes, as ``runtime.shard`` dealt them out.
+        """float64 [N, C] for each stage, of the N images of all processes in the order of ``runtime.gather``.
 
         Args:
-            views: consecutive passes that showed the same images; their mean counts.
-            run: where the passes were made.
+            views: consecutive passes over the same images, which are averaged.
+            run: of the passes.
         """
         stages: list[Array] = []
         for passes in self.passes:
@@ -46,14 +46,11 @@ class Features:
 
 @contextmanager
 def features(body: nn.Module) -> Generator[Features]:
-    """Collect what the ``STAGES`` of ``body`` put out in this block; no pass is made for this alone."""
-    found = Features([[] for _ in STAGES])
+    """Collect the outputs of the ``STAGES`` of ``body`` during the forward passes of this block."""
+    found = Features()
 
     def keep(passes: list[Tensor]) -> Any:
-        def hook(_stage: nn.Module, _inputs: Any, output: Tensor) -> None:
-            passes.append(output.detach().float().mean((2, 3)))
-
-        return hook
+        return lambda _stage, _inputs, output: passes.append(output.detach().float().mean((2, 3)))
 
     handles = [
         body.get_submodule(name).register_forward_hook(keep(passes))
@@ -68,12 +65,12 @@ def features(body: nn.Module) -> Generator[Features]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What training images look like to one stage of the network.
+    """The distribution of the training images' features in one stage.
 
     Attributes:
         mean: float32 [C].
-        whitening: float32 [C, C]; ``(features - mean) @ whitening`` has the length of the Mahalanobis distance.
-        usual: median distance of validation images, by which stages with more features do not count for more.
+        whitening: float32 [C, C]; the norm of ``(features - mean) @ whitening`` is the Mahalanobis distance.
+        usual: median distance of the validation images; divides the distance, since it grows with C.
     """
 
     mean: Tensor
@@ -91,18 +88,18 @@ class Stage:
         return cls(mean, root, float(np.median(cls(mean, root, 1.0).distance(validation))))
 
     def distance(self, features: Array) -> Array:
-        """float64 [N] of ``features`` [N, C]; 1 is usual."""
+        """float64 [N] of ``features`` [N, C], in units of ``usual``."""
         centred = features - self.mean.double().numpy()
         return np.linalg.norm(centred @ self.whitening.double().numpy(), axis=1) / self.usual
 
 
 @dataclass(frozen=True)
 class FeatureDistance:
-    """What the training images of a network look like to itself, and how far from that an image may lie.
+    """Distance of an image's features from those of the training images, and its limit.
 
     Attributes:
         stages: one for each of ``STAGES``.
-        limit: on ``distance``; what lies beyond is unlike the training images.
+        limit: a larger ``distance`` is out of distribution.
     """
 
     stages: tuple[Stage, ...]
@@ -110,35 +107,33 @@ class FeatureDistance:
 
     @classmethod
     def fit(cls, training: Sequence[Array], validation: Sequence[Array]) -> "FeatureDistance":
-        """From ``Features.rows`` of the images that were learnt from, and of others like them."""
+        """From ``Features.rows`` of the training and the validation images."""
         stages = tuple(Stage.fit(*both) for both in zip(training, validation, strict=True))
         distances = cls(stages, np.inf).distance(validation)
         return cls(stages, float(np.percentile(distances, _PERCENTILE)))
 
     def distance(self, rows: Sequence[Array]) -> Array:
-        """float64 [N], the mean over the stages; ``rows`` as ``Features.rows`` gives them."""
+        """float64 [N], the mean over the stages of ``Features.rows``."""
         return np.mean([stage.distance(found) for stage, found in zip(self.stages, rows, strict=True)], axis=0)
 
     def is_ood(self, rows: Sequence[Array]) -> NDArray[np.bool_]:
-        """Bool [N], whether images lie beyond the limit."""
+        """Bool [N], whether each image is out of distribution."""
         return self.distance(rows) > self.limit
 
     def plain(self) -> dict[str, Any]:
-        """For a checkpoint; ``of`` reads it."""
+        """For a checkpoint; ``of`` is the inverse."""
         return {"stages": [asdict(stage) for stage in self.stages], "limit": self.limit}
 
     @classmethod
     def of(cls, found: Any, path: Path) -> "FeatureDistance | None":
-        """What the checkpoint at ``path`` says of it; None where it was written without.
+        """From the entry of the model file at ``path``; None where it has none.
 
         Raises:
-            ValueError: no training writes that.
+            ValueError: the entry is incomplete.
         """
         if found is None:
             return None
         try:
             return cls(tuple(Stage(**stage) for stage in found["stages"]), found["limit"])
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: what it says of the look of its training images is damaged; train anew"
-            ) from error
+            raise ValueError(f"{path}: incomplete statistics of its training images; train anew") from error

@@ -1,4 +1,4 @@
-"""Where and how a run computes: device, precision, processes and seeds."""
+"""Device, precision, processes and seeds of a run."""
 
 import copy
 import os
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from cxr.cli import Device, Precision
 
-# A trial of both precisions: 2 to 5 pairs of steps, none begun after so many seconds, on images of so many pixels in
-# all (5 of 112 x 112), so that it takes about a second on one core.
+# A precision trial: 2 to 5 pairs of steps, none begun after so many seconds, on images of so many pixels in total (5 of
+# 112 x 112), which takes about a second on one core.
 _TRIAL_PAIRS, _TRIAL_SECONDS, _TRIAL_PIXELS = (2, 5), 0.6, 2**16
-_WORTHWHILE_SPEEDUP = 1.15  # for less, the coarser numbers of bfloat16 are not taken
+_WORTHWHILE_SPEEDUP = 1.15  # for less, bfloat16 is not worth its rounding
+_RESIDENT_FRACTION = 0.25  # of a GPU's free memory that images may take
 
 Item = TypeVar("Item")
 Network = TypeVar("Network", bound=nn.Module)
@@ -29,9 +30,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Runtime:
-    """One process of a run. Alone: rank 0 of 1.
+    """One process of a run; a single process has rank 0 of 1.
 
-    ``bf16_speedup`` is how many times as fast as float32 bfloat16 was in a trial; None where none was needed.
+    ``bf16_speedup`` is the speed of bfloat16 relative to float32 in a trial; None without a trial.
     """
 
     device: torch.device
@@ -47,31 +48,31 @@ class Runtime:
 
     @property
     def precision(self) -> Literal["bf16", "fp32"]:
-        """Of matrix products and convolutions in training; all else is float32."""
+        """Of matrix products and convolutions in training; everything else is float32."""
         return "bf16" if self.bf16 else "fp32"
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def autocast(self) -> torch.autocast:
-        """Matrix products and convolutions in bfloat16 where the device gains by it; else no change."""
+        """A context with matrix products and convolutions in ``precision``."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 @contextmanager
 def start(device: Device, precision: Precision, seed: int) -> Generator[Runtime]:
-    """The runtime of this process, joined to its peers when torchrun started it.
+    """The runtime of this process, in a process group when torchrun started it.
 
     ``auto`` precision is bfloat16 on a GPU that has it; on a CPU float32 until ``with_faster_precision``.
 
     Raises:
-        ValueError: the device asked for is not there, or bf16 is asked for where it is not computed natively.
+        ValueError: the device is not available, or has no native bf16 where that is requested.
     """
     chosen = _device(device)
     if precision == "bf16" and not has_native_bf16(chosen):
-        raise ValueError(f"--precision bf16: {chosen} has no bfloat16 arithmetic of its own; use fp32 or auto")
+        raise ValueError(f"--precision bf16: {chosen} has no native bfloat16 arithmetic; use fp32 or auto")
     _seed_everything(seed)
     bf16 = precision == "bf16" or (precision == "auto" and chosen.type == "cuda" and has_native_bf16(chosen))
     if "WORLD_SIZE" not in os.environ:
@@ -85,11 +86,10 @@ def start(device: Device, precision: Precision, seed: int) -> Generator[Runtime]
 
 
 def _device(wanted: Device) -> torch.device:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        wanted = (
-            "cuda" if available["cuda"] else "mps" if available["mps"] and "WORLD_SIZE" not in os.environ else "cpu"
-        )
+        alone = "WORLD_SIZE" not in os.environ  # gloo does not reduce tensors of MPS
+        wanted = "cuda" if available["cuda"] else "mps" if available["mps"] and alone else "cpu"
     if not available[wanted]:
         raise ValueError(f"--device {wanted}: this machine, or this build of torch, has none")
     if wanted != "cuda":
@@ -112,14 +112,14 @@ def has_native_bf16(device: torch.device) -> bool:
 def with_faster_precision(
     run: Runtime, precision: Precision, model: Network, loss_of: Callable[[Network, Runtime], Tensor]
 ) -> Runtime:
-    """``run`` in bfloat16 if ``precision`` is ``auto`` and a trial on this CPU shows that ``model`` gains by it.
+    """``run`` in bfloat16 if ``precision`` is ``auto`` and ``model`` trains faster in it on this CPU, by a trial.
 
-    The capabilities of a CPU do not tell: with AVX512_BF16 and without AMX, training steps of ResNet-18 at 112 pixels
-    were 1.8 times as fast in bfloat16 as in float32 on an AMD Zen 4, and .7 times on an Intel. The trial runs on a copy
-    and leaves random numbers as they were. All processes measure at once, as they will compute, and rank 0 decides.
+    The capabilities of a CPU do not decide it: with AVX512_BF16 and without AMX, training steps of ResNet-18 at 112
+    pixels were 1.8 times as fast in bfloat16 as in float32 on an AMD Zen 4, and .7 times on an Intel. The trial runs on
+    a copy and does not change the random state. All processes measure at once, and rank 0 decides.
 
     Args:
-        loss_of: the loss of ``model`` on a few images (``trial_images``), in the precision of the run it is given.
+        loss_of: the loss of the model on ``trial_images`` images, in the precision of the given run.
     """
     if precision != "auto" or run.device.type != "cpu" or not has_native_bf16(run.device):
         return run
@@ -135,16 +135,16 @@ def with_faster_precision(
 
 
 def trial_images(size: int) -> int:
-    """How many images of ``size`` pixels a side the steps of a trial should have, at least 2."""
+    """Images of ``size`` x ``size`` pixels in a step of a trial, at least 2."""
     return max(2, _TRIAL_PIXELS // size**2)
 
 
 def _bf16_speedup(step: Callable[[bool], object]) -> float:
-    """Time of ``step(False)``, in float32, divided by that of ``step(True)``: alternating, the fastest of each."""
+    """Fastest time of ``step(False)``, in float32, divided by that of ``step(True)``, measured alternately."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     fewest, most = _TRIAL_PAIRS
     for bf16 in seconds:
-        step(bf16)  # the first time, memory is allocated and kernels are chosen
+        step(bf16)  # warm-up: memory is allocated and kernels are chosen
     begun = time.perf_counter()
     for pair in range(most):
         if pair >= fewest and time.perf_counter() - begun > _TRIAL_SECONDS:
@@ -157,10 +157,10 @@ def _bf16_speedup(step: Callable[[bool], object]) -> float:
 
 
 def as_begun(run: Runtime, state: dict[str, Any]) -> Runtime:
-    """``run`` in the precision in which the run of the checkpoint ``state`` was begun."""
+    """``run`` in the precision of the resumed run of the checkpoint ``state``."""
     if state["bf16"] and not has_native_bf16(run.device):
         warnings.warn(
-            f"the run was begun in bf16, which {run.device} can only emulate: it goes on, but slowly", stacklevel=2
+            f"the run was begun in bf16, which {run.device} can only emulate: it continues, but slowly", stacklevel=2
         )
     return replace(run, bf16=state["bf16"], bf16_speedup=state["bf16_speedup"])
 
@@ -172,9 +172,9 @@ def _seed_everything(seed: int) -> None:
 
 
 def seed_epoch(seed: int, epoch: int, runtime: Runtime) -> torch.Generator:
-    """Set every random stream for one epoch and return the generator for augmentation, on the runtime's device.
+    """Seed all random number generators for one epoch and return that of augmentation, on the runtime's device.
 
-    A run that resumes at ``epoch`` draws what a run that never stopped draws; each process draws its own.
+    A run resumed at ``epoch`` draws the same numbers as one that was not stopped; each process draws its own.
     """
     words = np.random.SeedSequence([seed, epoch, runtime.rank]).generate_state(2, np.uint64)
     _seed_everything(int(words[0]) % 2**63)
@@ -187,10 +187,10 @@ def epoch_order(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np
 
 
 def steps_per_epoch(images: int, batch_size: int, runtime: Runtime) -> int:
-    """How many whole batches so many images make; one where they are fewer than ``batch_size``.
+    """Number of whole batches; one where there are fewer images than ``batch_size``.
 
     Raises:
-        ValueError: the batch cannot be divided evenly among the processes.
+        ValueError: the batch size is not divisible by the number of processes.
     """
     batch_size = min(batch_size, images)
     if batch_size % runtime.world_size:
@@ -199,19 +199,19 @@ def steps_per_epoch(images: int, batch_size: int, runtime: Runtime) -> int:
 
 
 def batches(order: NDArray[np.int64], batch_size: int, runtime: Runtime) -> list[NDArray[np.int64]]:
-    """The share of this process in each whole batch of ``order``; the images left over wait for another epoch."""
+    """The indices of this process in each whole batch of ``order``; a last partial batch is dropped."""
     batch_size = min(batch_size, len(order))
     count = len(order) // batch_size
     return [shard(batch, runtime) for batch in order[: count * batch_size].reshape(count, batch_size)]
 
 
 def shard(items: Sequence[Item] | NDArray[Any], runtime: Runtime) -> Any:
-    """The share of this process: every item in exactly one, without padding."""
+    """The items of this process: every item in exactly one process, without padding."""
     return items[runtime.rank :: runtime.world_size]
 
 
 def gather(values: NDArray[Any], runtime: Runtime) -> NDArray[Any]:
-    """The rows of all processes in the order that ``shard`` took them from; in every process."""
+    """The rows of all processes in their order before ``shard``; in every process."""
     parts = gather_objects(values, runtime)
     whole = np.empty((sum(len(part) for part in parts), *values.shape[1:]), values.dtype)
     for rank, part in enumerate(parts):
@@ -229,13 +229,13 @@ def gather_objects(value: Item, runtime: Runtime) -> list[Item]:
 
 
 def wait(runtime: Runtime) -> None:
-    """Return when every process has come here."""
+    """Return when every process has reached this call."""
     if runtime.world_size > 1:
         dist.barrier()
 
 
 def distribute(model: nn.Module, runtime: Runtime) -> nn.Module:
-    """``model`` with its gradients averaged over the processes; itself when there is one."""
+    """``model`` with gradients averaged over the processes; ``model`` itself in a single process."""
     if runtime.world_size == 1:
         return model
     on_gpu = [runtime.device.index] if runtime.device.type == "cuda" else None
@@ -243,28 +243,25 @@ def distribute(model: nn.Module, runtime: Runtime) -> nn.Module:
 
 
 def synchronize_buffers(model: nn.Module, runtime: Runtime) -> None:
-    """Give every process the running statistics of rank 0, which batch normalisation keeps from its own share."""
+    """Copy the running statistics of rank 0 to every process; batch normalisation computes them per process."""
     if runtime.world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-_SHARE = 0.25  # of the GPU's free memory; weights, activations and the optimizer need the rest
-
-
 class Squares:
-    """Stored squares whose batches come as tensors on one device.
+    """Images whose batches are tensors on one device.
 
     Args:
-        array: uint8 [N, S, S]; may be mapped from disk.
-        device: where batches are wanted. A GPU gets all of ``array`` now where that takes a quarter of its free memory
-            at most, so that no batch waits for the disk or the bus.
+        array: uint8 [N, S, S]; may be memory-mapped.
+        device: of the batches. All of ``array`` is copied to a GPU now if it takes at most a quarter of its free
+            memory.
     """
 
     def __init__(self, array: NDArray[np.uint8], device: torch.device) -> None:
         self.array = array
         self._device = device
-        fits = device.type == "cuda" and array.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
+        fits = device.type == "cuda" and array.nbytes <= _RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
         self._resident = torch.from_numpy(np.array(array)).to(device) if fits else None
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
@@ -275,6 +272,6 @@ class Squares:
 
 
 def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """``array`` on ``device``; to a GPU from pinned memory, which it fetches while it computes."""
+    """``array`` on ``device``; to a GPU asynchronously, from pinned memory."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,4 +1,4 @@
-"""CSV tables: read as text, with errors that name column and lines; and written."""
+"""CSV files: read as text, with errors that name column and line numbers; and written."""
 
 import codecs
 import csv
@@ -12,17 +12,16 @@ import numpy as np
 from cxr.files import write_atomically
 from cxr.messages import first_of, quoted
 
-Table: TypeAlias = Any  # a pandas.DataFrame, of whose operators pyright knows little
+Table: TypeAlias = Any  # a pandas.DataFrame, whose operators pyright cannot type
 
 _MAX_BYTES = 2**25  # the challenge's largest table has 1.7 MB; there is room for ten times as many exams
 
 
 def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, others: bool = False) -> Table:
-    """The first of ``keys`` that is a column there, then ``columns``, as text; the index is the line in the file.
+    """The first of ``keys`` that is a column, then ``columns``, as text; the index is the line number in the file.
 
-    Rows that hold nothing are left out. With ``others`` the table's further columns follow, whatever they are called;
-    else they are not looked at. As spreadsheets write them, values may be separated by semicolons or tabs, the text be
-    UTF-16, and the header hold spaces.
+    Empty rows are left out. With ``others`` all further columns follow. As spreadsheets write them, values may be
+    separated by semicolons or tabs, the text may be UTF-16, and the header may contain spaces.
 
     Raises:
         FileNotFoundError: no such file.
@@ -44,7 +43,7 @@ def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, other
         raise ValueError(f"{path}: rows have more values than the header has columns")
     table.columns = [str(name).strip() for name in table.columns]
     if table.columns.has_duplicates:
-        raise ValueError(f"{path}: two columns are called {table.columns[table.columns.duplicated()][0]}")
+        raise ValueError(f"{path}: duplicate column {table.columns[table.columns.duplicated()][0]}")
     key = next((name for name in keys if name in table), " or ".join(keys))
     missing = [column for column in (key, *columns) if column not in table]
     if missing:
@@ -60,10 +59,10 @@ def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, other
 
 
 def as_numbers(path: Path, table: Table, columns: Sequence[str]) -> Table:
-    """``table`` with finite numbers in these columns, NaN where there was nothing.
+    """``table`` with finite numbers in these columns, NaN where empty.
 
     Raises:
-        ValueError: something there is no number.
+        ValueError: a value is not a finite number.
     """
     import pandas as pd
 
@@ -75,14 +74,15 @@ def as_numbers(path: Path, table: Table, columns: Sequence[str]) -> Table:
 
 
 def named_files(path: Path, table: Table) -> list[Path]:
-    """The file that the column ``path`` of each row names, from the folder of the table on if it is not absolute.
+    """The file of the column ``path`` in each row, relative to the folder of the table if it is not absolute.
 
-    Spaces around a name, and the backslashes of a table from Windows, are mended where they lead to no file.
+    Where a name is no file, it is tried again without spaces around it and with slashes for backslashes (Windows).
 
     Raises:
         ValueError: there is no such file.
     """
-    found = [_named(path.parent, name) for name in table["path"]]
+    ways = [(path.parent / name, path.parent / slashed(name)) for name in table["path"]]
+    found = [next((way for way in both if way.is_file()), both[0]) for both in ways]
     unknown = [not file.is_file() for file in found]
     if any(unknown):
         first = found[unknown.index(True)]
@@ -90,22 +90,17 @@ def named_files(path: Path, table: Table) -> list[Path]:
     return found
 
 
-def _named(folder: Path, name: str) -> Path:
-    ways = (folder / name, folder / slashed(name))
-    return next((way for way in ways if way.is_file()), ways[0])
-
-
 def slashed(name: str) -> str:
-    """A path as tables have it, as every system takes it."""
+    """A path from a table in a form that works on every system."""
     return name.strip().replace("\\", "/")
 
 
 def refuse_repeated(path: Path, table: Table, files: Sequence[Path]) -> None:
-    """Raise ValueError, naming the lines, where one of ``files``, one for each row, stands in a row before."""
+    """Raise ValueError, naming the lines, where one of ``files``, one for each row, is that of an earlier row."""
     import pandas as pd
 
     repeated = pd.Series([str(file.resolve()) for file in files]).duplicated()
-    refuse(path, _rows(table, repeated.tolist()), "the image stands in a row before")
+    refuse(path, _rows(table, repeated.tolist()), "duplicate image")
 
 
 def _rows(table: Table, chosen: Sequence[bool]) -> Any:
@@ -122,7 +117,7 @@ def refuse(path: Path, bad: Any, why: str) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A CSV in UTF-8 with one header line, there whole or not at all."""
+    """Write a CSV file in UTF-8 with one header line, atomically."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -131,7 +126,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def _small_text(path: Path) -> str:
-    """The content of a file that is no larger than a table of the challenge's kind."""
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise ValueError(f"{path}: has {size / 2**20:.0f} MiB; expected a table of at most {_MAX_BYTES >> 20} MiB")
@@ -140,4 +134,4 @@ def _small_text(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: its text is not UTF-8; in a spreadsheet program, save as CSV UTF-8") from error
+        raise ValueError(f"{path}: the text is not UTF-8; in a spreadsheet program, save as CSV UTF-8") from error

@@ -1,4 +1,4 @@
-"""A training run: its state, its folder, its log, and what resuming it requires."""
+"""A training run: its state, its folder, its log, and whether it may be resumed."""
 
 import hashlib
 import json
@@ -17,18 +17,22 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr import checkpoints, runtime
-from cxr.files import write_atomically, writing
+from cxr.cli import flag_name
+from cxr.files import remove_partials, write_atomically, writing
 from cxr.messages import first_of
 from cxr.runtime import Runtime
+
+ERRORS = "errors.csv"  # beside the report: the wrong predictions of the finished model
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass
 class TrainState(Generic[Network]):
-    """A network in training, and what a checkpoint must hold for it to go on.
+    """Training state, as a checkpoint keeps it.
 
-    ``ddp_model`` is the network as training calls it: wrapped where several processes share the work.
+    ``average`` is the EMA of the weights of ``model``; ``ddp_model`` is ``model``, wrapped where several processes
+    average their gradients.
     """
 
     model: Network
@@ -39,46 +43,32 @@ class TrainState(Generic[Network]):
 
     def state(self) -> dict[str, Any]:
         """For ``checkpoints.save``."""
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what ``state`` saved."""
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        """The inverse of ``state``."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
 
-
-def with_average(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint that holds ``TrainState.state``, with the average of the weights as its model."""
-    weights = dict(state["average"])
-    del weights["n_averaged"]
-    consume_prefix_in_state_dict_if_present(weights, "module.")
-    return {**state, "model": weights}
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+        }
 
 
 def prepare(
-    model: Network,
-    run: runtime.Runtime,
-    *,
-    lr: float,
-    weight_decay: float,
-    ema_window: float,
-    total_steps: int,
+    model: Network, run: Runtime, *, lr: float, weight_decay: float, ema_window: float, total_steps: int
 ) -> TrainState[Network]:
-    """``model`` on its device with AdamW, a one-cycle schedule and a running average of its weights.
+    """``model`` on its device with AdamW, a one-cycle schedule and an EMA of its weights.
 
     The schedule (Smith 2018, arXiv:1708.07120) reaches in twenty epochs from scratch what constant rates need many more
-    for; the average smooths the last steps, so that the choice of an epoch depends less on chance.
+    for; the EMA smooths the last steps, which makes the choice of an epoch less noisy.
 
     Args:
-        ema_window: the average reaches back over this share of all steps, so that a short run does not average in
-            the weights of its start.
+        ema_window: EMA window as a fraction of all steps, so that a short run does not average in its initial weights.
     """
     model = model.to(run.device).to(memory_format=torch.channels_last)
     decay = 1 - 1 / max(2.0, ema_window * total_steps)
@@ -97,12 +87,20 @@ def no_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+def with_average(state: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint ``state`` with the EMA weights as its model."""
+    weights = dict(state["average"])
+    del weights["n_averaged"]
+    consume_prefix_in_state_dict_if_present(weights, "module.")
+    return {**state, "model": weights}
+
+
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Add one line.
+    """Append ``record`` to a file of JSON lines.
 
     Raises:
         ValueError: a value that JSON does not have (NaN, infinity), named.
-        OSError: the line cannot be written; what part of it was, ``read`` leaves out.
+        OSError: the line cannot be written; ``read_records`` ignores a part of a line.
     """
     line = _line(record)
     with writing(path, len(line)):
@@ -112,7 +110,7 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All records, oldest first; none when there is no file. A last line cut short by a kill is left out.
+    """All records, oldest first; none without a file. A last line cut short by a kill is ignored.
 
     Raises:
         ValueError: a line that is no JSON object, named by its number.
@@ -121,7 +119,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_epochs_after(path: Path, epoch: int) -> None:
-    """Forget epochs after ``epoch`` (the number of finished ones), which the checkpoint does not know of."""
+    """Remove the records of epochs after ``epoch``, the last one that the checkpoint has."""
     kept = [record for record in read_records(path) if record["epoch"] <= epoch] if epoch else []
     text = "".join(map(_line, kept))
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -135,31 +133,33 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file of JSON lines; what follows the last line end is nothing, or cut short by a kill."""
+    """The complete lines of a file, none without one; text after the last line end was cut short by a kill."""
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def parsed(line: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in a line; raises ValueError, which begins with ``where``, if it holds something else."""
+    """The JSON object in a line; else raises ValueError, which begins with ``where``."""
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from error
+        raise ValueError(f"{where}: not JSON ({error}); correct or remove the line") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: expected an object; mend or remove the line")
+        raise ValueError(f"{where}: expected an object; correct or remove the line")
     return cast(dict[str, Any], record)
-
-
-ERRORS = "errors.csv"  # beside the report: what the finished model got wrong
 
 
 @contextmanager
 def lock_folder(folder: Path, run: Runtime, flag: str = "--output-dir") -> Generator[None]:
-    """Hold ``folder`` for this run; the lock goes with the process, however it ends. ``flag`` names another.
+    """Lock ``folder`` for this run and remove what killed runs left; the lock ends with the process.
+
+    Args:
+        folder: created where missing.
+        run: its main process holds the lock.
+        flag: by which the user can name another folder.
 
     Raises:
-        ValueError: another run is writing there.
-        OSError: nothing can be written there.
+        ValueError: another run holds the lock.
+        OSError: the folder is not writable.
     """
     if not run.is_main:
         yield
@@ -168,6 +168,7 @@ def lock_folder(folder: Path, run: Runtime, flag: str = "--output-dir") -> Gener
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        remove_partials(folder)
     except Timeout as error:
         raise ValueError(f"another run is writing to {folder}; wait for it or give another {flag}") from error
     except OSError as error:
@@ -181,7 +182,7 @@ def lock_folder(folder: Path, run: Runtime, flag: str = "--output-dir") -> Gener
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the run of a ``task`` keeps what it needs to go on, and in the end the file ``report``."""
+    """The files of a training run of the ``task``, which ends by writing the file ``report``."""
 
     path: Path
     task: str
@@ -189,55 +190,52 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """All that ``--resume`` needs, after the last finished epoch."""
+        """The checkpoint after the last finished epoch, from which ``--resume`` continues."""
         return self.path / "last.pth"
 
     @property
     def best(self) -> Path:
-        """The averaged weights of the best epoch so far, where a score chooses it."""
+        """The EMA weights of the best epoch so far, where a score chooses it."""
         return self.path / "best.pth"
 
     @property
     def log(self) -> Path:
-        """A line for each finished epoch."""
+        """One record for each finished epoch."""
         return self.path / "metrics.jsonl"
 
     def load_last(self) -> dict[str, Any]:
-        """The checkpoint to go on from; raises as ``checkpoints.load``."""
+        """The checkpoint ``last``; raises as ``checkpoints.load``."""
         return checkpoints.load(self.last, task=self.task)
 
     def load_best(self) -> dict[str, Any]:
-        """The best epoch so far; raises as ``checkpoints.load``."""
+        """The checkpoint ``best``; raises as ``checkpoints.load``."""
         return checkpoints.load(self.best, task=self.task)
 
     def begin(self, epoch: int) -> None:
-        """Get ready for a run of which ``epoch`` epochs are finished; for a new one, remove the previous run."""
-        if epoch == 0:
-            self.remove_previous_run()
-        drop_epochs_after(self.log, epoch)
+        """Prepare for a run after ``epoch`` finished epochs; for a new one (0), remove the files of the previous run.
 
-    def remove_previous_run(self) -> None:
-        """Two runs must not mix, not even if the new one is killed soon.
-
-        A run that had not come to its report is told of, because somebody may have wanted to go on with it.
+        It warns where the previous run had no report yet, since it could have been resumed.
         """
-        if self.last.exists() and not (self.path / self.report).exists():
-            warnings.warn(
-                f"the run in {self.path}, which has no {self.report} yet, is replaced by this new one; --resume would "
-                "have continued it",
-                stacklevel=4,
-            )
-        for path in (self.last, self.best, self.path / self.report, self.path / ERRORS):
-            path.unlink(missing_ok=True)
+        if epoch == 0:
+            report = self.path / self.report
+            if self.last.exists() and not report.exists():
+                warnings.warn(
+                    f"the run in {self.path}, which has no {self.report} yet, is replaced by this new one; --resume "
+                    "would have continued it",
+                    stacklevel=3,
+                )
+            for path in (self.last, self.best, report, self.path / ERRORS):
+                path.unlink(missing_ok=True)
+        drop_epochs_after(self.log, epoch)
 
     def save_epoch(self, train_state: TrainState[Any], about: dict[str, Any], record: dict[str, Any]) -> None:
         """Log the ``record`` of an epoch and write its checkpoints.
 
         Args:
-            train_state: as the epoch left it.
-            about: of the run, in every checkpoint; where a score chooses the epoch, with the best so far.
-            record: with ``epoch``, the number of finished ones, and ``improved`` where that best score is new: the
-                averaged weights are kept.
+            train_state: after the epoch.
+            about: facts of the run for every checkpoint, with the best score so far where a score chooses the epoch.
+            record: with ``epoch``, the number of finished ones, and ``improved`` where the score is the best so far,
+                which writes ``best``.
         """
         append_record(self.log, record)
         state = {**about, "epoch": record["epoch"]}
@@ -247,7 +245,7 @@ class RunFolder:
 
 
 def fingerprint(facts: Mapping[str, str]) -> dict[str, str]:
-    """What a run learns from, as its checkpoint holds it: for each file a short hash of what decides about it.
+    """The training data, as a checkpoint keeps them: for each file a short hash.
 
     Args:
         facts: content, label and the like in any form, by the name of the file below the data folder.
@@ -258,18 +256,18 @@ def fingerprint(facts: Mapping[str, str]) -> dict[str, str]:
 def require_same_run(
     saved: Mapping[str, Any], now: Mapping[str, Any], may_differ: Collection[str], output_dir: Path
 ) -> None:
-    """Refuse to continue the run in ``output_dir`` under what would make it another run.
+    """Refuse to resume the run in ``output_dir`` with settings or data that would make it another run.
 
     Args:
         saved: its checkpoint: ``config`` as ``cli.plain`` gives it, ``processes``, ``data`` as ``fingerprint`` gives
             it, and the number of finished epochs.
-        now: the first three of these as they are now.
-        may_differ: settings that do not decide the weights. The number of processes does while an epoch is left: it
+        now: the current ``config``, ``processes`` and ``data``.
+        may_differ: settings that do not affect the weights. The number of processes does while an epoch is left: it
             divides the batches.
 
     Raises:
-        ValueError: names each setting that differs, with both values, or the first files that do; or the checkpoint is
-            of a version that did not keep what is compared.
+        ValueError: names each setting that differs, with both values, or the first files that do; or the checkpoint
+            is of a version that did not keep what is compared.
     """
     if not {"config", "processes", "epoch", "bf16"} <= saved.keys() or not isinstance(saved.get("data"), dict):
         raise ValueError(
@@ -278,7 +276,7 @@ def require_same_run(
         )
     settings, current = saved["config"], now["config"]
     differing = [
-        f"--{name.replace('_', '-')} was {settings.get(name)}, is {value}"
+        f"{flag_name(name)} was {settings.get(name)}, is {value}"
         for name, value in current.items()
         if name not in may_differ and settings.get(name) != value
     ]
@@ -286,17 +284,13 @@ def require_same_run(
         differing.append(f"the number of processes was {saved['processes']}, is {now['processes']}")
     if differing:
         raise ValueError(f"--resume: another run than the one in {output_dir}: {'; '.join(differing)}")
-    changes = _changes(saved["data"], now["data"])
-    if changes:
-        raise ValueError(
-            f"--resume: the images in {current['data_dir']} are not those that the run began with: {changes}"
-        )
-
-
-def _changes(before: dict[str, str], now: dict[str, str]) -> str:
-    kinds = {
-        "gone": [name for name in before if name not in now],
-        "new": [name for name in now if name not in before],
-        "changed": [name for name in now if name in before and now[name] != before[name]],
+    before, after = saved["data"], now["data"]
+    changes = {
+        "missing": [name for name in before if name not in after],
+        "new": [name for name in after if name not in before],
+        "changed": [name for name in after if name in before and after[name] != before[name]],
     }
-    return "; ".join(f"{kind}: {first_of(names)}" for kind, names in kinds.items() if names)
+    text = "; ".join(f"{kind}: {first_of(names)}" for kind, names in changes.items() if names)
+    if text:
+        source = current.get("table") or current["data_dir"]
+        raise ValueError(f"--resume: the images in {source} are not those that the run began with: {text}")

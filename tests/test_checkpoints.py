@@ -95,7 +95,7 @@ class Touch:
 def test_code_in_a_checkpoint_never_runs(tmp_path, write):
     path, marker = tmp_path / "evil.pth", tmp_path / "it ran"
     write(Touch(marker), path)
-    with pytest.raises(ValueError, match=r"evil\.pth: not a usable checkpoint: it asks for (posix|nt)\.mkdir, which"):
+    with pytest.raises(ValueError, match=r"evil\.pth: not a usable checkpoint: refers to the code (posix|nt)\.mkdir"):
         checkpoints.load(path, task="test")
     assert not marker.exists()
 
@@ -104,7 +104,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path, write):
 def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "a.pth"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="not a usable checkpoint: damaged, cut short or no checkpoint") as caught:
+    with pytest.raises(ValueError, match="not a usable checkpoint: damaged or not a checkpoint") as caught:
         checkpoints.load(path, task="test")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
@@ -135,7 +135,7 @@ def test_a_damaged_or_cut_checkpoint_is_read_or_refused_and_nothing_else(tmp_pat
     [
         ({"format": 1, "task": "detection"}, r"a checkpoint of the task 'detection', expected 'test'"),
         ({"format": 2, "task": "test"}, "checkpoint format 2, this version reads format 1"),
-        ({"model": {}}, "not a checkpoint of this project, which would hold the keys 'format' and 'task'"),
+        ({"model": {}}, "not a checkpoint of this project, which has the keys 'format' and 'task'"),
         ({"format": torch.zeros(2), "task": "test"}, "not a checkpoint of this project"),
         (torch.zeros(3), "not a checkpoint of this project"),
     ],
@@ -154,11 +154,3 @@ def test_a_missing_file_and_a_folder_are_told_with_the_whole_path(tmp_path, monk
     assert str(tmp_path / "last.pth") in str(caught.value)
     with pytest.raises(IsADirectoryError, match="is a folder; expected a checkpoint file"):
         checkpoints.load(Path("folder.pth"), task="test")
-
-
-def test_a_file_larger_than_any_checkpoint_is_refused_unread(tmp_path):
-    path = tmp_path / "weights.pth"
-    with path.open("wb") as file:
-        file.truncate(3 * 2**29 + 2**20)  # a hole on the disk
-    with pytest.raises(ValueError, match=r"weights\.pth: has 1537 MiB; no checkpoint here takes more than 1536"):
-        checkpoints.read(path)

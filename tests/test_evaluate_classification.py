@@ -286,7 +286,7 @@ def test_fewer_than_a_hundred_different_images_set_no_operating_point(trained, o
             "label is none of NORMAL, PNEUMONIA; found 'COVID', 'NORMAL', 'PNEUMONIA'. Say with --normal and "
             "--pneumonia what yours are called (line 4)",
         ),
-        (lambda rows: rows[3].update(path=rows[0]["path"]), "the image stands in a row before (line 5)"),
+        (lambda rows: rows[3].update(path=rows[0]["path"]), "duplicate image (line 5)"),
         (lambda rows: [row.update(split="rest") for row in rows], "split is none of train, val, test (lines 2, 3, 4"),
         (lambda rows: [row.update(split="train") for row in rows], "no image of label NORMAL and split test; both"),
     ],

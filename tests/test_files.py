@@ -96,7 +96,14 @@ def test_interrupted_at_any_moment_there_is_the_old_file_or_the_new_one(tmp_path
         signal.signal(signal.SIGALRM, before)
 
 
-def test_what_a_killed_writer_left_is_taken_over(tmp_path):
-    (tmp_path / "a.json.partial").write_text("half of something longer")
-    write(tmp_path / "a.json", b"{}")
-    assert names_in(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_bytes() == b"{}"
+def test_two_writers_of_one_file_do_not_disturb_each_other_and_what_a_kill_left_is_removed(tmp_path):
+    def pieces():
+        write(tmp_path / "a.json", b"{}")
+        (left,) = tmp_path.glob("a.json.*.partial")
+        left.with_name("a.json.12345678.partial").touch()
+        yield b"[]"
+
+    files.write_pieces(tmp_path / "a.json", pieces())
+    assert (tmp_path / "a.json").read_bytes() == b"[]"
+    files.remove_partials(tmp_path)
+    assert names_in(tmp_path) == ["a.json"]

@@ -37,5 +37,5 @@ def test_weights_that_are_no_file_are_refused_with_the_words_there_are(tmp_path)
 
 @pytest.mark.parametrize("found", [None, [torch.zeros(2)], {"conv1.weight": 3}, {3: torch.zeros(2)}])
 def test_what_is_no_state_dict_is_refused_with_its_source(found):
-    with pytest.raises(ValueError, match=r"^some\.pth: expected a checkpoint of this project or a dictionary"):
+    with pytest.raises(ValueError, match=r"^some\.pth: expected a checkpoint of this project or a state dict"):
         tensors(found, "some.pth")

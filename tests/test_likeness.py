@@ -108,5 +108,5 @@ def test_a_model_file_keeps_it(trained, classifier):
 
 
 def test_a_damaged_one_is_refused():
-    with pytest.raises(ValueError, match=r"m\.pth: what it says of the look of its training images is damaged"):
+    with pytest.raises(ValueError, match=r"m\.pth: incomplete statistics of its training images"):
         FeatureDistance.of({"stages": []}, Path("m.pth"))

@@ -40,7 +40,7 @@ def test_a_sentence_holds_the_main_scores_of_one_set_and_the_record_all():
 
 def test_a_file_that_says_nothing_is_no_error():
     sentence = ModelProvenance.of({}, Path("m.pth")).sentence(0.5)
-    assert sentence.startswith("m.pth, trained on images that its file does not name; operating point 0.500; ")
+    assert sentence.startswith("m.pth, trained on images that the model file does not state; operating point 0.500; ")
     numbers = {"roc_auc": float("nan"), "specificity": 0.5}
     assert ModelProvenance.of({"validation": numbers}, Path("m.pth")).validation == {"specificity": 0.5}
     assert "commit not stated" in ModelProvenance.of({"trained_on": {**TRAINED, "commit": None}}, Path("m.pth")).short()

@@ -406,7 +406,7 @@ def test_an_older_model_file_says_once_that_it_cannot_tell(predict, trained, hel
     with pytest.warns(UserWarning, match="cannot flag out-of-distribution images") as warned:
         ended = predict(noise, held_out, model=tmp_path / "older.pth")
     assert len(warned) == 1 and ended.code == 0 and {row["out_of_distribution"] for row in table(tmp_path)} == {""}
-    assert "model: older.pth, trained on images that its file does not name" in ended.out
+    assert "model: older.pth, trained on images that the model file does not state" in ended.out
 
 
 # --------------------------------------------------------------------------------------------------------------- stops

@@ -155,7 +155,7 @@ def test_files_that_are_gone_new_or_changed_are_named():
         training_run.require_same_run(*states, (), None)
 
     check(dict(before))
-    with pytest.raises(ValueError, match=r"^--resume: the images in here are not .*: gone: 8\.png; new: a\nb\.png$"):
+    with pytest.raises(ValueError, match=r"^--resume: the images in here are not .*: missing: 8\.png; new: a\nb\.png$"):
         check({**{name: fact for name, fact in before.items() if name != "8.png"}, "a\nb.png": "content"})
     with pytest.raises(ValueError, match=r": changed: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 4 more$"):
         check(dict.fromkeys(before, "other"))

@@ -72,7 +72,7 @@ def test_what_json_does_not_have_is_refused_by_name_and_nothing_is_written(tmp_p
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{'epoch': 1}", r"metrics\.jsonl, line 2: not JSON .*; mend or remove the line"),
+        (b"{'epoch': 1}", r"metrics\.jsonl, line 2: not JSON .*; correct or remove the line"),
         (b"[1, 2]", r"metrics\.jsonl, line 2: expected an object"),
     ],
 )

@@ -81,7 +81,7 @@ def test_bf16_is_refused_on_a_cpu_without_its_instructions(monkeypatch, capabili
             assert run.bf16 is True
     else:
         with (
-            pytest.raises(ValueError, match="--precision bf16: cpu has no bfloat16 arithmetic of its own"),
+            pytest.raises(ValueError, match="--precision bf16: cpu has no native bfloat16 arithmetic"),
             runtime.start("cpu", "bf16", seed=0),
         ):
             pass

@@ -45,6 +45,6 @@ def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("share", [0, 1])
 def test_batches_lie_on_the_gpu(mapped, monkeypatch, share):
-    monkeypatch.setattr(runtime, "_SHARE", share)
+    monkeypatch.setattr(runtime, "_RESIDENT_FRACTION", share)
     batch = Squares(mapped, torch.device("cuda", 0))[np.array([5, 0])]
     assert batch.is_cuda and np.array_equal(batch.cpu().numpy(), mapped[[5, 0]])

@@ -67,7 +67,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
     Answers.go_on(tmp_path, MADE).add(exam(0))
     with (tmp_path / JOURNAL).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-    with pytest.raises(ValueError, match=rf"{JOURNAL}, line 3: .*; mend or remove the line"):
+    with pytest.raises(ValueError, match=rf"{JOURNAL}, line 3: .*; correct or remove the line"):
         Answers.go_on(tmp_path, MADE)
 
 
