@@ -1,6 +1,6 @@
-"""Augmentation of whole batches on the device they lie on; every random number comes from the generator given.
+"""Augmentation of batches on their device. Random numbers are drawn per image, from the given generator.
 
-Images are float32 [B, 1, S, S] in 0..1. Random numbers are drawn per image, so one call varies each image on its own.
+Images are float32 [B, 1, S, S] in 0..1.
 """
 
 import math
@@ -25,9 +25,6 @@ def per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-# ---------------------------------------------------------------------------------------------------------- geometry
-
-
 def random_affine(
     count: int,
     generator: torch.Generator,
@@ -39,11 +36,11 @@ def random_affine(
     shift: float,
     flip: float,
 ) -> Tensor:
-    """float32 [count, 2, 3], each a map from output to input in coordinates that run from -1 to 1 over the image.
+    """float32 [count, 2, 3], affine maps from output to input in coordinates from -1 to 1 over the image.
 
     Args:
-        rotation_degrees, shear, shift: drawn from +- the value; a shift of 1 is half the image.
-        zoom: natural logarithm of the scale, drawn from +- the value. stretch: the same for height against width.
+        rotation_degrees, shear, shift: maximum in both directions; a shift of 1 is half the image.
+        zoom: maximum of the natural logarithm of the scale. stretch: the same of height relative to width.
         flip: probability of a horizontal flip.
     """
     angle = uniform(count, -rotation_degrees, rotation_degrees, generator) * (math.pi / 180)
@@ -68,14 +65,13 @@ def random_crop(
     shear: float,
     flip: float,
 ) -> Tensor:
-    """float32 [count, 2, 3] as ``random_affine``: each a part of the image, drawn as large as the whole.
+    """Random crops (Szegedy et al. 2015, arXiv:1409.4842, section 6) as affine maps, as ``random_affine``.
 
-    Which part is seen changes from look to look, so that neither the outline of the chest nor the border of the picture
-    can be relied on (Szegedy et al. 2015, arXiv:1409.4842, section 6).
+    They keep a network from relying on the outline of the chest or the border of the image.
 
     Args:
-        smallest_area: of the part; the area is drawn from there to 1, the whole.
-        stretch: natural logarithm of width against height, drawn from +- the value.
+        smallest_area: minimum area of a crop; 1 is the whole image.
+        stretch: maximum of the natural logarithm of width relative to height.
         rotation_degrees, shear, flip: as for ``random_affine``.
     """
     area = uniform(count, smallest_area, 1, generator)
@@ -93,24 +89,21 @@ def random_crop(
 
 
 def warp(images: Tensor, matrices: Tensor, size: int) -> Tensor:
-    """[B, 1, size, size]: ``images`` seen through ``matrices`` (output to input); black where there is no input."""
+    """``images`` resampled by ``matrices`` (output to input) to [B, 1, size, size]; 0 outside the input."""
     grid = functional.affine_grid(matrices, [len(images), 1, size, size], align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-# ---------------------------------------------------------------------------------------------- tone and sharpness
-
-
 def identity_curves(count: int, device: torch.device) -> Tensor:
-    """float32 [count, 256]: for each image the brightness in 0..1 that a stored grey level stands for.
+    """Tone curves, float32 [count, 256]: for each image the brightness in 0..1 of each stored grey level.
 
-    Whatever changes tone changes these 256 numbers instead of the pixels, which makes it cost nothing.
+    Tone augmentation changes these 256 numbers instead of the pixels.
     """
     return torch.linspace(0, 1, 256, device=device).repeat(count, 1)
 
 
 def apply_curves(stored: Tensor, curves: Tensor) -> Tensor:
-    """Stored uint8 [B, S, S] as float32 [B, 1, S, S] through ``curves`` [B, 256]."""
+    """Stored uint8 [B, S, S] as float32 [B, 1, S, S] by the tone ``curves`` [B, 256]."""
     levels = stored.flatten(1).long()
     return curves.gather(1, levels).view(len(stored), 1, *stored.shape[1:])
 
@@ -118,7 +111,7 @@ def apply_curves(stored: Tensor, curves: Tensor) -> Tensor:
 def match_histograms(curves: Tensor, stored: Tensor, generator: torch.Generator, *, prob: float) -> Tensor:
     """With probability ``prob``, move an image part of the way to the histogram of another image of the batch.
 
-    Exposure and processing of one source then appear on pictures of every other and no longer tell the classes apart.
+    Exposure and processing then no longer depend on the source, and so not on the class.
     """
     count = len(stored)
     darker = cumulative_histograms(stored)
@@ -129,25 +122,24 @@ def match_histograms(curves: Tensor, stored: Tensor, generator: torch.Generator,
 
 
 def cumulative_histograms(stored: Tensor) -> Tensor:
-    """float32 [B, 256]: mid-ranks, for each grey level of uint8 [B, S, S] the share of pixels darker than it."""
-    sample = stored[:, ::2, ::2].flatten(1).long()  # a quarter of the pixels tells the distribution
+    """float32 [B, 256]: for each grey level of uint8 [B, S, S] the fraction of darker pixels (mid-ranks)."""
+    sample = stored[:, ::2, ::2].flatten(1).long()  # a quarter of the pixels is enough
     ones = torch.ones(sample.shape, device=stored.device)
     counts = torch.zeros(len(stored), 256, device=stored.device).scatter_add_(1, sample, ones)
     return (counts.cumsum(dim=1) - counts / 2) / sample.shape[1]
 
 
 def matching_levels(darker: Tensor, darker_there: Tensor) -> Tensor:
-    """int64 [B, 256]: for each grey level the one that stands in the other image as it does here; both as above."""
+    """int64 [B, 256]: for each grey level the one of the same rank in the other image's ``cumulative_histograms``."""
     return torch.searchsorted(darker_there.contiguous(), darker).clamp(max=255)
 
 
 def jitter_tone(
     curves: Tensor, generator: torch.Generator, *, gamma: float, contrast: float, brightness: float
 ) -> Tensor:
-    """Exposure and film curve: a power, then contrast about mid-grey and a constant.
+    """Exposure and film curve: gamma, contrast about mid-grey, brightness; not clipped to 0..1.
 
-    ``gamma`` and ``contrast`` bound the natural logarithm of the exponent and of the factor. Nothing is clipped: what
-    comes out may lie beyond 0..1.
+    ``gamma`` and ``contrast`` are maxima of the natural logarithm of the exponent and of the factor.
     """
     count = len(curves)
     power = torch.exp(uniform(count, -gamma, gamma, generator))[:, None]
@@ -159,7 +151,7 @@ def jitter_tone(
 def jitter_sharpness(
     images: Tensor, generator: torch.Generator, *, sigma: float, blur_prob: float, sharpen_prob: float
 ) -> Tensor:
-    """Detector and processing: blur by a Gaussian of up to ``sigma`` pixels, or sharpen with one (unsharp mask)."""
+    """Detector and processing: Gaussian blur of up to ``sigma`` pixels, or sharpening by an unsharp mask."""
     count = len(images)
     draw = uniform(count, 0, 1, generator)
     smooth = _gaussian(images, uniform(count, 0.3, sigma, generator))
@@ -172,8 +164,8 @@ def jitter_sharpness(
 def random_convolution(images: Tensor, generator: torch.Generator, *, prob: float) -> Tensor:
     """With probability ``prob``, blend in a random 3 x 3 convolution (RandConv), which changes texture, not shape.
 
-    Xu et al. 2021, arXiv:2007.13003. What comes out of the filter has mean .5 and deviation .25; how much of it is
-    mixed into the image is drawn from 0 to all.
+    Xu et al. 2021, arXiv:2007.13003. The filtered image has mean .5 and standard deviation .25; its weight in the blend
+    is drawn from 0..1.
     """
     count = len(images)
     kernels = torch.empty(count, 1, 3, 3, device=images.device).normal_(0, 1 / 3, generator=generator)
@@ -199,14 +191,11 @@ def _gaussian(images: Tensor, sigmas: Tensor) -> Tensor:
     return planes.transpose(0, 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ places
-
-
 def swap_borders(images: Tensor, generator: torch.Generator, *, prob: float, inner: float) -> Tensor:
     """With probability ``prob``, swap an image's border for that of another image of the batch.
 
-    Side markers, text, borders and collimation differ by source and so by class; seen around either class they stop
-    being evidence. The part kept is a soft-edged rounded rectangle of ``inner`` to 1 of the width and of the height.
+    Side markers, text, borders and collimation differ by source and so by class. The image is kept in a soft-edged
+    rounded rectangle of ``inner`` to 1 of the width and of the height.
     """
     count = len(images)
     centres = (uniform(count, -0.08, 0.08, generator), uniform(count, -0.08, 0.08, generator))
@@ -225,7 +214,7 @@ def blend_borders(
     Args:
         centres, halves: [B] each, x and y of the rectangle's centre and its half width and height, in coordinates that
             run from -1 to 1 over the image.
-        edges: [B], how hard the border is.
+        edges: [B], hardness of the border.
     """
     axis = torch.linspace(-1, 1, images.shape[-1], device=images.device)
     across = (axis[None, None, None, :] - per_image(centres[0])).abs() / per_image(halves[0])

@@ -1,4 +1,4 @@
-"""Patient identity, splits and folds by patient, and subgroups of images."""
+"""Patient identity, splits and cross-validation folds by patient, and subgroups of images."""
 
 import hashlib
 import math
@@ -12,10 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.messages import first_of, one_line, shortened
-from cxr.reading import Header
+from cxr.reading.dicom_header import Header
 
 FOLDS = 5
-_LEAST_OF_ONE = 10  # DICOM files, none of them with another Patient ID: it is what anonymising has left
+_ANONYMISED = 10  # so many DICOM files of a single Patient ID: anonymisation has replaced it
+_AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (1000, "65 and over"))
+_AGE_COLUMNS = ("age", "age_years", "patientage", "patient_age")  # completed years
+_MOST_GROUPS = 12  # of one column; a column with more is a name, a date or a text
+_MOST_NUMBERS = 8  # more different numbers are divided into quarters
+_UNKNOWN = "unknown"
+_LONGEST = 40  # characters of a value in a name
 
 
 def identify(
@@ -26,24 +32,39 @@ def identify(
     named: Sequence[str],
     otherwise: Sequence[str],
 ) -> list[str]:
-    """The patient of each image: as ``stated``, else as its header says, else as ``named``, else ``otherwise``.
+    """The patient of each image: ``stated`` by a table, or by its DICOM header, or ``named`` by the file.
 
-    An empty text says nothing. One warning counts the images of which neither table nor header nor name tells the
-    patient; ``otherwise`` holds another name for each.
+    Where all three are empty the image counts as the patient ``otherwise``, and one warning counts such images.
     """
     in_header = [header.patient for header in headers]
-    if len({*in_header} - {""}) == 1 and len(in_header) - in_header.count("") >= _LEAST_OF_ONE:
-        warnings.warn("all DICOM files have the same Patient ID, so it tells no patients apart", stacklevel=3)
+    if len({*in_header} - {""}) == 1 and len(in_header) - in_header.count("") >= _ANONYMISED:
+        warnings.warn("all DICOM files have the same Patient ID, so it does not identify patients", stacklevel=3)
         in_header = [""] * len(in_header)
-    known = [told or found or name for told, found, name in zip(stated, in_header, named, strict=True)]
-    unknown = [path for path, patient in zip(paths, known, strict=True) if not patient]
+    found = [table or header or name for table, header, name in zip(stated, in_header, named, strict=True)]
+    unknown = [path for path, patient in zip(paths, found, strict=True) if not patient]
     if unknown:
         warnings.warn(
-            f"nothing tells the patient of {len(unknown)} of {len(paths)} images (first: {unknown[0].name}); each "
-            "counts as a patient of its own. If one patient has several of them, scores are too optimistic",
+            f"the patient of {len(unknown)} of {len(paths)} images is unknown (first: {unknown[0].name}); each counts "
+            "as one patient. If a patient has several of them, scores are too optimistic",
             stacklevel=3,
         )
-    return [patient or other for patient, other in zip(known, otherwise, strict=True)]
+    return [patient or other for patient, other in zip(found, otherwise, strict=True)]
+
+
+def tied(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """Each image's group: patients with a file content in common, directly or through others, are one group."""
+    parent = {patient: patient for patient in patients}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    first: dict[str, str] = {}
+    for patient, content in zip(patients, hashes, strict=True):
+        one, other = sorted((root(patient), root(first.setdefault(content, patient))))
+        parent[other] = one
+    return [root(patient) for patient in patients]
 
 
 def split(
@@ -58,16 +79,16 @@ def split(
     """Ascending indices of the images of each part in ``shares``, drawn in that order, and of the rest, ``train``.
 
     No patient and no file content is in two parts, and each part has about its share of the images of each label. The
-    choice depends on the patients' names and the seed alone, not on the order of listing, the platform or a library's
+    split depends on the patients' names and the seed only, not on the order of files, the platform or a library's
     random numbers.
 
     Args:
         patients: [N] names.
         labels: [N], the class of each image.
-        hashes: [N], of the content of each file; equal ones tie their patients together.
-        shares: part -> share of the images of each label.
-        seed: another one draws other patients.
-        needed: labels that no part may lack.
+        hashes: [N], of the content of each file; patients with equal ones are ``tied``.
+        shares: part -> fraction of the images of each label.
+        seed: of the draw.
+        needed: labels that every part must have.
 
     Raises:
         ValueError: a part would lack one of ``needed``.
@@ -83,7 +104,7 @@ def split(
     for part, share in shares.items():
         taken: Counter[str] = Counter()
         for group in order:
-            # At most half of a group over the share, in each label that the group has.
+            # Exceed the share by at most half of the group, in each label of the group.
             if group not in part_of and all(
                 taken[label] + number / 2 <= share * totals[label] for label, number in counts[group].items()
             ):
@@ -98,37 +119,22 @@ def split(
             wanted = " and ".join(f"{share:.0%} for {name.replace('_', ' ')}" for name, share in shares.items())
             raise ValueError(
                 f"no {missing[0]} image is left for {part.replace('_', ' ')}: {len(labels)} images of "
-                f"{len(members)} patients are too few to set apart {wanted}"
+                f"{len(members)} patients are too few for a split with {wanted}"
             )
     return {part: np.array(indices, dtype=np.int64) for part, indices in parts.items()}
 
 
-def tied(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
-    """Each image's group: the patients that share a file content, directly or through others, are one."""
-    parent = {patient: patient for patient in patients}
+def folds(
+    labels: NDArray[np.int64], groups: Sequence[str], seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Indices (others, held out) of each fold: every image is held out once, no group is on both sides."""
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    first: dict[str, str] = {}
-    for patient, content in zip(patients, hashes, strict=True):
-        one, other = sorted((root(patient), root(first.setdefault(content, patient))))
-        parent[other] = one
-    return [root(patient) for patient in patients]
-
-
-AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (1000, "65 and over"))
-_AGES = ("age", "age_years", "patientage", "patient_age")  # columns of completed years
-_MOST_GROUPS = 12  # of one column; what has more is a name, a date or a text
-_MOST_NUMBERS = 8  # so many different ones are groups of their own, more are divided into quarters
-_UNKNOWN = "unknown"
-_LONGEST = 40  # characters of a value in a name
+    return list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels, np.asarray(groups)))
 
 
 def header_columns(headers: Sequence[Header]) -> dict[str, list[str]]:
-    """What DICOM headers say, as columns ``view``, ``sex`` and ``age``, empty where they do not."""
+    """The columns ``view``, ``sex`` and ``age`` from DICOM headers, empty where unknown."""
     return {
         "view": [header.view or "" for header in headers],
         "sex": [header.sex or "" for header in headers],
@@ -137,10 +143,10 @@ def header_columns(headers: Sequence[Header]) -> dict[str, list[str]]:
 
 
 def subgroups(columns: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.int64]]:
-    """Positions of the images of each value of each of ``columns``, such as ``site A``; unknown ones are a group too.
+    """Indices of the images of each value of each of ``columns``, such as ``site A``; ``unknown`` is a value too.
 
-    Ages are divided into bands, other columns of many numbers into quarters. A column that divides nothing gives no
-    group; one of many different texts gives none either, and a warning names it.
+    Ages are divided into bands, other columns of many numbers into quarters. A column with one value gives no subgroup;
+    one of many different texts gives none either, and a warning names it.
 
     Args:
         columns: name -> a value for each image, empty where it is unknown.
@@ -149,55 +155,39 @@ def subgroups(columns: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.int6
     crowded: list[str] = []
     for column, values in columns.items():
         name = shortened(one_line(column), _LONGEST)
-        labels, order = _labels(column, [value.strip() for value in values])
+        groups, order = _grouped(column, [value.strip() for value in values])
         if len(order) > _MOST_GROUPS:
             crowded.append(name)
         elif len(order) > 1:
-            for label in order:
-                group = f"{name} {shortened(one_line(label), _LONGEST)}"
-                found[group] = np.flatnonzero(np.array([other == label for other in labels]))
+            for group in order:
+                title = f"{name} {shortened(one_line(group), _LONGEST)}"
+                found[title] = np.flatnonzero(np.array([other == group for other in groups]))
     if crowded:
-        warnings.warn(
-            f"no results for each value of {first_of(crowded)}: more than {_MOST_GROUPS} different ones", stacklevel=2
-        )
+        warnings.warn(f"no subgroups for {first_of(crowded)}: more than {_MOST_GROUPS} different values", stacklevel=2)
     return found
 
 
-def _labels(column: str, values: Sequence[str]) -> tuple[list[str], list[str]]:
+def _grouped(column: str, values: Sequence[str]) -> tuple[list[str], list[str]]:
     """The group of each image, and the groups in the order in which they are shown."""
-    numbers = _numbers(values)
-    is_age = column.casefold() in _AGES and numbers is not None
-    if numbers is not None and (is_age or len({*values} - {""}) > _MOST_NUMBERS):
-        known = numbers[~np.isnan(numbers)]
-        names = [name for _, name in AGE_BANDS] if is_age else _quarters(known)
-        edges = [limit for limit, _ in AGE_BANDS[:-1]] if is_age else _edges(known)
-        places = np.searchsorted(edges, numbers, side="right")
-        labels = [
-            _UNKNOWN if math.isnan(number) else names[place] for number, place in zip(numbers, places, strict=True)
+    numbers = [_number(value) for value in values]
+    known = np.array([number for number in numbers if number is not None], np.float64)
+    all_numbers = 0 < len(known) == sum(map(bool, values))
+    is_age = all_numbers and column.casefold() in _AGE_COLUMNS
+    if is_age or (all_numbers and len({*values} - {""}) > _MOST_NUMBERS):
+        if is_age:
+            edges, names = [limit for limit, _ in _AGE_BANDS[:-1]], [name for _, name in _AGE_BANDS]
+        else:
+            edges = np.unique(np.quantile(known, [0.25, 0.5, 0.75])).tolist()
+            between = [f"{low:g} to under {high:g}" for low, high in pairwise(edges)]
+            names = [f"under {edges[0]:g}", *between, f"{edges[-1]:g} and over"]
+        groups = [
+            _UNKNOWN if number is None else names[np.searchsorted(edges, number, side="right")] for number in numbers
         ]
-        order = [name for name in names if name in labels]
+        order = [name for name in names if name in groups]
     else:
-        labels = [value or _UNKNOWN for value in values]
-        order = sorted({*labels} - {_UNKNOWN}, key=lambda label: (_number(label) or 0.0, label))
-    return labels, order + [_UNKNOWN] * (_UNKNOWN in labels)
-
-
-def _edges(known: NDArray[np.float64]) -> list[float]:
-    return np.unique(np.quantile(known, [0.25, 0.5, 0.75])).tolist()
-
-
-def _quarters(known: NDArray[np.float64]) -> list[str]:
-    edges = _edges(known)
-    between = [f"{low:g} to under {high:g}" for low, high in pairwise(edges)]
-    return [f"under {edges[0]:g}", *between, f"{edges[-1]:g} and over"]
-
-
-def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
-    """The values as numbers, NaN where there is none; None if one is something else, or all are unknown."""
-    known = [value for value in values if value]
-    if not known or any(_number(value) is None for value in known):
-        return None
-    return np.array([_number(value) if value else math.nan for value in values], np.float64)
+        groups = [value or _UNKNOWN for value in values]
+        order = sorted({*groups} - {_UNKNOWN}, key=lambda group: (_number(group) or 0.0, group))
+    return groups, order + [_UNKNOWN] * (_UNKNOWN in groups)
 
 
 def _number(text: str) -> float | None:
@@ -206,12 +196,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def folds(
-    labels: NDArray[np.int64], groups: Sequence[str], seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Indices (others, held out) of each fold: every image is held out once, no patient is on both sides."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    return list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels, np.asarray(groups)))

@@ -71,7 +71,7 @@ def test_splits_are_listed_in_order_with_labels_and_patients(tmp_path):
 
 def test_names_of_neither_form_are_patients_of_their_own_with_one_counted_warning(tmp_path):
     touch(tmp_path / "train", "NORMAL/a.png", "NORMAL/sub/a.png", "NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/a.png")
-    warned = r"^nothing tells the patient of 3 of 4 images \(first: a\.png\); each counts as a patient of its own"
+    warned = r"^the patient of 3 of 4 images is unknown \(first: a\.png\); each counts as one patient"
     with pytest.warns(UserWarning, match=warned) as caught:
         listing = identified(list_images(tmp_path, "train"), [NO_HEADER] * 4)
     assert len(caught) == 1
@@ -191,6 +191,8 @@ def test_a_patient_id_that_all_files_share_tells_nobody_apart(tmp_path):
     listing = listing_of(*((f"IM-{number:04}", 0) for number in range(10)))
     listing = replace(listing, paths=[Path(f"IM-{number:04}-0001.dcm") for number in range(10)])
     headers = [NO_HEADER._replace(patient="anonymous")] * 10
-    with pytest.warns(UserWarning, match="^all DICOM files have the same Patient ID, so it tells no patients apart$"):
+    with pytest.warns(
+        UserWarning, match="^all DICOM files have the same Patient ID, so it does not identify patients$"
+    ):
         assert identified(listing, headers).patients == listing.patients
     assert identified(listing.take(np.arange(9)), headers[:9]).patients == ["anonymous"] * 9

@@ -75,7 +75,7 @@ def test_patients_come_from_the_table_then_from_dicom_then_each_image_is_one(tmp
         for name, patient in (("a.dcm", ""), ("b.dcm", ""), ("c.dcm", "stated"), ("d.png", ""))
     ]
     table = write_table(tmp_path / "boxes.csv", rows, (*HEADER, "patient"))
-    with pytest.warns(UserWarning, match=r"nothing tells the patient of 1 of 4 images \(first: d.png\)"):
+    with pytest.warns(UserWarning, match=r"the patient of 1 of 4 images is unknown \(first: d.png\)"):
         a, b, c, d = (exam.patient for exam in load(table, tmp_path).exams)
     assert a == b and (c, d) == ("stated", "d.png") and a not in ("P", "a.dcm")
 

@@ -525,7 +525,7 @@ def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, com
 def test_too_few_patients_for_a_validation_set_are_refused(tmp_path, command):
     data = write_chest_xray(tmp_path / "data", {"train": 4, "test": 2})  # two patients a class
     ended = command(training.main, *flags(settings(data, tmp_path, validation_share=0.1)))
-    assert ended.code == 2 and "too few to set apart 10% for validation" in ended.err.splitlines()[-1]
+    assert ended.code == 2 and "too few for a split with 10% for validation" in ended.err.splitlines()[-1]
 
 
 @pytest.fixture
