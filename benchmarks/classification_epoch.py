@@ -22,8 +22,8 @@ from cxr import cli, runtime
 from cxr.runtime import Squares
 from pytorch_classification import train_classification as training
 from pytorch_classification.data_load import Listing
-from pytorch_classification.shifted_validation import Labelled
-from pytorch_classification.training_data import Data, store_size
+from pytorch_classification.shifted_validation import ShiftedSet
+from pytorch_classification.training_data import TrainingData, store_size
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def generated(config: training.TrainConfig, count: int, device: torch.device) -> Data:
+def generated(config: training.TrainConfig, count: int, device: torch.device) -> TrainingData:
     """Noise in the form of a decoded data set, half of it PNEUMONIA."""
     side = store_size(config.size)
     images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
     labels = np.arange(count) % 2
     listing = Listing([Path(f"{index}.png") for index in range(count)], labels, [str(index) for index in range(count)])
-    return Data(
+    return TrainingData(
         listing,
         Squares(images, device),
         labels,
         [""] * count,
         np.arange(count),
         np.arange(0),
-        Labelled("none", images[:0], labels[:0]),
+        ShiftedSet("none", images[:0], labels[:0]),
     )
 
 
@@ -78,7 +78,7 @@ def main(config: BenchConfig) -> None:
     with runtime.start(config.device, "auto", seed=0) as run:
         data = generated(settings, config.steps * config.batch_size, run.device)
         train_state = training.make_train_state(settings, training.build("none"), config.steps, run)
-        run = training.with_faster_precision(train_state.model, data, settings, run)
+        run = training.with_faster_precision(train_state.model, data, settings.size, settings.precision, run)
         train_state.model.train()
         numbers = itertools.count()
         epochs = {

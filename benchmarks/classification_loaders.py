@@ -66,7 +66,7 @@ def our_epochs(
     data = training.load_data(settings, run)
     batch_size = min(config.batch_size, len(data.train))
     train_state = training.make_train_state(settings, training.build("none"), len(data.train) // batch_size, run)
-    run = training.with_faster_precision(train_state.model, data, settings, run)
+    run = training.with_faster_precision(train_state.model, data, settings.size, settings.precision, run)
     numbers = iter(range(settings.epochs))
 
     def first() -> None:

@@ -1,4 +1,4 @@
-"""Labelled images as lists with their class and patient: Kaggle's folders, folders of one's own, or a table."""
+"""Lists of labelled images with their patients, from Kaggle's folders, other class folders, or a table."""
 
 import re
 from collections import Counter
@@ -10,22 +10,20 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import reading, tables
+from cxr import patients, reading, tables
 from cxr.messages import first_of, quoted
-from cxr.patients import identify
 from cxr.reading import Header
-from pytorch_classification.settings import TrainConfig
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 PNEUMONIA = CLASSES.index("PNEUMONIA")
 
-# Numbers of bacteria and virus names count separately, so person17 may be two children; one group of both never leaks.
+# Bacterial and viral numbers count separately, so person17 may be two children; as one patient they cannot leak.
 _PNEUMONIA_NAME = re.compile(r"(person\d+)_(?:bacteria|virus)_\d+")
-# The NORMAL2- prefix is a numbering of its own and must stay part of the name.
+# The NORMAL2- prefix starts a separate numbering and must stay part of the name.
 _NORMAL_NAME = re.compile(r"((?:NORMAL2-)?IM-\d+)-\d+")
 
-Names: TypeAlias = tuple[Sequence[str], Sequence[str]]  # what NORMAL and what PNEUMONIA is called in folders and tables
-KAGGLE_NAMES: Names = ((CLASSES[0],), (CLASSES[1],))
+ClassNames: TypeAlias = tuple[Sequence[str], Sequence[str]]  # of NORMAL and PNEUMONIA, in folders and tables
+KAGGLE_NAMES: ClassNames = ((CLASSES[0],), (CLASSES[1],))
 SPLITS = ("train", "val", "test")
 
 
@@ -36,9 +34,9 @@ class Listing:
     Attributes:
         paths: N files.
         labels: int64 [N], index into ``CLASSES``.
-        patients: N group names; images that may show one patient have the same one. Before ``identified``, DICOM
-            headers have had no say.
-        columns: the further columns of the table, N values each, empty where there is none.
+        patients: N group names; images that may show one patient share one. DICOM headers are not used before
+            ``identify_patients``.
+        columns: the other columns of the table, N values each, empty where there is none.
     """
 
     paths: list[Path]
@@ -60,136 +58,117 @@ class Listing:
 
 
 def patient_of(path: Path) -> str | None:
-    """The patient of a Kaggle file name: ``person17_bacteria_56.jpeg`` is ``person17``; None for another form."""
+    """The patient of a Kaggle file name: ``person17_bacteria_56.jpeg`` is ``person17``; None for any other name."""
     found = _PNEUMONIA_NAME.match(path.name) or _NORMAL_NAME.match(path.name)
     return found.group(1) if found else None
 
 
-def patients_of_each_class(labels: NDArray[np.int64], patients: Sequence[str]) -> list[set[str]]:
-    """Those with an image of class 0, and those with one of class 1."""
-    return [{name for name, of in zip(patients, labels, strict=True) if of == label} for label in range(len(CLASSES))]
+def patients_of_each_class(labels: NDArray[np.int64], groups: Sequence[str]) -> list[set[str]]:
+    """The patients with an image of class 0, and those with one of class 1."""
+    return [{name for name, of in zip(groups, labels, strict=True) if of == label} for label in range(len(CLASSES))]
 
 
-def place(path: Path, root: Path) -> str:
-    """How ``path`` is called below ``root``, the same on Windows: the split depends on it where no patient is known."""
+def relative_name(path: Path, root: Path) -> str:
+    """``path`` below ``root`` with slashes on every system; where no patient is known, the split depends on it."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def list_images(data_dir: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listing:
-    """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}``, or what these are called, for every one of ``splits``.
+def list_splits(data_dir: Path, table: Path | None, *splits: str, names: ClassNames = KAGGLE_NAMES) -> Listing:
+    """The images of ``splits`` in the table if there is one, otherwise in the folders of ``data_dir``."""
+    return list_table(table, *splits, names=names) if table else list_folders(data_dir, *splits, names=names)
+
+
+def list_folders(data_dir: Path, *splits: str, names: ClassNames = KAGGLE_NAMES) -> Listing:
+    """The images of ``data_dir/<split>/{NORMAL,PNEUMONIA}``, under other class ``names`` if given.
 
     Raises:
         FileNotFoundError: a split folder is missing, or a class folder is empty.
         ValueError: the class folders are not those expected.
     """
     found = [sample for split in splits for sample in _samples(data_dir / split, names)]
-    patients = [patient_of(path) or place(path, data_dir) for path, _ in found]
-    return Listing([path for path, _ in found], np.array([label for _, label in found], dtype=np.int64), patients)
+    groups = [patient_of(path) or relative_name(path, data_dir) for path, _ in found]
+    return Listing([path for path, _ in found], np.array([label for _, label in found], dtype=np.int64), groups)
 
 
-def read_table(table: Path, *splits: str, names: Names = KAGGLE_NAMES) -> Listing:
-    """The images of a CSV with the columns ``path`` and ``label``, and ``patient``, ``split`` and others if you like.
+def list_table(table: Path, *splits: str, names: ClassNames = KAGGLE_NAMES) -> Listing:
+    """The images of a CSV with the columns ``path`` and ``label``, and optionally ``patient``, ``split`` and others.
 
-    A path begins at the folder of the table if it is not absolute. Where there is a column ``split``, the rows of
-    ``splits`` are taken.
+    Paths are relative to the folder of the table, or absolute. With a column ``split``, only the rows of ``splits``.
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: not such a table, files that are not there or named twice, a label or a split of another name, or
-            one class alone.
+        ValueError: not such a table, missing or repeated files, an unknown label or split, or only one class.
     """
     rows = tables.read_table(table, ("path",), ("label",), others=True)
     files = tables.named_files(table, rows)
     tables.refuse_repeated(table, rows, files)
     text: tables.Table = rows.fillna("").map(str.strip)
-    number = _numbered(names)
-    strange = ~text["label"].isin([*number])
-    kinds = sorted({*text["label"]})
-    tables.refuse(
-        table,
-        strange,
-        f"label is none of {', '.join(number)}; found {first_of([quoted(kind) for kind in kinds])}. Say with --normal "
-        "and --pneumonia what yours are called",
-    )
+    number = _labels(names)
+    found = first_of([quoted(label) for label in sorted({*text["label"]})])
+    expected = f"label is none of {', '.join(number)}; found {found}. Name yours with --normal and --pneumonia"
+    tables.refuse(table, ~text["label"].isin([*number]), expected)
     columns = {name: text[name].tolist() for name in text if name not in ("path", "label")}
-    patients = [
+    groups = [
         patient or patient_of(file) or tables.slashed(name)
         for patient, file, name in zip(columns.get("patient", [""] * len(files)), files, rows["path"], strict=True)
     ]
-    listing = Listing(files, np.array([number[name] for name in text["label"]], dtype=np.int64), patients, columns)
+    listing = Listing(files, np.array([number[name] for name in text["label"]], dtype=np.int64), groups, columns)
     if "split" in columns:
         tables.refuse(table, ~text["split"].isin(SPLITS), f"split is none of {', '.join(SPLITS)}")
         listing = listing.take(np.flatnonzero(text["split"].isin(splits)))
-    for label, called in enumerate(names):
+    for label, class_names in enumerate(names):
         if label not in listing.labels:
             where = f" and split {' or '.join(splits)}" if "split" in columns else ""
-            raise ValueError(f"{table}: no image of label {' or '.join(called)}{where}; both classes are needed")
+            raise ValueError(f"{table}: no image of label {' or '.join(class_names)}{where}; both classes are needed")
     return listing
 
 
-def listed(config: TrainConfig, *splits: str) -> Listing:
-    """The images of these ``splits`` that a training names, by folders or a table."""
-    names = (config.normal, config.pneumonia)
-    if config.table is None:
-        return list_images(config.data_dir, *splits, names=names)
-    return read_table(config.table, *splits, names=names)
+def missing_test(data_dir: Path, table: Path | None) -> str:
+    """Why there are no test images; empty where there is a folder ``test``, or rows of that split."""
+    if table is None:
+        return "" if (data_dir / "test").is_dir() else f"no folder {data_dir / 'test'}"
+    rows = tables.read_table(table, ("path",), (), others=True)
+    has_test = "split" in rows and bool((rows["split"].str.strip() == "test").any())
+    return "" if has_test else f"no row of split test in {table}"
 
 
-def missing_test(config: TrainConfig) -> str:
-    """Why there are no images to be judged on; empty where a folder ``test``, or rows of that split, are there."""
-    if config.table is None:
-        return "" if (config.data_dir / "test").is_dir() else f"no folder {config.data_dir / 'test'}"
-    rows = tables.read_table(config.table, ("path",), (), others=True)
-    there = "split" in rows and bool((rows["split"].str.strip() == "test").any())
-    return "" if there else f"no row of split test in {config.table}"
-
-
-def identified(listing: Listing, headers: Sequence[Header]) -> Listing:
-    """``listing`` with the patients that DICOM files name, unless its table does; one warning counts who is unknown.
-
-    The images of patients whom neither table nor header nor name tells count as one patient each.
-    """
-    patients = identify(
+def identify_patients(listing: Listing, headers: Sequence[Header]) -> Listing:
+    """``listing`` with patients from DICOM headers where its table has none; a warning counts unknown patients."""
+    identified = patients.identify(
         listing.paths,
         headers,
         stated=listing.columns.get("patient", [""] * len(listing)),
         named=[patient_of(path) or "" for path in listing.paths],
         otherwise=listing.patients,
     )
-    return replace(listing, patients=patients)
+    return replace(listing, patients=identified)
 
 
-def _numbered(names: Names) -> dict[str, int]:
-    """The label of each name."""
-    numbers = {name: label for label, called in enumerate(names) for name in called}
-    both = [name for name in names[0] if name in names[1]]
-    if both:
+def _labels(names: ClassNames) -> dict[str, int]:
+    """The label of each class name."""
+    if both := [name for name in names[0] if name in names[1]]:
         raise ValueError(f"both --normal and --pneumonia name {both[0]}")
-    return numbers
+    return {name: label for label, class_names in enumerate(names) for name in class_names}
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The names of the folders in ``folder``, sorted, without those of file servers and systems."""
+    """The names of the folders in ``folder``, sorted, without those of file servers and operating systems."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not reading.is_of_a_system(entry.name))
 
 
-def _samples(folder: Path, names: Names) -> list[tuple[Path, int]]:
-    numbers = _numbered(names)
+def _samples(folder: Path, names: ClassNames) -> list[tuple[Path, int]]:
+    labels = _labels(names)
+    expected = f"expected the class folders {', '.join(labels)}"
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no folder {folder.resolve()}, which --data-dir names; expected the class folders {', '.join(numbers)} in "
-            "it"
-        )
+        raise FileNotFoundError(f"no folder {folder.resolve()}; --data-dir needs it; {expected} in it")
     found = class_folders(folder)
-    if found != sorted(numbers):
-        raise ValueError(
-            f"{folder}: expected the class folders {', '.join(numbers)} (--normal and --pneumonia say what yours are "
-            f"called), found {', '.join(found) or 'none'}"
-        )
-    return [(path, numbers[name]) for name in found for path in reading.find_images([str(folder / name)])]
+    if found != sorted(labels):
+        given = ", ".join(found) or "none"
+        raise ValueError(f"{folder}: {expected} (name yours with --normal and --pneumonia), found {given}")
+    return [(path, labels[name]) for name in found for path in reading.find_images([str(folder / name)])]
 
 
 def conflicting_duplicates(listing: Listing, hashes: Sequence[str]) -> list[Path]:
-    """Files whose exact content also stands in the other class."""
+    """Files whose exact content is also in the other class."""
     classes = Counter(content for content, _ in {*zip(hashes, listing.labels.tolist(), strict=True)})
     return [path for path, content in zip(listing.paths, hashes, strict=True) if classes[content] > 1]

@@ -77,9 +77,9 @@ def evaluate(config: EvaluateConfig, classifier: Classifier, run: runtime.Runtim
     source, names = config.table or config.data_dir, (config.normal, config.pneumonia)
     assert source is not None
     if config.table:
-        listing = data_load.read_table(source, "test", names=names)
+        listing = data_load.list_table(source, "test", names=names)
     else:
-        listing = data_load.list_images(source.parent, source.name, names=names)
+        listing = data_load.list_folders(source.parent, source.name, names=names)
     if classifier.training_images is None:
         warnings.warn(f"{config.model}: does not say which images it was trained on; none is left out", stacklevel=2)
     judged = report.judge(

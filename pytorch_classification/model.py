@@ -14,13 +14,13 @@ from cxr.backbone import State, downloaded, fold_input_planes, grey_layer, stand
 from cxr.runtime import to_device
 
 TASK = "classification"
-_BATCH = 128  # images at once when no gradients are kept
+_BATCH = 128  # images at once without gradients
 
 
 class GreyResNet18(ResNet):
     """torchvision's ResNet-18 (He et al. 2016, doi:10.1109/CVPR.2016.90) for one grey channel and one output.
 
-    Takes float32 [B, 1, S, S] in any linear scale, which it standardises, and gives [B, 1].
+    Input float32 [B, 1, S, S] in any linear scale, which is standardised; output [B, 1].
     """
 
     def __init__(self) -> None:
@@ -37,37 +37,32 @@ def build(weights: str) -> nn.Module:
 
     Args:
         weights: ``imagenet`` (downloaded by torchvision), ``none`` for random ones, or a file: a checkpoint of this
-            project or a ResNet-18 state dict with one or three input planes, whose last layer is used when it fits.
+            project, or a ResNet-18 state dict with one or three input planes; its last layer is used if it fits.
 
     Raises:
-        ConnectionError: the ImageNet weights cannot be had.
+        ConnectionError: the ImageNet weights cannot be downloaded.
         FileNotFoundError, ValueError: no such file, or not the weights of a ResNet-18.
     """
     model = GreyResNet18()
-    if weights != "none":
-        source = "the ImageNet weights" if weights == "imagenet" else weights
-        if weights == "imagenet":
-            state = downloaded(ResNet18_Weights.IMAGENET1K_V1, "ImageNet")
-        else:
-            state = weights_in(checkpoints.read(weights_file(weights, "imagenet or none")), source)
-        fill(model, _adapted(state, model.state_dict(), source), source)
-    return model
-
-
-def _adapted(state: State, own: State, source: str) -> State:
-    """``state`` with one input plane, and with the last layer of ``own`` where its own answers another question."""
+    if weights == "none":
+        return model
+    if weights == "imagenet":
+        source, state = "the ImageNet weights", downloaded(ResNet18_Weights.IMAGENET1K_V1, "ImageNet")
+    else:
+        source, state = weights, weights_in(checkpoints.read(weights_file(weights, "imagenet or none")), weights)
     first, last = state.get("conv1.weight"), state.get("fc.weight")
     if first is None or first.ndim != 4 or first.shape[1] not in (1, 3):
         found = "none" if first is None else list(first.shape)
         raise ValueError(f"{source}: not the weights of a ResNet-18, conv1.weight is {found}, not [64, 3, 7, 7]")
-    adapted = state | {"conv1.weight": fold_input_planes(first)}  # leaves one plane as it is
-    if last is None or last.shape != own["fc.weight"].shape:
-        adapted |= {name: own[name] for name in ("fc.weight", "fc.bias")}
-    return adapted
+    state = state | {"conv1.weight": fold_input_planes(first)}  # no change if there is one plane
+    if last is None or last.shape != model.fc.weight.shape:  # of another task
+        state |= {"fc.weight": model.fc.weight.data, "fc.bias": model.fc.bias.data}
+    fill(model, state, source)
+    return model
 
 
 def fill(model: nn.Module, state: State, source: str) -> None:
-    """Give ``model`` the weights ``state``; ValueError names their ``source`` if they are not of a ResNet-18."""
+    """Load the weights ``state``; ValueError names their ``source`` if they are not of a ResNet-18."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -76,7 +71,7 @@ def fill(model: nn.Module, state: State, source: str) -> None:
 
 
 def weights_in(state: Any, source: str) -> State:
-    """The weights in what a file holds: in a checkpoint of this task, or all there is."""
+    """The weights in a file: those of a checkpoint of this task, otherwise the whole content."""
     is_ours = isinstance(state, dict) and state.get("task") == TASK
     return tensors(state.get("model") if is_ours else state, source)
 
@@ -87,26 +82,26 @@ def predict_logits(
     images: NDArray[np.uint8],
     indices: NDArray[np.int64],
     size: int,
-    flip_average: bool,
+    flip_tta: bool,
     run: runtime.Runtime,
 ) -> NDArray[np.float64]:
     """Log-odds of PNEUMONIA float64 [len(indices)] of stored squares uint8 [N, S', S'].
 
-    Every process computes its share of the images, each once, and has the answers of all. With ``flip_average`` an
-    image's answer is the mean over itself and its mirror image.
+    Every process computes a part of the images and returns the log-odds of all. ``flip_tta`` averages the log-odds of
+    an image and its mirror image.
     """
     model.eval()
     mine = runtime.shard(indices, run)
-    found: list[Tensor] = []
+    batches: list[Tensor] = []
     for first in range(0, len(mine), _BATCH):
         stored = to_device(images[mine[first : first + _BATCH]], run.device)
-        seen = as_input(stored, size).contiguous(memory_format=torch.channels_last)
+        inputs = as_input(stored, size).contiguous(memory_format=torch.channels_last)
         with run.autocast():
-            logits = model(seen).float()
-            if flip_average:
-                logits = (logits + model(seen.flip(3)).float()) / 2
-        found.append(logits[:, 0])
-    rows = torch.cat(found).double().cpu().numpy() if found else np.zeros(0)
+            logits = model(inputs).float()
+            if flip_tta:
+                logits = (logits + model(inputs.flip(3)).float()) / 2
+        batches.append(logits[:, 0])
+    rows = torch.cat(batches).double().cpu().numpy() if batches else np.zeros(0)
     return runtime.gather(rows, run)
 
 
@@ -117,5 +112,5 @@ def as_input(images: Tensor, size: int) -> Tensor:
 
 
 def to_probability(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Log-odds to probability at a temperature, without overflow however large they are."""
+    """Log-odds to probability at a temperature, without overflow."""
     return np.exp(-np.logaddexp(0, -logits / temperature))

@@ -88,7 +88,7 @@ def judge(
     store = reading.decode_once(
         listing.paths, classifier.store_size, store_dir, name="test", skip_bad=skip_bad, progress=run.is_main
     )
-    listing = data_load.identified(listing, store.headers)
+    listing = data_load.identify_patients(listing, store.headers)
     own = {column.casefold() for column in listing.columns}
     said = {name: values for name, values in patients.header_columns(store.headers).items() if name not in own}
     listing = replace(listing, columns={**listing.columns, **said})

@@ -1,4 +1,4 @@
-"""The settings of the classification scripts, one flag each; nothing here waits for torch."""
+"""The settings of a training; imports no torch, so that --help prints at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,100 +8,88 @@ from cxr.cli import ROOT
 
 PREVALENCE = 0.1  # at which predictive values are stated: about that of the upright (PA) exams of the RSNA challenge
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
-# Where the files lie, how they are labelled there and what computes them; every other setting decides the weights.
-RESUME_IGNORES = {
-    "data_dir",
-    "table",
-    "normal",
-    "pneumonia",
-    "output_dir",
-    "images_dir",
-    "model_file",
-    "device",
-    "resume",
-}
+OUTPUT_DIR = ROOT / "checkpoint" / "classification"
+# Paths, class names in the data set, device: every other setting decides the weights.
+RESUME_IGNORES = {"data_dir", "table", "normal", "pneumonia", "output_dir", "model_file", "device", "resume"}
 
-# What a start needs, where the user does not say. From scratch: chosen in docs/experiments.md. Fine-tuning: size and
-# crops of the best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
+# Defaults that depend on --weights. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and crops of the
+# best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
 FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_prob": 0.5, "randconv_prob": 0.3}
 FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_prob": 1.0, "randconv_prob": 0.0}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the outcome of a run; stored in the checkpoint as plain values."""
+    """Everything that decides the outcome of a run; stored in the checkpoint as plain values.
 
-    data_dir: Path = cli.flag(ROOT / "chest_xray", help="holds train/ and test/, each with NORMAL/ and PNEUMONIA/")
+    Attributes:
+        weight_decay: of AdamW, for kernels; biases and normalisation have none.
+        ema_window: of the running average of the weights (EMA), as a fraction of all steps.
+        validation_share: of the images of each class, split off by patient.
+        flip_tta: average the log-odds of an image and its mirror image; kept in the model file.
+    """
+
+    data_dir: Path = cli.flag(ROOT / "chest_xray", help="data set with train/ and test/, each with NORMAL/, PNEUMONIA/")
     table: Path | None = cli.flag(
-        None, help="CSV with path, label, and patient and split (train, val, test) if you like, in place of --data-dir"
+        None, help="in place of --data-dir: CSV with path, label; optional patient, split (train, val, test)"
     )
-    normal: tuple[str, ...] = cli.flag(("NORMAL",), help="the folders or labels that stand for NORMAL")
-    pneumonia: tuple[str, ...] = cli.flag(("PNEUMONIA",), help="the folders or labels that stand for PNEUMONIA")
-    output_dir: Path = cli.flag(
-        ROOT / "checkpoint" / "classification", help="where checkpoints, metrics and the report go"
-    )
-    images_dir: Path = cli.flag(ROOT / "images" / "classification", help="where the pictures go")
-    model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model, all that prediction needs")
+    normal: tuple[str, ...] = cli.flag(("NORMAL",), help="folder names or labels of the class NORMAL")
+    pneumonia: tuple[str, ...] = cli.flag(("PNEUMONIA",), help="folder names or labels of the class PNEUMONIA")
+    output_dir: Path = cli.flag(OUTPUT_DIR, help="folder of checkpoints, metrics and the test report")
+    model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model")
     weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
-    epochs: int = cli.flag(
-        None, at_least=1, help="passes over the training images; 10 from random weights, 8 from others"
-    )
+    epochs: int = cli.flag(None, at_least=1, help="passes over the training images; 10 from random weights, else 8")
     size: int = cli.flag(
-        None,
-        at_least=32,
-        at_most=LARGEST_SIZE,
-        help="side in pixels of the square the network sees; 96 from random weights, 224 from others",
+        None, at_least=32, at_most=LARGEST_SIZE, help="input size in pixels; 96 from random weights, else 224"
+    )
+    batch_size: int = cli.flag(32, at_least=2, help="images per step, over all processes together")
+    lr: float = cli.flag(
+        None, above=0, help="peak AdamW learning rate of the one-cycle schedule; 1.5e-3 from random weights, else 3e-4"
     )
     crop_prob: float = cli.flag(
-        None,
-        at_least=0,
-        at_most=1,
-        help="share of looks at a random part of the picture; .5 from random weights, 1 from others",
+        None, at_least=0, at_most=1, help="probability of a random crop; .5 from random weights, else 1"
     )
     style_mix_prob: float = cli.flag(
-        0.5, at_least=0, at_most=1, help="share of looks with the tone, and share with the frame, of another image"
+        0.5,
+        at_least=0,
+        at_most=1,
+        help="probability of histogram matching, and of border swapping, with another image of the batch",
     )
     randconv_prob: float = cli.flag(
         None,
         at_least=0,
         at_most=1,
-        help="share of looks through a random filter; .3 from random weights, 0 from others",
-    )
-    batch_size: int = cli.flag(32, at_least=2, help="images per step, over all processes together")
-    lr: float = cli.flag(
-        None,
-        above=0,
-        help="highest AdamW learning rate of the one-cycle schedule; 1.5e-3 from random weights, 3e-4 from others",
-    )
-    weight_decay: float = cli.flag(
-        0.05, at_least=0, help="AdamW weight decay of kernels; biases and normalisation have none"
-    )
-    ema_window: float = cli.flag(
-        0.08, above=0, below=1, help="share of all steps that the weight average reaches back over"
-    )
-    validation_share: float = cli.flag(
-        0.12, above=0, below=1, help="share of each class set apart, by patient, to choose by"
+        help="probability of a random 3 x 3 convolution (RandConv); .3 from random weights, else 0",
     )
     ood_val_dir: Path | None = cli.flag(
-        None, help="films of another source to choose by and never learn from: NORMAL/ and PNEUMONIA/, or RSNA's folder"
+        None,
+        help="out-of-domain images for model selection, never trained on: NORMAL/ and PNEUMONIA/, or the RSNA folder",
     )
-    flip_tta: bool = cli.flag(True, help="average the log-odds of an image and its mirror image; kept in the model")
-    seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="decides the split, the start and every random draw")
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    precision: cli.Precision = cli.flag("auto", help="auto computes in bfloat16 where that trains faster")
-    resume: bool = cli.flag(False, help="go on from the last finished epoch in --output-dir")
-    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
+    seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="of the split, the first weights and the augmentation")
+    device: cli.Device = cli.flag("auto", help="auto: CUDA, then Apple MPS, then the CPU")
+    precision: cli.Precision = cli.flag("auto", help="auto: bfloat16 where it trains faster")
+    resume: bool = cli.flag(False, help="continue from the last finished epoch in --output-dir")
+    skip_bad: bool = cli.flag(False, help="skip unreadable images")
+    weight_decay: float = 0.05
+    ema_window: float = 0.08
+    validation_share: float = 0.12
+    flip_tta: bool = True
 
     def __post_init__(self) -> None:
-        """Fill in what the start decides."""
+        """Fill in the defaults that depend on ``weights``."""
         for name, value in (FROM_SCRATCH if self.weights == "none" else FINE_TUNING).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
 
     @property
     def root(self) -> Path:
-        """The folder that holds the images, or the table of them."""
+        """The folder of the images, or of the table."""
         return self.data_dir if self.table is None else self.table.parent
+
+    @property
+    def images_dir(self) -> Path:
+        """The folder of the pictures."""
+        return ROOT / "images" / "classification" if self.output_dir == OUTPUT_DIR else self.output_dir / "images"
 
 
 @dataclass(frozen=True)
@@ -123,32 +111,6 @@ class PredictConfig:
         None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
     )
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-
-
-@dataclass(frozen=True)
-class PointingConfig:
-    """Which images, which boxes, which model."""
-
-    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
-    boxes: Path = cli.flag(help="CSV with the columns path or patientId, and x, y, width, height")
-    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
-    json: bool = cli.flag(False, help="print one JSON document instead of a sentence")
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-
-
-@dataclass(frozen=True)
-class AuditConfig:
-    """Which images, and which model is asked about them."""
-
-    data_dir: Path = cli.flag(help="a folder that holds one folder for each of two classes, such as chest_xray/train")
-    train_dir: Path | None = cli.flag(
-        None, help="learn the style from this folder, the model's training images, instead of from the other patients"
-    )
-    model: Path | None = cli.flag(None, help="a finished model to be examined on --data-dir")
-    output_dir: Path = cli.flag(ROOT / "images" / "classification", help="where table, report and pictures go")
-    seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds and of the intervals")
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Train ResNet-18 to tell PNEUMONIA from NORMAL chest radiographs, calibrate it, and report on the test images once.
+"""Train ResNet-18 to classify PNEUMONIA and NORMAL chest radiographs, calibrate it, and evaluate it on the test set.
 
     python pytorch_classification/train_classification.py --data-dir chest_xray --weights none
 
-Writes checkpoint/classification/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model to
-pneumonia_resnet18.pth, the test report to checkpoint/classification/test_report.json, and pictures to
-images/classification/. With --resume it goes on from last.pth and ends with the same weights as a run that was never
-stopped. Under torchrun the batch is divided among the processes.
+Writes checkpoint/classification/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model
+pneumonia_resnet18.pth, the test report checkpoint/classification/test_report.json, and pictures in
+images/classification/ (with --output-dir, in its folder images/). --resume continues from last.pth and ends with the
+same weights as an uninterrupted run. Under torchrun each batch is divided among the processes.
 """
 
 import sys
@@ -32,18 +32,20 @@ from tqdm import tqdm
 from cxr import metrics, runtime, training_run
 from cxr.runtime import to_device
 from cxr.training_run import RunFolder, TrainState, lock_folder, prepare
-from pytorch_classification import data_load, finish_training
+from pytorch_classification import finish_training
+from pytorch_classification.augment import augmented
+from pytorch_classification.data_load import CLASSES
 from pytorch_classification.model import TASK, as_input, build, predict_logits
 from pytorch_classification.operating_point import fit_temperature
-from pytorch_classification.training_data import Data, augmented, load_data
+from pytorch_classification.training_data import TrainingData, load_data
 
-GRADIENT_LIMIT = 2.0  # longer gradients are cut to this norm
+GRADIENT_LIMIT = 2.0  # norm to which longer gradients are clipped
 
 
 def class_weights(labels: NDArray[np.int64]) -> Tensor:
     """float32 [2] that give both classes the same weight in the loss, with mean 1 over ``labels``.
 
-    Three of four training images are PNEUMONIA. Unweighted, every uncertain image would lean towards that class.
+    Three of four training images are PNEUMONIA. Unweighted, uncertain images would be predicted as that class.
     """
     counts = np.bincount(labels, minlength=2)
     return torch.tensor(len(labels) / (2 * counts), dtype=torch.float32)
@@ -76,23 +78,22 @@ def batch_loss(network: nn.Module, images: Tensor, labels: Tensor, weights: Tens
     return weighted_loss(logits.float().squeeze(1), labels, weights)
 
 
-def with_faster_precision(model: nn.Module, data: Data, config: TrainConfig, run: runtime.Runtime) -> runtime.Runtime:
-    """``run`` in the precision in which ``model`` trains faster, if ``config`` leaves the choice."""
-    few = data.train[: runtime.trial_images(config.size)]
-    images, labels = as_input(data.squares[few], config.size), to_device(data.labels[few], run.device)
+def with_faster_precision(
+    model: nn.Module, data: TrainingData, size: int, precision: cli.Precision, run: runtime.Runtime
+) -> runtime.Runtime:
+    """``run`` in ``precision``, or for auto in that in which ``model`` trains faster on squares of ``size``."""
+    few = data.train[: runtime.trial_images(size)]
+    images, labels = as_input(data.squares[few], size), to_device(data.labels[few], run.device)
     weights = torch.ones(2, device=run.device)
     return runtime.with_faster_precision(
-        run,
-        config.precision,
-        model,
-        lambda network, trial: batch_loss(network, images, labels, weights, trial),
+        run, precision, model, lambda network, trial: batch_loss(network, images, labels, weights, trial)
     )
 
 
 def train_one_epoch(
-    train_state: TrainState[nn.Module], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+    train_state: TrainState[nn.Module], data: TrainingData, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> float:
-    """One pass in the order that (seed, epoch) decides; the mean loss per image, over all processes.
+    """One pass in the order given by (seed, epoch); returns the mean loss per image over all processes.
 
     Raises:
         FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
@@ -104,13 +105,20 @@ def train_one_epoch(
     total = 0.0
     steps = runtime.batches(order, config.batch_size, run)
     title = f"epoch {epoch + 1}/{config.epochs}"
-    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
-        labels = to_device(data.labels[chosen], run.device)
-        images = augmented(data.squares[chosen], config, generator)
+    for step, batch in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
+        labels = to_device(data.labels[batch], run.device)
+        images = augmented(
+            data.squares[batch],
+            config.size,
+            generator,
+            crop_prob=config.crop_prob,
+            style_mix_prob=config.style_mix_prob,
+            randconv_prob=config.randconv_prob,
+        )
         loss = batch_loss(train_state.ddp_model, images, labels, weights, run)
         value = loss.item()
         if not np.isfinite(value):
-            names = ", ".join(str(data.listing.paths[i]) for i in chosen)
+            names = ", ".join(str(data.listing.paths[i]) for i in batch)
             raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: the loss is {value} on the images {names}")
         train_state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -123,17 +131,17 @@ def train_one_epoch(
 
 
 def validate(
-    train_state: TrainState[nn.Module], data: Data, config: TrainConfig, run: runtime.Runtime
+    train_state: TrainState[nn.Module], data: TrainingData, size: int, flip_tta: bool, run: runtime.Runtime
 ) -> dict[str, float]:
-    """Scores of the averaged weights on validation and on the shifted set, the same in every process.
+    """Scores of the averaged weights on the validation and the shifted set, the same in every process.
 
-    The epoch is chosen by ``selection_loss``, the mean over both sets of the loss that is left at the best temperature:
-    AUC no longer tells good epochs apart, and the plain loss prefers early ones, which are less confident.
+    ``selection_loss``, which selects the epoch, is the mean over both sets of the loss at the best temperature: AUC
+    no longer separates good epochs, and the plain loss prefers early ones, which are less confident.
     """
     runtime.synchronize_buffers(train_state.average, run)
     scores: dict[str, float] = {}
-    for name, (images, rows, labels) in data.sets().items():
-        logits = predict_logits(train_state.average, images, rows, config.size, config.flip_tta, run)
+    for name, (images, indices, labels) in data.validation_sets().items():
+        logits = predict_logits(train_state.average, images, indices, size, flip_tta, run)
         truth, weights = torch.from_numpy(labels), class_weights(labels).double()
         calibrated = logits / fit_temperature(logits, labels)
         scores |= {
@@ -146,21 +154,21 @@ def validate(
 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
-    """The whole run: epochs, then calibration, model file, test report and pictures."""
-    folder = RunFolder(config.output_dir, TASK, finish_training.NAME)
+    """The whole run: epochs, calibration, model file, test report and pictures."""
+    folder = RunFolder(config.output_dir, TASK, finish_training.REPORT)
     state = folder.load_last() if config.resume else None
     model = build(config.weights if state is None else "none")
     data = load_data(config, run)
     train_state = make_train_state(config, model, runtime.steps_per_epoch(len(data.train), config.batch_size, run), run)
     about = {
         "config": cli.plain(config),
-        "classes": list(data_load.CLASSES),
+        "classes": list(CLASSES),
         "processes": run.world_size,
         "data": training_run.fingerprint(data.facts(config.root)),
     }
     start, best = 0, float("inf")
     if state is None:
-        run = with_faster_precision(train_state.model, data, config, run)
+        run = with_faster_precision(train_state.model, data, config.size, config.precision, run)
     else:
         training_run.require_same_run(state, about, RESUME_IGNORES, config.output_dir)
         train_state.restore(state)
@@ -171,37 +179,36 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
         folder.begin(start)
         print(summary(data, config, run))
         if start:
-            finish_training.show_progress(config, training_run.read_records(folder.log))
+            finish_training.draw_curves(training_run.read_records(folder.log), config.images_dir)
     for epoch in range(start, config.epochs):
         began = time.perf_counter()
         lr = train_state.scheduler.get_last_lr()[0]
         train_loss = train_one_epoch(train_state, data, config, epoch, run)
-        scores = validate(train_state, data, config, run)
+        scores = validate(train_state, data, config.size, config.flip_tta, run)
         improved = scores["selection_loss"] < best
         best = min(best, scores["selection_loss"])
         record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **scores, "improved": improved}
         record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
             folder.save_epoch(train_state, {**about, "best": best}, record)
-            print(line_of(record, config.epochs))
-            finish_training.show_progress(config, training_run.read_records(folder.log))
-    runtime.wait(run)  # the other processes read what the first has just written
+            print(format_epoch(record, config.epochs))
+            finish_training.draw_curves(training_run.read_records(folder.log), config.images_dir)
+    runtime.wait(run)  # for the checkpoint of the first process
     finish_training.finish(config, data, run)
 
 
-def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
-    """What is about to happen, in two lines."""
-    counts = [np.bincount(data.labels[part], minlength=2).tolist() for part in (data.train, data.validation)]
-    patients = [data.patients(part) for part in (data.train, data.validation)]
-    parts = [
-        f"{name} {count[0]} {data_load.CLASSES[0]} + {count[1]} {data_load.CLASSES[1]} of {people} patients"
-        for name, count, people in zip(("train", "validation"), counts, patients, strict=True)
-    ]
+def summary(data: TrainingData, config: TrainConfig, run: runtime.Runtime) -> str:
+    """The data and settings of the run, in two lines."""
+    sets: list[str] = []
+    for name, indices in (("train", data.train), ("validation", data.validation)):
+        normal, pneumonia = np.bincount(data.labels[indices], minlength=2)
+        patients = data.count_patients(indices)
+        sets.append(f"{name} {normal} {CLASSES[0]} + {pneumonia} {CLASSES[1]} of {patients} patients")
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
-    return f"{'; '.join(parts)}\n{epochs} at {config.size} px from weights {config.weights} on {run}"
+    return f"{'; '.join(sets)}\n{epochs} at {config.size} px from weights {config.weights} on {run}"
 
 
-def line_of(record: dict[str, Any], epochs: int) -> str:
+def format_epoch(record: dict[str, Any], epochs: int) -> str:
     """One epoch in one line."""
     return (
         f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.4f}  "
@@ -211,7 +218,7 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
 
 
 def main(config: TrainConfig) -> None:
-    """Parse, lock the output folder, train."""
+    """Lock the output folder and train."""
     with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(config.output_dir, run):
         fit(config, run)
 

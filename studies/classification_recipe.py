@@ -1,12 +1,11 @@
-"""Train the classifier by each of several recipes and seeds, and score each on sets that are unlike training's.
+"""Train the classifier with several recipes and seeds, and score each out of distribution.
 
     python studies/classification_recipe.py --data-dir chest_xray --rsna-dir dataset_det --recipes default whole
 
-Appends one JSON line a run to checkpoint/classification_recipe/runs.jsonl, and passes over what stands there. Scores
-are ROC AUC on validation (patients apart, same source), on validation with NORMAL style-transferred, on NORMAL of the
-styles
-that were left out of training against validation's PNEUMONIA, and on RSNA's Normal against Lung Opacity in one half of
-the patients; the other half is scored with --last-look alone, when a recipe has been chosen. test/ is not read.
+Appends one JSON line per run to checkpoint/classification_recipe/runs.jsonl and skips runs that are in it. Scores are
+ROC AUC on validation (other patients, same source), on validation with NORMAL style-transferred, on NORMAL of the
+styles that were left out of training against validation's PNEUMONIA, and on RSNA's Normal against Lung Opacity in one
+half of the patients; the other half is scored with --last-look alone, when a recipe has been chosen. test/ is not read.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ from cxr.training_run import lock_folder
 from pytorch_classification import train_classification as training
 from pytorch_classification.model import as_input, predict_logits
 from pytorch_classification.shifted_validation import balanced_threshold
-from pytorch_classification.training_data import Data, load_data, store_size
+from pytorch_classification.training_data import TrainingData, load_data, store_size
 from pytorch_detection import rsna_dataset
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -74,7 +73,7 @@ def style_of(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate([small[:, ring], histogram, spectrum], axis=1, dtype=np.float32)
 
 
-def without_contradicting_styles(data: Data) -> tuple[Data, NDArray[np.int64]]:
+def without_contradicting_styles(data: TrainingData) -> tuple[TrainingData, NDArray[np.int64]]:
     """``data`` without the training patients whose style is the other class's, and the NORMAL images among them."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -129,7 +128,7 @@ def score(config: BenchConfig, settings: training.TrainConfig, run: runtime.Runt
     data, left_out = without_contradicting_styles(whole)
     model = training.build("none")
     train_state = training.make_train_state(settings, model, len(data.train) // settings.batch_size, run)
-    run = training.with_faster_precision(model, data, settings, run)
+    run = training.with_faster_precision(model, data, settings.size, settings.precision, run)
     began = time.perf_counter()
     for epoch in range(settings.epochs):
         training.train_one_epoch(train_state, data, settings, epoch, run)
@@ -138,7 +137,7 @@ def score(config: BenchConfig, settings: training.TrainConfig, run: runtime.Runt
     def log_odds(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return predict_logits(train_state.average, images, rows, settings.size, settings.flip_tta, run)
 
-    sets = {name: (log_odds(images, rows), labels) for name, (images, rows, labels) in data.sets().items()}
+    sets = {name: (log_odds(images, rows), labels) for name, (images, rows, labels) in data.validation_sets().items()}
     plain, labels = sets["val"]
     ill = plain[labels == 1]
     normal = log_odds(data.images, left_out)

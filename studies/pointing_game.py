@@ -1,4 +1,4 @@
-"""Does Grad-CAM point at the opacity? The pointing game: how often it peaks inside a true box.
+"""The pointing game: how often the maximum of Grad-CAM is inside a ground-truth box.
 
     python studies/pointing_game.py --image sample/chest_xray/test/PNEUMONIA \
         --boxes sample/chest_xray/opacity_boxes.csv
@@ -13,14 +13,26 @@ neural attention by excitation backprop", doi:10.1007/s11263-017-1059-x; here wi
 import json
 import sys
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Works from a bare clone and from any directory: the repository root holds the shared package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_classification.settings import PointingConfig
+from cxr.cli import ROOT
+
+
+@dataclass(frozen=True)
+class PointingConfig:
+    """The images, their boxes, and the model."""
+
+    image: tuple[str, ...] = cli.flag(help="one or more files, folders or globs")
+    boxes: Path = cli.flag(help="CSV with the columns path or patientId, and x, y, width, height")
+    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model")
+    json: bool = cli.flag(False, help="print one JSON document instead of a sentence")
+    device: cli.Device = cli.flag("auto", help="auto: CUDA, then Apple MPS, then the CPU")
+
 
 # Before torch is imported, so that --help and mistakes are answered at once.
 CONFIG = cli.start(PointingConfig, __doc__) if __name__ == "__main__" else None
@@ -55,20 +67,20 @@ def read_boxes(table: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def peak(heatmap: NDArray[np.float32]) -> tuple[float, float]:
-    """Where ``heatmap`` [H, W] is strongest, as shares (x, y) of width and height; the middle where several are."""
+    """The maximum of ``heatmap`` [H, W] as fractions (x, y) of width and height; the mean of several."""
     rows, columns = np.nonzero(heatmap >= heatmap.max())
     return float((columns.mean() + 0.5) / heatmap.shape[1]), float((rows.mean() + 0.5) / heatmap.shape[0])
 
 
 def is_inside(x: ArrayLike, y: ArrayLike, boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
-    """Whether points, shares of the image, lie in one of ``boxes``, pixels of an image of that size."""
+    """Whether points, in fractions of the image, are in one of ``boxes``, in pixels of an image of that size."""
     across, down = np.multiply(x, width)[..., None], np.multiply(y, height)[..., None]
     left, top, wide, tall = boxes.T
     return ((left <= across) & (across <= left + wide) & (top <= down) & (down <= top + tall)).any(axis=-1)
 
 
 def covered_share(boxes: NDArray[np.float64], width: int, height: int) -> float:
-    """Share of the image that ``boxes`` cover together, the chance level: how often a random point would hit."""
+    """Fraction of the image that ``boxes`` cover together, the chance level of a random point."""
     grid = (np.arange(100) + 0.5) / 100
     return float(is_inside(grid, grid[:, None], boxes, width, height).mean())
 
@@ -76,28 +88,30 @@ def covered_share(boxes: NDArray[np.float64], width: int, height: int) -> float:
 def play(
     classifier: Classifier, paths: list[Path], boxes: list[NDArray[np.float64]], run: runtime.Runtime
 ) -> tuple[list[bool], list[float]]:
-    """For each image whether the peak hits a box, and the chance level."""
+    """For each image whether the maximum is in a box, and the chance level."""
+    own_scale = replace(classifier, grad_cam_scale=None)
+
+    def load(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        radiograph = reading.read(path)
+        return radiograph.square(classifier.store_size), radiograph.size
+
     hits: list[bool] = []
     chances: list[float] = []
     waiting = iter(boxes)
     with tqdm(total=len(paths), desc="pointing", unit="image") as progress:
-        for batch in reading.read_ahead(paths, classifier.store_size, _BATCH):
-            for read in batch:
-                if read.image is None:
-                    raise ValueError(read.error)
-            squares = np.stack([read.image for read in batch if read.image is not None])
-            heatmaps = classifier.predict(squares, run, grad_cam=True).grad_cam
+        for batch in reading.in_batches(load, paths, _BATCH):
+            heatmaps = own_scale.predict(np.stack([square for square, _ in batch]), run, grad_cam=True).grad_cam
             assert heatmaps is not None
-            for read, heatmap in zip(batch, heatmaps, strict=True):
+            for (_, (height, width)), heatmap in zip(batch, heatmaps, strict=True):
                 truth = next(waiting)
-                hits.append(bool(is_inside(*peak(heatmap), truth, read.width, read.height)))
-                chances.append(covered_share(truth, read.width, read.height))
+                hits.append(bool(is_inside(*peak(heatmap), truth, width, height)))
+                chances.append(covered_share(truth, width, height))
             progress.update(len(batch))
     return hits, chances
 
 
 def main(config: PointingConfig) -> None:
-    """Parse, play, print."""
+    """Play and print."""
     truth = read_boxes(config.boxes)
     found = [(path, truth.get(str(path.resolve()), truth.get(path.stem))) for path in reading.find_images(config.image)]
     chosen = [(path, boxes) for path, boxes in found if boxes is not None]
@@ -117,7 +131,7 @@ def main(config: PointingConfig) -> None:
         )
     else:
         print(
-            f"Grad-CAM peaks inside a true box in {sum(hits)} of {len(hits)} images: "
+            f"Grad-CAM has its maximum inside a ground-truth box in {sum(hits)} of {len(hits)} images: "
             f"{interval_text({'value': share, 'low': low, 'high': high})}, with its 95% interval; "
             f"chance level {chance:.3f}"
         )

@@ -1,15 +1,14 @@
-"""Find what gives a class away without the lungs, the images it misleads on, and what a model makes of those.
+"""Find shortcuts: predict the class without the lungs, and evaluate a model where these predictions are wrong.
 
     python studies/shortcut_audit.py --data-dir chest_xray/train
     python studies/shortcut_audit.py --data-dir chest_xray/test --train-dir chest_xray/train \
         --model pneumonia_resnet18.pth
 
-Prints a table and writes shortcut_audit.json, shortcut_audit.csv (a line for each image, the most contradicting first),
-shortcut_audit.png and shortcut_audit_images.png. Gradient boosting that sees only the frame, the corners, the grey
-levels, the sharpness or the size of the file is fitted on some patients and asked about the others: an ROC AUC far
-above .5 is a shortcut that a network can take. With --model, sensitivity and specificity are given apart for images
-whose style agrees with their class and for those whose style contradicts it; a model that looks at lungs does as well
-on both.
+Prints a table and writes shortcut_audit.json, shortcut_audit.csv (a row for each image, the most contradicting first),
+shortcut_audit.png and shortcut_audit_images.png. Gradient boosting on the image border, the corners, the grey levels,
+the sharpness or the file size is fitted on some patients and predicts the class of the others: an ROC AUC far above .5
+is a shortcut that a network can use. With --model, sensitivity and specificity are given separately for images whose
+style agrees with their class and for those whose style contradicts it; a model that uses the lungs is as good on both.
 """
 
 import sys
@@ -22,7 +21,23 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_classification.settings import AuditConfig
+from cxr.cli import ROOT
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """The images, and optionally a model."""
+
+    data_dir: Path = cli.flag(help="a folder with one folder for each of two classes, such as chest_xray/train")
+    train_dir: Path | None = cli.flag(
+        None, help="fit the style on this folder, the model's training images, instead of on the other patients"
+    )
+    model: Path | None = cli.flag(None, help="a finished model to evaluate on --data-dir")
+    output_dir: Path = cli.flag(ROOT / "images" / "classification", help="folder of table, report and pictures")
+    seed: int = cli.flag(0, at_least=0, at_most=2**32 - 1, help="of the folds and of the intervals")
+    device: cli.Device = cli.flag("auto", help="auto: CUDA, then Apple MPS, then the CPU")
+    skip_bad: bool = cli.flag(False, help="skip unreadable images")
+
 
 # Before torch is imported, so that --help and mistakes are answered at once.
 CONFIG = cli.start(AuditConfig, __doc__) if __name__ == "__main__" else None
@@ -58,12 +73,12 @@ _WHOLE = "all of the picture"  # the style that a network can see
 
 
 @dataclass(frozen=True)
-class Collection:
+class TwoClassImages:
     """The images of one folder of two classes.
 
     Attributes:
         classes: the names of their folders, sorted. listing: N files. squares: uint8 [N, S, S].
-        groups: N patients; those who share a file byte for byte are one.
+        groups: N patients; those who share a file content are one.
         features: float64 [N, D] by name, those of ``style.picture_features`` and the sizes of image and file.
     """
 
@@ -74,22 +89,22 @@ class Collection:
     features: dict[str, style.Floats]
 
 
-def read_collection(folder: Path, side: int, config: AuditConfig, name: str) -> Collection:
-    """The images of ``folder`` as squares of ``side`` pixels, with what tells their style.
+def read_images(folder: Path, side: int, config: AuditConfig, name: str) -> TwoClassImages:
+    """The images of ``folder`` as squares of ``side`` pixels, with their style features.
 
     Raises:
         FileNotFoundError: no such folder, or a class without images.
-        ValueError: not two classes, images that cannot be read, or too few patients.
+        ValueError: not two classes, unreadable images, or too few patients.
     """
     classes, listing = list_classes(folder)
     if config.model and classes != data_load.CLASSES:
         raise ValueError(
-            f"{folder}: a model tells {' from '.join(data_load.CLASSES)}, the folders are {', '.join(classes)}; "
-            "give them those names, or leave out --model"
+            f"{folder}: a model needs the class folders {', '.join(data_load.CLASSES)}, found {', '.join(classes)}; "
+            "rename them, or leave out --model"
         )
     store = reading.decode_once(listing.paths, side, config.output_dir / "decoded", name=name, skip_bad=config.skip_bad)
     kept = np.flatnonzero(store.readable)
-    listing = data_load.identified(listing, store.headers).take(kept)
+    listing = data_load.identify_patients(listing, store.headers).take(kept)
     groups = patients.tied(listing.patients, [store.hashes[index] for index in kept])
     try:
         style.require_patients(listing.labels, groups)
@@ -99,7 +114,7 @@ def read_collection(folder: Path, side: int, config: AuditConfig, name: str) -> 
     features = style.picture_features(store.images, kept)
     features["image size"] = np.column_stack([sizes, sizes[:, 0] / sizes[:, 1]])
     features["file size"] = np.array([[float(path.stat().st_size)] for path in listing.paths])
-    return Collection(classes, listing, store.images[kept], groups, features)
+    return TwoClassImages(classes, listing, store.images[kept], groups, features)
 
 
 def list_classes(folder: Path) -> tuple[tuple[str, str], data_load.Listing]:
@@ -114,17 +129,17 @@ def list_classes(folder: Path) -> tuple[tuple[str, str], data_load.Listing]:
         )
     first, second = found
     # Below the folder above: files without a patient's name may be numbered alike in train/ and test/.
-    return (first, second), data_load.list_images(folder.parent, folder.name, names=((first,), (second,)))
+    return (first, second), data_load.list_folders(folder.parent, folder.name, names=((first,), (second,)))
 
 
-def probe(audited: Collection, known: Collection | None, seed: int) -> dict[str, style.Floats]:
-    """Probability [N] of the second class by each part of the style alone and by several together."""
+def predict_from_style(audited: TwoClassImages, known: TwoClassImages | None, seed: int) -> dict[str, style.Floats]:
+    """Probability [N] of the second class, predicted from each group of features and from several together."""
     parts: dict[str, Sequence[str]] = {name: (name,) for name in style.PICTURE}
     parts |= {_WHOLE: style.PICTURE, "image size": ("image size",), "file size": ("file size",)}
     parts["everything"] = list(audited.features)
     labels = audited.listing.labels
     found: dict[str, style.Floats] = {}
-    for name, names in tqdm(parts.items(), "probing", unit="probe", leave=False):
+    for name, names in tqdm(parts.items(), "predicting from style", unit="feature set", leave=False):
         features = style.joined(audited.features, names)
         if known is None:
             found[name] = style.cross_fitted(features, labels, audited.groups, seed)
@@ -138,17 +153,17 @@ def probe(audited: Collection, known: Collection | None, seed: int) -> dict[str,
 
 def write_table(
     path: Path,
-    audited: Collection,
-    probed: dict[str, style.Floats],
+    audited: TwoClassImages,
+    predicted_by: dict[str, style.Floats],
     by_model: dict[str, style.Floats],
 ) -> None:
-    """A line for each image, the one that looks most like the other class first; a cell without a number is empty."""
+    """A row for each image, the most contradicting first."""
     labels = audited.listing.labels
-    other = np.where(labels == 1, 1 - probed[_WHOLE], probed[_WHOLE])
-    contradicts = style.contradicting(probed[_WHOLE], labels)
+    other = np.where(labels == 1, 1 - predicted_by[_WHOLE], predicted_by[_WHOLE])
+    contradicts = style.contradicting(predicted_by[_WHOLE], labels)
     header = ["path", "class", "patient", "style_of_other_class", "style_contradicts"]
-    header += [f"{name.replace(' ', '_')}_probability" for name in probed] + list(by_model)
-    columns = [*probed.values(), *by_model.values()]
+    header += [f"{name.replace(' ', '_')}_probability" for name in predicted_by] + list(by_model)
+    columns = [*predicted_by.values(), *by_model.values()]
     rows = (
         [
             shown_path(audited.listing.paths[index]),
@@ -156,7 +171,7 @@ def write_table(
             audited.listing.patients[index],
             f"{other[index]:.6f}",
             str(int(contradicts[index])),
-            *("" if np.isnan(column[index]) else f"{column[index]:.6f}" for column in columns),
+            *(f"{column[index]:.6f}" for column in columns),
         ]
         for index in np.argsort(-other, kind="stable")
     )
@@ -167,12 +182,12 @@ def format_audit(report: dict[str, Any]) -> str:
     """The report as tables for the terminal."""
     first, second = report["classes"]
     images, contradicting = report["images"], report["contradicting"]
-    told = [[name, metrics.interval_text(score)] for name, score in report["roc_auc"].items()]
+    rows = [[name, metrics.interval_text(score)] for name, score in report["roc_auc"].items()]
     blocks = [
         f"{sum(images.values())} images of {report['patients']} patients: {images[first]} {first}, "
         f"{images[second]} {second}; style {report['style']}",
-        aligned([["told without lungs by", "ROC AUC (95% interval by patient)"], *told]),
-        "The picture looks like the other class in "
+        aligned([["predictor (no lungs visible)", "ROC AUC (95% interval by patient)"], *rows]),
+        "The style is that of the other class in "
         + " and ".join(f"{contradicting[name]} of {images[name]} {name}" for name in images),
     ]
     if "model" in report:
@@ -184,46 +199,46 @@ def format_audit(report: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def sheet_blocks(audited: Collection, told: style.Floats, answers: style.Floats | None) -> list[Block]:
-    """The images whose style contradicts their class, between those that look most like each class."""
-    labels, contradicts = audited.listing.labels, style.contradicting(told, audited.listing.labels)
+def sheet_blocks(audited: TwoClassImages, by_style: style.Floats, by_model: style.Floats | None) -> list[Block]:
+    """The images whose style contradicts their class, between the most typical ones of each class."""
+    labels, contradicts = audited.listing.labels, style.contradicting(by_style, audited.listing.labels)
 
     def block(label: int, contradicting: bool, rows: int) -> Block:
-        looks_like = 1 - label if contradicting else label
+        style_of = 1 - label if contradicting else label
         chosen = np.flatnonzero((labels == label) & (contradicts == contradicting))
-        most_alike = np.argsort(-told[chosen] if looks_like else told[chosen], kind="stable")
-        shown = chosen[most_alike][: rows * SHEET_COLUMNS]
-        by_model = [""] * len(shown) if answers is None else [f", model {answers[index]:.2f}" for index in shown]
+        order = np.argsort(-by_style[chosen] if style_of else by_style[chosen], kind="stable")
+        shown = chosen[order][: rows * SHEET_COLUMNS]
+        notes = [""] * len(shown) if by_model is None else [f", model {by_model[index]:.2f}" for index in shown]
         return Block(
-            f"{audited.classes[label]} in the style of {audited.classes[looks_like]} "
+            f"{audited.classes[label]} in the style of {audited.classes[style_of]} "
             f"({len(chosen)} of {(labels == label).sum()})",
             [audited.squares[index] for index in shown],
             [
-                f"{audited.listing.paths[index].stem}\nstyle {told[index]:.2f}{answer}"
-                for index, answer in zip(shown, by_model, strict=True)
+                f"{audited.listing.paths[index].stem}\nstyle {by_style[index]:.2f}{note}"
+                for index, note in zip(shown, notes, strict=True)
             ],
         )
 
     return [block(0, False, 1), block(0, True, 2), block(1, True, 2), block(1, False, 1)]
 
 
-def draw_auc(
-    probes: Mapping[str, Mapping[str, Any]],
+def draw_shortcut_auc(
+    predictors: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
     path: Path,
     *,
     title: str,
 ) -> None:
-    """ROC AUC of each probe with its interval and, of a model, its scores where the style agrees and contradicts.
+    """ROC AUC of each predictor with its interval and, of a model, its scores where the style agrees and contradicts.
 
     Args:
-        probes: name of a probe -> ROC AUC with ``value``, ``low``, ``high``.
-        groups: as ``style.group_scores`` returns them; None draws the probes alone.
+        predictors: name -> ROC AUC with ``value``, ``low``, ``high``.
+        groups: as ``style.group_scores`` returns them; None draws the predictors alone.
     """
     with saved_figure(path, (WIDTH, 4.2)) as figure:
         figure.suptitle(shorten(title, WIDTH))
         panels = figure.subplots(1, 1 if groups is None else 2, squeeze=False)[0]
-        _dots(panels[0], {name: (score, BLUE, "o") for name, score in probes.items()})
+        _dots(panels[0], {name: (score, BLUE, "o") for name, score in predictors.items()})
         panels[0].axvline(0.5, color=GREY, linestyle=":", label="chance")
         panels[0].set(title="predictor (no lungs visible)", xlabel="ROC AUC", xlim=(None, 1.01))
         panels[0].legend(loc="lower left")
@@ -247,18 +262,18 @@ def _dots(axes: Any, rows: Mapping[str, tuple[Mapping[str, Any], str, str]]) -> 
 
 
 def audit(
-    audited: Collection,
-    known: Collection | None,
+    audited: TwoClassImages,
+    known: TwoClassImages | None,
     config: AuditConfig,
     classifier: Classifier | None,
     run: runtime.Runtime,
 ) -> tuple[dict[str, Any], dict[str, style.Floats], dict[str, style.Floats]]:
-    """The report, the probabilities [N] of each probe, and what the model makes of each image, by column of the CSV."""
+    """The report, the probabilities [N] of each predictor, and those of the model by column of the CSV."""
     labels = audited.listing.labels
-    probed = probe(audited, known, config.seed)
-    contradicts = style.contradicting(probed[_WHOLE], labels)
-    told = metrics.bootstrap(
-        lambda weights: {name: metrics.roc_auc(values, labels, weights) for name, values in probed.items()},
+    predicted_by = predict_from_style(audited, known, config.seed)
+    contradicts = style.contradicting(predicted_by[_WHOLE], labels)
+    shortcut_auc = metrics.bootstrap(
+        lambda weights: {name: metrics.roc_auc(values, labels, weights) for name, values in predicted_by.items()},
         audited.groups,
         seed=config.seed,
     )
@@ -267,14 +282,14 @@ def audit(
         "classes": list(audited.classes),
         "images": dict(zip(audited.classes, np.bincount(labels).tolist(), strict=True)),
         "patients": len(set(audited.groups)),
-        "style": f"learnt from {config.train_dir}" if known else f"cross-fitted by patient in {patients.FOLDS} folds",
-        "roc_auc": told,
+        "style": f"fitted on {config.train_dir}" if known else f"cross-fitted by patient in {patients.FOLDS} folds",
+        "roc_auc": shortcut_auc,
         "contradicting": {name: int(contradicts[labels == label].sum()) for label, name in enumerate(audited.classes)},
     }
     by_model: dict[str, style.Floats] = {}
     if classifier:
-        answers = classifier.probabilities(audited.squares, run)
-        predicted = answers >= classifier.threshold
+        probabilities = classifier.probabilities(audited.squares, run)
+        predicted = probabilities >= classifier.threshold
         groups = style.group_scores(predicted, labels, contradicts, audited.groups, config.seed)
         report["model"] = {
             "file": str(config.model),
@@ -282,29 +297,27 @@ def audit(
             "threshold": classifier.threshold,
             "groups": groups,
         }
-        by_model = {"model_probability": answers}
-    return {**report, "seed": config.seed, "provenance": run_environment(run)}, probed, by_model
+        by_model = {"model_probability": probabilities}
+    return {**report, "seed": config.seed, "provenance": run_environment(run)}, predicted_by, by_model
 
 
 def main(config: AuditConfig) -> None:
-    """Parse, read, audit, write."""
+    """Read, audit, write."""
     with runtime.start(config.device, "fp32", config.seed) as run:
         classifier = Classifier.load(config.model, run) if config.model else None
         side = classifier.store_size if classifier else _SIDE
-        audited = read_collection(config.data_dir, side, config, "audited")
-        known = read_collection(config.train_dir, side, config, "training") if config.train_dir else None
-        report, probed, by_model = audit(audited, known, config, classifier, run)
+        audited = read_images(config.data_dir, side, config, "audited")
+        known = read_images(config.train_dir, side, config, "training") if config.train_dir else None
+        report, predicted_by, by_model = audit(audited, known, config, classifier, run)
     write_json(config.output_dir / "shortcut_audit.json", report)
-    write_table(config.output_dir / "shortcut_audit.csv", audited, probed, by_model)
-    answers = by_model.get("model_probability")
-    note = f"numbers: probability of {audited.classes[1]} by the style alone" + " and by the model" * (
-        answers is not None
-    )
-    blocks = sheet_blocks(audited, probed[_WHOLE], answers)
+    write_table(config.output_dir / "shortcut_audit.csv", audited, predicted_by, by_model)
+    probabilities = by_model.get("model_probability")
+    note = f"numbers: probability of {audited.classes[1]} from the style alone" + ", and by the model" * bool(by_model)
+    blocks = sheet_blocks(audited, predicted_by[_WHOLE], probabilities)
     image_sheet(blocks, config.output_dir / "shortcut_audit_images.png", note=note)
     title = f"{len(audited.listing)} images, style {report['style']}"
     groups = report["model"]["groups"] if "model" in report else None
-    draw_auc(report["roc_auc"], groups, config.output_dir / "shortcut_audit.png", title=title)
+    draw_shortcut_auc(report["roc_auc"], groups, config.output_dir / "shortcut_audit.png", title=title)
     print(f"{format_audit(report)}\n\nreport, table and pictures: {config.output_dir}")
 
 

@@ -1,7 +1,7 @@
-"""The style of a picture, which may give its class away without the lungs, and how a classifier does where it misleads.
+"""Style features of radiographs that may predict the class without the lungs, and scores where they mislead.
 
-Collections gather their classes at different times and places. Where frame, markers, tones or sharpness give the class
-away, a classifier may learn them instead of the lungs, and a test set of the same source will not tell.
+Data sets collect their classes at different times and places. Where border, markers, tone or sharpness predict the
+class, a classifier may learn them instead of the lungs, and a test set of the same source does not show it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ from cxr import metrics, patients
 from pytorch_classification.data_load import patients_of_each_class
 from pytorch_classification.image_metrics import aligned, bound, rates
 
-# What a classifier is given too; the size of the image and of the file it never sees.
+# Visible to a classifier; the sizes of image and file are not.
 PICTURE = ("outer frame", "corners", "grey histogram", "power spectrum")
-LEAST_PATIENTS = 20  # of each class; four in a fold, fewer say nothing
+LEAST_PATIENTS = 20  # of each class; four in a fold
 _GRID = 28  # cells along a side of the thumbnail that frame and corners are cut from
 _FRAME, _CORNER = 3, 6  # cells
 _BINS = 32  # of the grey histogram, and rings of the spectrum
@@ -29,15 +29,15 @@ Floats = NDArray[np.float64]
 
 
 class TooFewPatients(ValueError):
-    """There are too few patients to tell a style from chance."""
+    """Too few patients to distinguish a style from chance."""
 
 
 def picture_features(squares: NDArray[np.uint8], chosen: NDArray[np.int64]) -> dict[str, Floats]:
-    """What the squares [S, S] at ``chosen`` show beside their anatomy, in four parts float64 [len(chosen), D].
+    """Style features of the squares [S, S] at ``chosen``, in four groups float64 [len(chosen), D].
 
     ``outer frame`` and ``corners`` are grey levels of a thumbnail of 28 x 28 cells: its outermost 3 cells, and 6 x 6 in
     each corner. ``grey histogram`` (shares of 32 grey levels) and ``power spectrum`` (log power in 32 rings up to the
-    Nyquist frequency, of the standardised picture under a Hann window) take in the lungs too, but not where a thing is.
+    Nyquist frequency, of the standardised picture under a Hann window) include the lungs, but no positions.
     """
     parts = [_features_of(squares[chosen[first : first + _BATCH]]) for first in range(0, len(chosen), _BATCH)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -79,14 +79,14 @@ def _spectrum(grey: torch.Tensor) -> Floats:
 
 
 def joined(features: Mapping[str, Floats], names: Iterable[str] = PICTURE) -> Floats:
-    """The parts called ``names`` side by side, float64 [N, D]."""
+    """The feature groups ``names`` side by side, float64 [N, D]."""
     return np.concatenate([features[name] for name in names], axis=1)
 
 
 def cross_fitted(features: Floats, labels: NDArray[np.int64], groups: Sequence[str], seed: int) -> Floats:
-    """Probability of class 1 of every image by its ``features`` [N, D], told by images of other patients: [N].
+    """Probability [N] of class 1 from ``features`` [N, D], predicted by a model fitted on other patients.
 
-    As if both classes were equally likely, so that .5 lies between two styles whatever their shares.
+    For equally likely classes, so that .5 is between both styles whatever their shares.
 
     Args:
         groups: [N], the patient of each image.
@@ -110,19 +110,19 @@ def predict_from_other_set(
     groups: Sequence[str],
     seed: int,
 ) -> Floats:
-    """As ``cross_fitted``, for images of another set: told by the ``known`` ones, those of the same patients left out.
+    """As ``cross_fitted``, by a model fitted on the ``known`` images of another set, without shared patients.
 
     Raises:
         TooFewPatients: fewer than 20 of a class are left.
     """
-    asked_about = set(groups)
-    usable = np.array([group not in asked_about for group in known_groups])
-    require_patients(known_labels[usable], [group for group in known_groups if group not in asked_about])
+    evaluated = set(groups)
+    usable = np.array([group not in evaluated for group in known_groups])
+    require_patients(known_labels[usable], [group for group in known_groups if group not in evaluated])
     return _fit_predict(known[usable], known_labels[usable], features, seed)
 
 
 def _fit_predict(known: Floats, labels: NDArray[np.int64], features: Floats, seed: int) -> Floats:
-    """Probability of class 1 of ``features`` by gradient boosting on the ``known`` ones, both classes equally likely.
+    """Probability of class 1 of ``features`` by gradient boosting on ``known``, for equally likely classes.
 
     32 bins instead of 255 take two thirds of the time. The shares of the classes are taken out afterwards, by Bayes'
     rule: weights while fitting make scikit-learn choose its bins in a way that takes twenty times as long.
@@ -133,7 +133,7 @@ def _fit_predict(known: Floats, labels: NDArray[np.int64], features: Floats, see
         max_iter=200, max_bins=32, max_leaf_nodes=16, min_samples_leaf=5, max_features=0.2, random_state=seed
     ).fit(known, labels)
     first, second = (model.predict_proba(features) / np.bincount(labels)).T
-    # Rounded: where nothing is told, each fold would otherwise have its own last digit, which would pass for an order.
+    # Rounded: without any signal the last digit would differ between the folds and pass for an order.
     return np.round(second / (first + second), 9)
 
 
@@ -141,9 +141,7 @@ def require_patients(labels: NDArray[np.int64], groups: Sequence[str]) -> None:
     """Raise TooFewPatients unless both classes have 20."""
     first, second = map(len, patients_of_each_class(labels, groups))
     if min(first, second) < LEAST_PATIENTS:
-        raise TooFewPatients(
-            f"at least {LEAST_PATIENTS} patients of each class tell a style from chance, found {first} and {second}"
-        )
+        raise TooFewPatients(f"at least {LEAST_PATIENTS} patients of each class are needed, found {first} and {second}")
 
 
 def contradicting(style: Floats, labels: NDArray[np.int64]) -> NDArray[np.bool_]:

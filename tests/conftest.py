@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from contextlib import redirect_stdout
+from dataclasses import is_dataclass
 from io import StringIO
 from types import SimpleNamespace
 
@@ -136,17 +137,19 @@ def figures(monkeypatch):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Runs the ``main`` of a script as its last lines do, in this process: gives exit code, stdout and stderr."""
+    """Runs the ``main`` of a script in this process, by a command line or a config: exit code, stdout and stderr."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # cli.run sets both for its process
     before = signal.getsignal(signal.SIGTERM)
 
     from killing import run_main
 
+    from cxr import cli
+
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
         capsys.readouterr()
         try:
-            code = run_main(main)
+            code = cli.run(main, *arguments) if arguments and is_dataclass(arguments[0]) else run_main(main)
         except SystemExit as stop:  # a command line that does not fit
             code = stop.code
         out, err = capsys.readouterr()

@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 
 from cxr.reading import NO_HEADER
-from pytorch_classification.data_load import Listing, identified, list_images, missing_test, patient_of, read_table
-from pytorch_classification.settings import TrainConfig
+from pytorch_classification.data_load import (
+    Listing,
+    identify_patients,
+    list_folders,
+    list_table,
+    missing_test,
+    patient_of,
+)
 
 
 def touch(folder, *names):
@@ -51,7 +57,7 @@ def test_the_patient_is_read_from_the_file_name(name, patient):
 def test_splits_are_listed_in_order_with_labels_and_patients(tmp_path):
     touch(tmp_path / "train", "NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/person2_virus_3.png", "NORMAL/IM-0002-0001.JPG")
     touch(tmp_path / "val", "NORMAL/NORMAL2-IM-0003-0001.tif", "PNEUMONIA/person4_bacteria_5.dcm")
-    listing = list_images(tmp_path, "train", "val")
+    listing = list_folders(tmp_path, "train", "val")
     assert [path.relative_to(tmp_path).as_posix() for path in listing.paths] == [
         "train/NORMAL/IM-0001-0001.jpeg",
         "train/NORMAL/IM-0002-0001.JPG",
@@ -73,7 +79,7 @@ def test_names_of_neither_form_are_patients_of_their_own_with_one_counted_warnin
     touch(tmp_path / "train", "NORMAL/a.png", "NORMAL/sub/a.png", "NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/a.png")
     warned = r"^the patient of 3 of 4 images is unknown \(first: a\.png\); each counts as one patient"
     with pytest.warns(UserWarning, match=warned) as caught:
-        listing = identified(list_images(tmp_path, "train"), [NO_HEADER] * 4)
+        listing = identify_patients(list_folders(tmp_path, "train"), [NO_HEADER] * 4)
     assert len(caught) == 1
     # The whole place, with slashes on every system: two files called a.png are two patients, and the split hangs on it.
     assert listing.patients == ["IM-0001", "train/NORMAL/a.png", "train/NORMAL/sub/a.png", "train/PNEUMONIA/a.png"]
@@ -93,7 +99,7 @@ def test_hidden_files_and_folders_and_other_files_are_no_images(tmp_path):
     touch(tmp_path / "train", *kept, *left)
     (tmp_path / "train" / ".cache").mkdir()
     with pytest.warns(UserWarning, match="passed over: ") as caught:
-        listing = list_images(tmp_path, "train")
+        listing = list_folders(tmp_path, "train")
     assert [path.relative_to(tmp_path / "train").as_posix() for path in listing.paths] == list(kept)
     said = " ".join(str(warning.message) for warning in caught)
     assert all(name in said for name in ("Thumbs.db", "__MACOSX", "notes.txt")) and ".DS_Store" not in said
@@ -102,7 +108,7 @@ def test_hidden_files_and_folders_and_other_files_are_no_images(tmp_path):
 def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
-        list_images(Path("chest_xray"), "train")
+        list_folders(Path("chest_xray"), "train")
     assert str(tmp_path.resolve() / "chest_xray" / "train") in str(caught.value)
     assert "--data-dir" in str(caught.value)
 
@@ -120,9 +126,10 @@ def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
 def test_other_class_folders_are_refused_with_what_was_found(tmp_path, names, found):
     touch(tmp_path / "train", *names)
     with pytest.raises(
-        ValueError, match=rf"expected the class folders NORMAL, PNEUMONIA \(--normal .*\), found {found}$"
+        ValueError,
+        match=rf"expected the class folders NORMAL, PNEUMONIA \(name yours with --normal .*\), found {found}$",
     ):
-        list_images(tmp_path, "train")
+        list_folders(tmp_path, "train")
 
 
 @pytest.mark.parametrize("empty", ["NORMAL", "PNEUMONIA"])
@@ -131,7 +138,7 @@ def test_an_empty_class_folder_is_named(tmp_path, empty):
     for image in (tmp_path / "train" / empty).glob("*.png"):
         image.unlink()
     with pytest.raises(FileNotFoundError) as caught:
-        list_images(tmp_path, "train")
+        list_folders(tmp_path, "train")
     assert str(caught.value).startswith(f"{tmp_path / 'train' / empty}: holds no images; passed over: ")
 
 
@@ -140,11 +147,11 @@ def test_an_empty_class_folder_is_named(tmp_path, empty):
 
 def test_class_folders_may_have_other_names_and_a_class_several(tmp_path):
     touch(tmp_path / "train", "healthy/a.png", "viral/IM-0001-0001.png", "bacterial/b.png")
-    listing = list_images(tmp_path, "train", names=(("healthy",), ("bacterial", "viral")))
+    listing = list_folders(tmp_path, "train", names=(("healthy",), ("bacterial", "viral")))
     assert [path.name for path in listing.paths] == ["b.png", "a.png", "IM-0001-0001.png"]
     assert listing.labels.tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="both --normal and --pneumonia name healthy"):
-        list_images(tmp_path, "train", names=(("healthy",), ("viral", "healthy")))
+        list_folders(tmp_path, "train", names=(("healthy",), ("viral", "healthy")))
 
 
 def write_table(folder, text):
@@ -159,7 +166,7 @@ def test_a_table_tells_label_patient_and_whatever_else_it_holds(tmp_path):
         "label,path,site,patient\nNORMAL,films/a.png,Busan,p1\nPNEUMONIA,films/b.png,,\n"
         "PNEUMONIA,films/person7_virus_1.jpeg, Seoul ,\n",
     )
-    listing = identified(read_table(table), [NO_HEADER, NO_HEADER._replace(patient="hash"), NO_HEADER])
+    listing = identify_patients(list_table(table), [NO_HEADER, NO_HEADER._replace(patient="hash"), NO_HEADER])
     assert listing.paths == [tmp_path / "films" / name for name in ("a.png", "b.png", "person7_virus_1.jpeg")]
     assert listing.labels.tolist() == [0, 1, 1] and listing.patients == ["p1", "hash", "person7"]
     assert listing.columns["site"] == ["Busan", "", "Seoul"]
@@ -172,18 +179,18 @@ def test_a_table_with_a_column_split_gives_the_rows_of_a_split(tmp_path):
         "path,label,split\nfilms/a.png,NORMAL,train\nfilms/b.png,PNEUMONIA,val\n"
         "films/person7_virus_1.jpeg,NORMAL,test\n",
     )
-    assert [path.name for path in read_table(table, "train", "val").paths] == ["a.png", "b.png"]
-    assert missing_test(TrainConfig(table=table)) == ""
+    assert [path.name for path in list_table(table, "train", "val").paths] == ["a.png", "b.png"]
+    assert missing_test(tmp_path, table) == ""
     with pytest.raises(ValueError, match="no image of label PNEUMONIA and split test; both classes are needed"):
-        read_table(table, "test")
+        list_table(table, "test")
     table.write_text("path,label\nfilms/a.png,NORMAL\n")
-    assert missing_test(TrainConfig(table=table)) == f"no row of split test in {table}"
+    assert missing_test(tmp_path, table) == f"no row of split test in {table}"
 
 
 def test_dicom_files_tell_the_patient_before_their_names_do():
     listing = listing_of(("person1", 1), ("1.jpeg", 0), ("2.jpeg", 0))
     headers = [NO_HEADER._replace(patient=patient) for patient in ("x", "y", "x")]
-    assert identified(listing, headers).patients == ["x", "y", "x"]
+    assert identify_patients(listing, headers).patients == ["x", "y", "x"]
 
 
 def test_a_patient_id_that_all_files_share_tells_nobody_apart(tmp_path):
@@ -194,5 +201,5 @@ def test_a_patient_id_that_all_files_share_tells_nobody_apart(tmp_path):
     with pytest.warns(
         UserWarning, match="^all DICOM files have the same Patient ID, so it does not identify patients$"
     ):
-        assert identified(listing, headers).patients == listing.patients
-    assert identified(listing.take(np.arange(9)), headers[:9]).patients == ["anonymous"] * 9
+        assert identify_patients(listing, headers).patients == listing.patients
+    assert identify_patients(listing.take(np.arange(9)), headers[:9]).patients == ["anonymous"] * 9

@@ -1,4 +1,4 @@
-"""The pointing game on heat maps and boxes whose answer is known."""
+"""The pointing game on worked heat maps and boxes."""
 
 import numpy as np
 import pytest

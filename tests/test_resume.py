@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from killing import assert_same_run, flags, kill_and_resume, needs_signals
+from killing import assert_same_run, kill_and_resume, needs_signals
 
 from cxr import checkpoints, cli, runtime, training_run
 
@@ -171,7 +171,7 @@ def test_resuming_on_other_images_is_refused(script, data, whole, folder, comman
     config = script.settings(other, folder, resume=True)
     config.output_dir.mkdir()
     shutil.copy(whole.config.output_dir / "last.pth", config.output_dir)
-    ended = command(script.module.main, *flags(config))
+    ended = command(script.module.main, config)
     assert ended.code == 2 and not (folder / script.checkpoints[-1]).exists()
     line = ended.err.splitlines()[-1]
     assert f"the images in {other} are not those that the run began with: changed: " in line
@@ -186,7 +186,7 @@ def test_resuming_a_run_of_another_version_ends_in_one_line(script, data, whole,
     not_asked_for = ("format", "task", "model", "average", "optimizer", "scheduler")
     kept = {name: value for name, value in state.items() if value is not None and name not in not_asked_for}
     checkpoints.save(config.output_dir / "last.pth", task=state["task"], **kept)
-    ended = command(script.module.main, *flags(config))
+    ended = command(script.module.main, config)
     assert ended.code == 2 and "was begun by another version" in ended.err.splitlines()[-1]
 
 
@@ -203,7 +203,7 @@ def test_resuming_without_a_checkpoint_ends_in_one_line(script, data, tmp_path, 
     if content is not None:
         config.output_dir.mkdir()
         (config.output_dir / "last.pth").write_bytes(content)
-    ended = command(script.module.main, *flags(config))
+    ended = command(script.module.main, config)
     line = ended.err.splitlines()[-1]
     assert ended.code == 2 and line.startswith("error: ") and message in line
     assert str(config.output_dir / "last.pth") in line and not (tmp_path / script.checkpoints[-1]).exists()

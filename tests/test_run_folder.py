@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from killing import flags, quick
+from killing import quick
 from small_disk import remount, small_disk
 
 from cxr.training_run import lock_folder
@@ -44,7 +44,7 @@ def test_a_disk_that_fills_up_costs_one_epoch(script, data, folder, without_pict
 
         with monkeypatch.context() as patched, quick():
             at_epoch(script, 2, patched, fill)
-            ended = command(script.module.main, *flags(config))
+            ended = command(script.module.main, config)
         assert ended.code == 2
         line = last_line(ended.err)
         assert line.startswith(f"error: cannot write {config.output_dir}"), line
@@ -59,7 +59,7 @@ def test_a_folder_that_is_read_only_is_named_before_anything_is_read(script, fol
     with small_disk(folder, 64) as disk:
         remount(disk, "ro")
         config = script.settings(folder / "no data", disk)
-        ended = command(script.module.main, *flags(config))
+        ended = command(script.module.main, config)
         expected = f"error: cannot write to {config.output_dir}: Read-only file system; give another --output-dir\n"
         assert (ended.code, ended.out, ended.err) == (2, "", expected)
 
@@ -67,7 +67,7 @@ def test_a_folder_that_is_read_only_is_named_before_anything_is_read(script, fol
 def test_a_second_run_in_the_same_folder_is_refused(script, data, folder, command, processor):
     config = script.settings(data, folder)
     with lock_folder(config.output_dir, processor):
-        ended = command(script.module.main, *flags(config))
+        ended = command(script.module.main, config)
     expected = f"error: another run is writing to {config.output_dir}; wait for it or give another --output-dir\n"
     assert (ended.code, ended.out, ended.err) == (2, "", expected)
     assert [path.name for path in config.output_dir.iterdir()] == ["run.lock"]
@@ -98,7 +98,7 @@ def test_data_that_goes_in_the_middle_of_a_run_does_not_stop_it(
     config = script.settings(mine, folder)
     at_epoch(script, 2, monkeypatch, lambda config: shutil.rmtree(config.data_dir))
     with quick():
-        ended = command(script.module.main, *flags(config))
+        ended = command(script.module.main, config)
     assert ended.code == 0, ended.err
     assert script.load(config.output_dir / "last.pth")["epoch"] == config.epochs
     missed = f"no folder {mine / 'test'}, so there is no test report"

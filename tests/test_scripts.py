@@ -98,7 +98,7 @@ def test_torchrun_started_elsewhere_trains_one_model(chest_xray, folder):
 
 def assert_trained_by_two(config, printed):
     """All files are there, and one of two processes spoke and wrote."""
-    assert {path.name for path in config.output_dir.parent.iterdir()} >= {"images", "model.pth", "run"}
+    assert {path.name for path in config.output_dir.parent.iterdir()} >= {"model.pth", "run"}
     names = {path.name for path in config.output_dir.iterdir()}
     assert names >= {"best.pth", "last.pth", "metrics.jsonl", "test_report.json", "decoded"}
     assert "on cpu, fp32, 2 processes" in printed
@@ -123,7 +123,7 @@ def test_a_child_that_imports_the_script_does_not_run_it(script, capsys):
 
 def test_what_the_training_passes_around_reaches_a_child_that_shares_nothing(chest_xray, tmp_path):
     with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
-        listing = pool.submit(data_load.list_images, chest_xray, "train").result()
-    assert len(listing) == 64 and listing.patients == data_load.list_images(chest_xray, "train").patients
+        listing = pool.submit(data_load.list_folders, chest_xray, "train").result()
+    assert len(listing) == 64 and listing.patients == data_load.list_folders(chest_xray, "train").patients
     config = settings(chest_xray, tmp_path)
     assert pickle.loads(pickle.dumps(config)) == config

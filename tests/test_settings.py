@@ -16,7 +16,6 @@ SCRIPTS = {
     "pytorch_classification/train_classification.py": classification.TrainConfig,
     "pytorch_classification/predict_classification.py": classification.PredictConfig,
     "pytorch_classification/evaluate_classification.py": classification.EvaluateConfig,
-    "pytorch_classification/pointing_game.py": classification.PointingConfig,
     "pytorch_detection/train_detection.py": detection.TrainConfig,
     "pytorch_detection/predict_detection.py": detection.PredictConfig,
     "pytorch_detection/evaluate_detection.py": detection.EvaluateConfig,
@@ -41,9 +40,6 @@ REFUSED = {
         "--batch-size 1": "at least 2",
         "--seed -1": "at least 0 and at most 9223372036854775807",
         "--lr 0.0": "more than 0",
-        "--weight-decay -0.1": "at least 0",
-        "--ema-window 1.0": "more than 0 and less than 1",
-        "--validation-share 0.0": "more than 0 and less than 1",
     },
     classification.EvaluateConfig: {
         "--prevalence 0.0": "more than 0 and less than 1",

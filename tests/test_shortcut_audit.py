@@ -36,7 +36,7 @@ def chests(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:the patient of")
-def test_a_planted_marker_is_found_and_the_films_it_misleads_on_come_first(tmp_path, command):
+def test_a_planted_marker_is_found_and_the_images_it_misleads_on_come_first(tmp_path, command):
     films = write_films(tmp_path / "films")
     done = command(shortcut_audit.main, "--data-dir", films, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert done.code == 0, done.err
@@ -58,7 +58,7 @@ def test_a_planted_marker_is_found_and_the_films_it_misleads_on_come_first(tmp_p
             assert picture.width == 1440
 
 
-def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, trained, processor):
+def test_a_model_is_scored_by_class_and_style(tmp_path, command, chests, trained, processor):
     model = trained.config.model_file
     done = command(
         shortcut_audit.main,
@@ -80,13 +80,6 @@ def test_a_model_is_counted_by_class_and_style(tmp_path, command, chests, traine
                 assert groups[name][group]["value"] == pytest.approx(np.mean(right))
     assert "style contradicts the class" in done.out
     assert "worst group" in done.out
-    shares = [row["grad_cam_in_lung_field"] for row in rows]
-    told = [float(share) for share in shares if share]
-    everything = report["grad_cam"]["groups"]["all"]
-    assert everything["images"] == len(told)
-    assert everything["inside"]["value"] == (pytest.approx(np.mean(told), abs=1e-6) if told else None)
-    assert f"left out: {report['grad_cam']['no_lungs']} of {len(rows)} images in which no lungs were found" in done.out
-    assert set(report["grad_cam"]["groups"]) >= {"NORMAL", "PNEUMONIA, style contradicts"}
 
 
 @pytest.mark.parametrize(
@@ -107,26 +100,15 @@ def test_what_cannot_be_audited_is_refused_in_one_line(tmp_path, command, change
     change(films)
     done = command(shortcut_audit.main, "--data-dir", films, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert done.code == 2
-    assert len(done.err.strip().splitlines()[-1:]) == 1
-
     assert re.search(message, done.err), done.err
 
 
 @pytest.mark.filterwarnings("ignore:the patient of")
-def test_a_model_is_not_asked_about_other_classes(tmp_path, command, trained):
+def test_a_model_is_not_evaluated_on_other_classes(tmp_path, command, trained):
     films = write_films(tmp_path / "films")
+    model = trained.config.model_file
     done = command(
-        shortcut_audit.main,
-        *(
-            "--data-dir",
-            films,
-            "--model",
-            trained.config.model_file,
-            "--output-dir",
-            tmp_path / "out",
-            "--device",
-            "cpu",
-        ),
+        shortcut_audit.main, "--data-dir", films, "--model", model, "--output-dir", tmp_path, "--device", "cpu"
     )
     assert done.code == 2
-    assert "a model tells NORMAL from PNEUMONIA, the folders are CLEAR, ILL" in done.err
+    assert "a model needs the class folders NORMAL, PNEUMONIA, found CLEAR, ILL" in done.err

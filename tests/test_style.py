@@ -1,4 +1,4 @@
-"""The style of pictures on planted shortcuts, on sets without one, and on groups counted by hand."""
+"""Style features on planted shortcuts, on sets without one, and scores of groups counted by hand."""
 
 import numpy as np
 import pytest
@@ -39,15 +39,15 @@ def auc(features: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("shortcut", style.PICTURE)
-def test_a_planted_shortcut_is_found_by_the_part_that_sees_it(shortcut):
+def test_a_planted_shortcut_is_found_in_its_features(shortcut):
     assert auc(parts(films(shortcut))[shortcut]) > 0.95
 
 
-def test_without_a_shortcut_the_whole_picture_tells_nothing():
+def test_without_a_shortcut_the_style_predicts_nothing():
     assert 0.3 < auc(style.joined(parts(films()))) < 0.7
 
 
-def test_frame_and_corners_are_cut_where_they_are_said_to_be():
+def test_frame_and_corners_are_the_outer_cells():
     square = np.zeros((1, 56, 56), np.uint8)
     square[0, :6], square[0, -6:], square[0, :, :6], square[0, :, -6:] = 200, 200, 200, 200
     found = parts(square)
@@ -73,16 +73,7 @@ def test_a_wave_stands_in_the_ring_of_its_frequency():
     assert np.argmax(spectrum) == 20  # of 32 rings up to 32 waves across the picture
 
 
-def test_no_patient_is_on_both_sides_of_a_fold():
-    patients = np.array([f"p{number}" for number in np.random.default_rng(0).integers(30, size=len(LABELS))])
-    folds = style.folds(LABELS, patients.tolist(), seed=0)
-    assert len(folds) == style.FOLDS
-    for others, held_out in folds:
-        assert not {*patients[others]} & {*patients[held_out]}
-    assert sorted(np.concatenate([held_out for _, held_out in folds]).tolist()) == list(range(len(LABELS)))
-
-
-def test_a_style_learnt_elsewhere_leaves_out_the_patients_that_are_asked_about():
+def test_a_style_of_another_set_is_fitted_without_shared_patients():
     features = LABELS[:, None] * 10.0 + np.random.default_rng(0).normal(size=(len(LABELS), 1))
     others = [f"other {patient}" for patient in PATIENTS]
     right = style.predict_from_other_set(features, LABELS, PATIENTS, features, others, seed=0)
@@ -148,7 +139,7 @@ def test_a_group_without_images_has_no_score():
     assert "undefined, 0 images" in style.format_groups(found, ("NORMAL", "PNEUMONIA"))
 
 
-def test_a_style_is_not_told_on_a_few_patients():
+def test_a_style_needs_twenty_patients_of_each_class():
     few = [f"p{number % 19}" for number in range(COUNT)] + PATIENTS[COUNT:]
-    with pytest.raises(style.TooFewPatients, match=r"at least 20 patients of each class .* found 19 and 20"):
+    with pytest.raises(style.TooFewPatients, match=r"at least 20 patients of each class are needed, found 19 and 20"):
         style.cross_fitted(np.zeros((2 * COUNT, 1)), LABELS, few, seed=0)

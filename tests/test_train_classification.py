@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killing import flags
 from PIL import Image
 from tiny_classification import chest, settings, train, write_chest_xray
 from torch import nn
 
-from cxr import augment, checkpoints, metrics, runtime, training_run
+from cxr import checkpoints, metrics, training_run
 from cxr.runtime import Squares
-from pytorch_classification import finish_training, model, report
+from pytorch_classification import model, report
 from pytorch_classification import train_classification as training
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.data_load import Listing
 from pytorch_classification.model import TASK, as_input, predict_logits, to_probability
 from pytorch_classification.operating_point import fit_temperature
-from pytorch_classification.shifted_validation import Labelled, balanced_threshold
+from pytorch_classification.shifted_validation import ShiftedSet, balanced_threshold
+from pytorch_classification.training_data import TrainingData, load_data
 
 PICTURES = {
     *("confusion_matrix", "errors", "grad_cam", "loss_curve_classification", "reliability", "roc_pr"),
@@ -37,14 +37,14 @@ def in_memory(count, label_of, picture_of=lambda number: chest(number % 2, numbe
     indices = np.arange(count)
     paths = [Path(f"image{number}.jpeg") for number in range(count)]
     listing = Listing(paths, labels, [path.stem for path in paths])
-    return training.Data(
+    return TrainingData(
         listing,
         Squares(np.stack(squares), torch.device("cpu")),
         labels,
         [path.stem for path in paths],
         indices,
         indices,
-        Labelled("the same again", np.stack(squares), labels),
+        ShiftedSet("the same again", np.stack(squares), labels),
     )
 
 
@@ -61,12 +61,11 @@ def finished_copy(trained, folder, **changes):
     config = replace(
         trained.config,
         output_dir=folder / "run",
-        images_dir=folder / "images",
         model_file=folder / "model.pth",
         resume=True,
         **changes,
     )
-    kept = shutil.ignore_patterns("run.lock", "decoded", "test_report.json")
+    kept = shutil.ignore_patterns("run.lock", "decoded", "test_report.json", "images")
     shutil.copytree(trained.config.output_dir, config.output_dir, ignore=kept, copy_function=os.link)
     return config
 
@@ -81,9 +80,9 @@ def report_of(config):
 # ------------------------------------------------------------------------------------------------------------ learning
 
 
-def test_eight_images_are_learnt_by_heart(monkeypatch, tmp_path, processor):
+def test_eight_images_are_overfitted(monkeypatch, tmp_path, processor):
     """Eight pictures of one kind with labels that nothing in them explains."""
-    monkeypatch.setattr(training, "augmented", lambda stored, config, _random: as_input(stored, config.size))
+    monkeypatch.setattr(training, "augmented", lambda stored, size, *_args, **_probs: as_input(stored, size))
     data = in_memory(8, lambda number: int(number in (1, 4, 6, 7)), lambda number: chest(0, number))
     config = settings(tmp_path, tmp_path, epochs=48, batch_size=8)
     torch.manual_seed(0)
@@ -105,8 +104,8 @@ def test_the_tiny_data_set_is_learnt(trained):
 
 
 @pytest.mark.slow
-def test_shuffled_labels_teach_nothing(folder):
-    """Half of the pictures of each class and split are called the other: nothing can be told but by chance."""
+def test_shuffled_labels_are_not_learnt(folder):
+    """Half of the pictures of each class and split are swapped: only chance is left."""
     data = write_chest_xray(folder / "data", {"train": 80, "val": 2, "test": 60})
     for split in ("train", "val", "test"):
         normal, pneumonia = (sorted((data / split / name).iterdir()) for name in ("NORMAL", "PNEUMONIA"))
@@ -141,37 +140,6 @@ def test_the_loss_is_the_mean_over_images_of_their_weighted_cross_entropy():
     assert torch.stack(parts).mean() == pytest.approx(whole.item())
 
 
-def test_augmentation_varies_each_image_and_repeats_for_a_generator():
-    stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 6))
-    config = training.TrainConfig(weights="none", size=32)
-    images = [training.augmented(stored, config, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
-    assert images[0].shape == (6, 1, 32, 32) and images[0].dtype == torch.float32 and images[0].isfinite().all()
-    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
-    assert all(not torch.equal(images[0][0], other) for other in images[0][1:])
-
-
-def test_as_many_looks_are_at_a_part_as_asked(monkeypatch):
-    """A part is seen enlarged: neighbouring pixels of the input move apart."""
-    seen = []
-    monkeypatch.setattr(augment, "warp", lambda images, matrices, size: seen.append(matrices) or images[..., :32, :32])
-    stored = torch.from_numpy(np.stack([in_memory(1, int).images[0]] * 1000))
-    for share in (0, 0.5, 1):
-        config = training.TrainConfig(weights="none", size=32, crop_prob=share)
-        training.augmented(stored, config, torch.Generator().manual_seed(0))
-    areas = [torch.linalg.det(matrices[:, :, :2]).abs() for matrices in seen]
-    least_of_whole = math.exp(-2 * 0.2 - 0.12) * 0.9
-    small = [(area < least_of_whole).float().mean().item() for area in areas]
-    assert small[0] == 0 and small[2] > 0.4 and small[1] == pytest.approx(small[2] / 2, abs=0.06)
-
-
-def test_settings_left_open_are_those_of_the_start(tmp_path):
-    scratch, tuned = training.TrainConfig(weights="none"), training.TrainConfig(weights="imagenet")
-    assert (scratch.size, scratch.epochs, scratch.crop_prob, scratch.randconv_prob) == (96, 10, 0.5, 0.3)
-    assert (tuned.size, tuned.epochs, tuned.crop_prob, tuned.randconv_prob) == (224, 8, 1, 0)
-    assert tuned.lr < scratch.lr / 2
-    assert training.TrainConfig(weights="none", size=64, lr=1e-2).lr == 1e-2
-
-
 @pytest.mark.parametrize("steps", [2, 3, 13])
 def test_the_schedule_rises_and_ends_at_nothing_however_short(tmp_path, processor, steps):
     config = settings(tmp_path, tmp_path, epochs=1, lr=1e-3)
@@ -191,10 +159,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatc
     train_state = training.make_train_state(config, training.build("none"), 3, processor)
     seen, before = [], []
 
-    def spoilt(stored, config, _random):
+    def spoilt(stored, size, *_args, **_probs):
         seen.append(stored.numpy())
         before[:] = [weights_of(train_state.model)]
-        return as_input(stored, config.size) * (float("nan") if len(seen) == 2 else 1)
+        return as_input(stored, size) * (float("nan") if len(seen) == 2 else 1)
 
     monkeypatch.setattr(training, "augmented", spoilt)
     with pytest.raises(FloatingPointError, match=r"^epoch 5, step 2: the loss is nan on the images ") as caught:
@@ -213,7 +181,7 @@ def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, 
     data = in_memory(14, lambda number: int(number % 3 > 0))
     config = settings(tmp_path, tmp_path)
     train_state = training.make_train_state(config, training.build("none"), 1, processor)
-    whole = training.validate(train_state, data, config, processor)
+    whole = training.validate(train_state, data, 32, True, processor)
     logits = predict_logits(train_state.average, data.images, data.validation, 32, True, processor)
     losses = np.logaddexp(0, np.where(data.labels == 1, -logits, logits))
     by_class = [losses[data.labels == label].mean() for label in (0, 1)]
@@ -221,14 +189,7 @@ def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, 
     assert whole["shifted_auc"] == whole["val_auc"] and whole["selection_loss"] == whole["val_calibrated_loss"]
     assert whole["val_auc"] == pytest.approx(float(metrics.roc_auc(logits, data.labels)))
     monkeypatch.setattr(model, "_BATCH", 3)
-    assert training.validate(train_state, data, config, processor) == pytest.approx(whole, rel=1e-4)
-
-
-def test_an_epoch_in_one_line():
-    record = {"epoch": 7, "train_loss": 0.61234, "val_loss": 0.5, "val_auc": 0.98765, "shifted_auc": 0.9}
-    line = "epoch   7/20  train loss 0.6123  val loss 0.5000  AUC 0.9877  shifted AUC 0.9000"
-    assert training.line_of(record | {"improved": False}, 20) == line
-    assert training.line_of(record | {"improved": True}, 20) == line + "  best"
+    assert training.validate(train_state, data, 32, True, processor) == pytest.approx(whole, rel=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------- the whole run
@@ -243,7 +204,7 @@ def test_the_best_epoch_is_kept_as_a_copy(monkeypatch, chest_xray, folder, witho
         return {"val_loss": loss, "selection_loss": loss, "val_auc": 0.9, "shifted_auc": 0.8}
 
     monkeypatch.setattr(training, "validate", validate)
-    config = settings(chest_xray, folder, epochs=3, flip_average=False)
+    config = settings(chest_xray, folder, epochs=3, flip_tta=False)
     train(config)
     best = checkpoints.load(config.output_dir / "best.pth", task=TASK)
     assert (best["epoch"], best["best"]) == (2, 0.4)
@@ -259,7 +220,7 @@ def test_the_best_epoch_is_kept_as_a_copy(monkeypatch, chest_xray, folder, witho
     )
 
 
-def test_the_finished_model_tells_where_its_images_went_how_long_it_took_and_how_it_did(trained):
+def test_the_model_file_holds_the_flow_of_images_the_time_and_the_test_report(trained):
     config = trained.config
     finished = checkpoints.load(config.model_file, task=TASK)
     flow = finished["flow"]
@@ -283,7 +244,7 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
         "6 epochs at 32 px from weights none on cpu, fp32, 1 process",
         "epoch   6/6  train loss ",
         "training is finished; the best epoch is ",
-        "(even odds over both):",
+        "(both classes equally likely over both sets):",
         "  validation, 16 images: roc_auc ",
         "  validation, NORMAL in the style of PNEUMONIA, 16 images: roc_auc ",
         "test images, evaluated once:",
@@ -301,10 +262,12 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
 def test_threshold_and_temperature_are_fitted_on_plain_and_shifted_validation(trained, processor):
     config = trained.config
     state = checkpoints.load(config.model_file, task=TASK)
-    with runtime.start("cpu", "fp32", 0):
-        data = training.load_data(config, processor)
+    data = load_data(config, processor)
     classifier = Classifier.load(config.model_file, processor)
-    scored = [(classifier.log_odds(images[rows], processor), labels) for images, rows, labels in data.sets().values()]
+    scored = [
+        (classifier.log_odds(images[rows], processor), labels)
+        for images, rows, labels in data.validation_sets().values()
+    ]
     temperature = fit_temperature(*(np.concatenate(column) for column in zip(*scored, strict=True)))
     threshold = float(to_probability(np.array(balanced_threshold(scored)), temperature))
     assert state["prediction"]["temperature"] == pytest.approx(temperature, rel=1e-4)
@@ -316,8 +279,8 @@ def test_threshold_and_temperature_are_fitted_on_plain_and_shifted_validation(tr
         assert found["images"] == 16 and found["roc_auc"] == pytest.approx(float(metrics.roc_auc(logits, labels)))
 
 
-def test_without_another_source_normal_validation_images_are_restyled(trained, processor):
-    data = training.load_data(trained.config, processor)
+def test_without_out_of_domain_images_normal_validation_images_are_style_transferred(trained, processor):
+    data = load_data(trained.config, processor)
     before, found = data.images[data.validation], data.shifted
     normal = found.labels == 0
     assert np.array_equal(found.labels, data.labels[data.validation]) and not found.external
@@ -325,24 +288,26 @@ def test_without_another_source_normal_validation_images_are_restyled(trained, p
     assert all((one != other).any() for one, other in zip(found.images[normal], before[normal], strict=True))
 
 
-def test_another_sources_films_choose_and_are_never_learnt_from(trained, folder, processor):
-    """Two films of training stand in that folder too and are left out; resuming with other films is refused."""
+def test_out_of_domain_images_select_and_are_never_trained_on(trained, folder, processor):
+    """Two training images are in that folder too and are left out; the others decide what resuming compares."""
     clinic = write_chest_xray(folder / "clinic", {"train": 46, "test": 9}) / "test"
     for name in ("NORMAL", "PNEUMONIA"):
         first = next((trained.config.data_dir / "train" / name).iterdir())
         shutil.copy(first, clinic / name / "person77_virus_1.jpeg")
-    plain = training.load_data(trained.config, processor)
-    data = training.load_data(replace(trained.config, ood_val_dir=clinic, output_dir=folder / "run"), processor)
+    plain = load_data(trained.config, processor)
+    data = load_data(replace(trained.config, ood_val_dir=clinic, output_dir=folder / "run"), processor)
     assert data.shifted.external and data.shifted.name == str(clinic)
     assert np.bincount(data.shifted.labels).tolist() == [9, 9]
     assert np.array_equal(data.train, plain.train) and data.hashes == plain.hashes
     assert {*data.facts(trained.config.data_dir)} - {*plain.facts(trained.config.data_dir)} == {str(clinic)}
 
 
-def test_an_external_folder_of_training_images_alone_is_refused(trained, folder, processor):
+def test_an_out_of_domain_folder_of_training_images_alone_is_refused(trained, folder, processor):
     config = replace(trained.config, ood_val_dir=trained.config.data_dir / "train", output_dir=folder / "run")
-    with pytest.raises(ValueError, match=r"of its 64 images 0 NORMAL and 0 PNEUMONIA can be read and do not stand in"):
-        training.load_data(config, processor)
+    with pytest.raises(
+        ValueError, match=r"of 64 images, 0 NORMAL and 0 PNEUMONIA are readable and not in the training"
+    ):
+        load_data(config, processor)
 
 
 def test_test_images_that_stand_in_training_are_left_out_and_counted(trained, folder, without_pictures):
@@ -358,31 +323,6 @@ def test_test_images_that_stand_in_training_are_left_out_and_counted(trained, fo
     assert found == before
 
 
-def test_the_report_gives_the_scores_by_style_beside_their_mean():
-    """Stripes that lie are NORMAL; training's PNEUMONIA alone is bright at the top, as are the first 10 test images."""
-
-    def picture(number, bright):
-        image = chest(number % 2, number)
-        image[:6] = 250 if bright else 20
-        return image
-
-    data = in_memory(80, lambda number: number % 2, lambda number: picture(number, number % 2 == 1))
-    test = in_memory(40, lambda number: number % 2, lambda number: picture(100 + number, number < 10))
-    patients = [f"new {name}" for name in test.listing.patients]
-    listing = Listing(test.listing.paths, test.labels, patients)
-    bright = np.arange(40) < 10
-    found = finish_training.style_scores(data, listing, test.images, bright)  # a model that looks at the top alone
-    groups = found["groups"]
-    assert groups["sensitivity"]["contradicts"]["images"] == 15 and groups["specificity"]["contradicts"]["images"] == 5
-    assert groups["sensitivity"]["agrees"]["value"] == groups["specificity"]["agrees"]["value"] == 1
-    assert groups["sensitivity"]["contradicts"]["value"] == groups["specificity"]["contradicts"]["value"] == 0
-    assert found["roc_auc"]["value"] == pytest.approx(metrics.roc_auc(bright, test.labels), abs=0.1)
-    assert (
-        "worst group: specificity 0.000 on NORMAL in the style of PNEUMONIA; 0.750 on all NORMAL"
-        in finish_training.format_style(found)
-    )
-
-
 def test_the_report_gives_validation_with_intervals_by_patient(trained):
     own = report_of(trained.config)["validation"]
     stored = checkpoints.load(trained.config.model_file, task=TASK)["validation"]["val"]
@@ -392,19 +332,6 @@ def test_the_report_gives_validation_with_intervals_by_patient(trained):
         assert score["value"] == pytest.approx(stored[name])
         assert score["low"] <= score["value"] <= score["high"]
         assert metrics.interval_text(score) in trained.printed
-
-
-def test_a_report_on_few_patients_says_why_it_has_no_scores_by_style(trained):
-    assert "at least 20 patients of each class" in report_of(trained.config)["style"]["note"]
-    assert "no scores by style: at least 20 patients" in trained.printed
-
-
-def test_a_report_tells_how_much_of_grad_cam_lies_in_the_lungs(trained):
-    found = report_of(trained.config)["grad_cam"]
-    assert list(found["groups"]) == ["all", "NORMAL", "PNEUMONIA"]
-    assert found["images"] == 24
-    assert found["no_lungs"] + found["no_heat"] + found["groups"]["all"]["images"] == 24
-    assert f"left out: {found['no_lungs']} of 24 images in which no lungs were found" in trained.printed
 
 
 def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder, without_pictures, capsys):
@@ -466,8 +393,8 @@ def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, f
     config = settings(
         folder / "none", folder, table=folder / "labels.csv", normal=("well",), pneumonia=("ill",), epochs=1
     )
-    data = training.load_data(config, processor)
-    plain = training.load_data(trained.config, processor)
+    data = load_data(config, processor)
+    plain = load_data(trained.config, processor)
     assert {*zip(data.hashes, data.labels.tolist(), strict=True)} == {
         *zip(plain.hashes, plain.labels.tolist(), strict=True)
     }
@@ -479,7 +406,7 @@ def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, f
     assert checkpoints.load(config.model_file, task=TASK)["trained_on"]["folder"] == folder.name
 
 
-def test_films_of_one_patient_id_stay_on_one_side(folder, processor):
+def test_images_of_one_patient_id_stay_on_one_side(folder, processor):
     """DICOM files whose names tell nothing, three of each patient."""
     from dicom_files import dataset, save
 
@@ -490,7 +417,7 @@ def test_films_of_one_patient_id_stay_on_one_side(folder, processor):
             path = folder / "data" / "train" / name / f"{number}.dcm"
             save(path, dataset(pixels, bits=8, PatientID=f"{name[:2]}-{number % 8}"))
     with pytest.warns(UserWarning, match="the run will end without a test report"):
-        data = training.load_data(settings(folder / "data", folder), processor)
+        data = load_data(settings(folder / "data", folder), processor)
     parts = [{data.listing.patients[index] for index in part} for part in (data.train, data.validation)]
     assert not parts[0] & parts[1] and len(parts[0] | parts[1]) == 16 and len(data.train) + len(data.validation) == 48
 
@@ -501,11 +428,11 @@ def test_films_of_one_patient_id_stay_on_one_side(folder, processor):
 SPOILT = {
     "no train folder": (
         lambda data: shutil.rmtree(data / "train"),
-        "train, which --data-dir names; expected the class folders NORMAL, PNEUMONIA in it",
+        "train; --data-dir needs it; expected the class folders NORMAL, PNEUMONIA in it",
     ),
     "one class only": (
         lambda data: shutil.rmtree(data / "train" / "NORMAL"),
-        "say what yours are called), found PNEUMONIA",
+        "(name yours with --normal and --pneumonia), found PNEUMONIA",
     ),
 }
 
@@ -516,7 +443,7 @@ def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, com
     data = shutil.copytree(chest_xray, tmp_path / "data")
     spoil(data)
     config = settings(data, tmp_path)
-    ended = command(training.main, *flags(config))
+    ended = command(training.main, config)
     assert ended.code == 2 and ended.out == ""
     assert ended.err.count("\n") == 1 and ended.err.startswith("error: ") and message in ended.err
     assert [path.name for path in config.output_dir.rglob("*")] == ["run.lock"] and not config.model_file.exists()
@@ -524,7 +451,7 @@ def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, com
 
 def test_too_few_patients_for_a_validation_set_are_refused(tmp_path, command):
     data = write_chest_xray(tmp_path / "data", {"train": 4, "test": 2})  # two patients a class
-    ended = command(training.main, *flags(settings(data, tmp_path, validation_share=0.1)))
+    ended = command(training.main, settings(data, tmp_path, validation_share=0.1))
     assert ended.code == 2 and "too few for a split with 10% for validation" in ended.err.splitlines()[-1]
 
 
@@ -547,7 +474,7 @@ def with_bad_files(chest_xray, tmp_path):
 def test_all_bad_images_are_listed_in_one_error(with_bad_files, tmp_path, command):
     data, names = with_bad_files
     config = settings(data, tmp_path)
-    ended = command(training.main, *flags(config))
+    ended = command(training.main, config)
     line = ended.err.splitlines()[-1]
     assert ended.code == 2 and line.startswith("error: 4 of 72 images cannot be read: ") and "--skip-bad" in line
     assert all(str(data / name) in line for name in names)
@@ -557,8 +484,8 @@ def test_all_bad_images_are_listed_in_one_error(with_bad_files, tmp_path, comman
 def test_bad_images_are_left_out_and_counted_when_asked(with_bad_files, tmp_path, processor):
     data, names = with_bad_files
     config = settings(data, tmp_path, skip_bad=True)
-    with pytest.warns(UserWarning, match="^4 images that cannot be read are left out$"):
-        loaded = training.load_data(config, processor)
+    with pytest.warns(UserWarning, match="^4 unreadable images are skipped$"):
+        loaded = load_data(config, processor)
     learnt = [*loaded.train, *loaded.validation]
     assert len(learnt) == len({*learnt}) == 68
     assert not {data / name for name in names} & {loaded.listing.paths[index] for index in learnt}
@@ -571,5 +498,5 @@ def test_bad_images_are_left_out_and_counted_when_asked(with_bad_files, tmp_path
 def test_the_same_picture_in_both_classes_is_warned_of(chest_xray, tmp_path, processor):
     data = shutil.copytree(chest_xray, tmp_path / "data")
     shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "train" / "PNEUMONIA" / "person77_virus_1.jpeg")
-    with pytest.warns(UserWarning, match="^2 files stand in both classes with the same content"):
-        training.load_data(settings(data, tmp_path), processor)
+    with pytest.warns(UserWarning, match="^2 files are in both classes with the same content"):
+        load_data(settings(data, tmp_path), processor)

@@ -9,7 +9,7 @@ import pytest
 import tiny_detection
 import torch
 import torchvision
-from killing import SCRIPTS, flags, train_in_two
+from killing import SCRIPTS, train_in_two
 from tiny_detection import LOSS_PARTS, exam_id, few_samples, settings, write_rsna
 
 from cxr import checkpoints, runtime, training_run
@@ -386,7 +386,7 @@ def test_bad_data_is_one_line_and_exit_code_2(damage, message, folder, command):
     data = write_rsna(folder / "dataset_det", 24)
     (data / "stage_2_detailed_class_info.csv").unlink()
     damage(data)
-    ended = command(train_detection.main, *flags(settings(data, folder)))
+    ended = command(train_detection.main, settings(data, folder))
     lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert ended.code == 2 and len(lines) == 1 and re.search(message, lines[0]), ended.err
     assert not (folder / "run" / "last.pth").exists()

@@ -50,7 +50,6 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
     chosen: dict[str, Any] = {
         "data_dir": data_dir,
         "output_dir": folder / "run",
-        "images_dir": folder / "images",
         "model_file": folder / "model.pth",
         "weights": "none",
         "epochs": 2,

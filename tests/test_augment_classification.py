@@ -1,9 +1,45 @@
-"""What corruption does to a radiograph: as much as its name says, and nothing else."""
+"""Augmentation of training images, and corruptions of the strength that their names state."""
+
+import math
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from tiny_classification import chest
 
-from pytorch_classification.augment import CORRUPTIONS, corrupted
+from cxr import augment
+from pytorch_classification.augment import CORRUPTIONS, augmented, corrupted
+
+
+def stored(count):
+    """One square, ``count`` times."""
+    square = np.array(Image.fromarray(chest(0, 0)).resize((36, 36)))
+    return torch.from_numpy(np.stack([square] * count))
+
+
+def sample(count, seed=0, crop_prob=0.5):
+    generator = torch.Generator().manual_seed(seed)
+    return augmented(stored(count), 32, generator, crop_prob=crop_prob, style_mix_prob=0.5, randconv_prob=0.3)
+
+
+def test_augmentation_varies_each_image_and_repeats_for_a_generator():
+    images = [sample(6, seed) for seed in (0, 0, 1)]
+    assert images[0].shape == (6, 1, 32, 32) and images[0].dtype == torch.float32 and images[0].isfinite().all()
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    assert all(not torch.equal(images[0][0], other) for other in images[0][1:])
+
+
+def test_random_crops_are_as_frequent_as_asked(monkeypatch):
+    """A crop is enlarged: neighbouring pixels of the input move apart."""
+    seen = []
+    monkeypatch.setattr(augment, "warp", lambda images, matrices, size: seen.append(matrices) or images[..., :32, :32])
+    for prob in (0, 0.5, 1):
+        sample(1000, crop_prob=prob)
+    areas = [torch.linalg.det(matrices[:, :, :2]).abs() for matrices in seen]
+    least_of_whole = math.exp(-2 * 0.2 - 0.12) * 0.9
+    small = [(area < least_of_whole).float().mean().item() for area in areas]
+    assert small[0] == 0 and small[2] > 0.4 and small[1] == pytest.approx(small[2] / 2, abs=0.06)
 
 
 @pytest.fixture(scope="module")
