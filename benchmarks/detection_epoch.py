@@ -21,7 +21,7 @@ from benchmarks.alternating import alternate, speedups, spread
 from benchmarks.detection_step import bare_step
 from cxr import cli, runtime, training_run
 from cxr.training_run import RunFolder
-from pytorch_detection import report
+from pytorch_detection import finish_training
 from pytorch_detection import train_detection as training
 from pytorch_detection.training_data import augmented, batch_of, epoch_order, load_data
 
@@ -44,21 +44,21 @@ def main(config: BenchConfig) -> None:
         settings = training.TrainConfig(
             data_dir=config.data_dir,
             output_dir=place / "run",
-            images_dir=place / "images",
             weights=config.weights,
             size=config.size,
             epochs=2 * config.rounds + 4,
         )
         data = load_data(settings, run)
-        steps = runtime.steps_per_epoch(len(epoch_order(data, settings, 0)), settings.batch_size, run)
+        first_epoch = epoch_order(data, settings.seed, 0, settings.negatives_per_positive)
+        steps = runtime.steps_per_epoch(len(first_epoch), settings.batch_size, run)
         model = training.build(settings.weights, settings.backbone, settings.size, image_head=True)
         train_state = training.make_train_state(settings, model, steps, run)
         run = training.with_faster_precision(train_state.model, data, settings, run)
         generator = runtime.seed_epoch(0, 0, run)
-        stored, targets = batch_of(data, epoch_order(data, settings, 0)[: settings.batch_size], run)
+        stored, targets = batch_of(data, first_epoch[: settings.batch_size], run)
         images, ready = augmented(stored, targets, generator, False)
         images = images.contiguous(memory_format=torch.channels_last)
-        folder = RunFolder(settings.output_dir, training.TASK, report.NAME)
+        folder = RunFolder(settings.output_dir, training.TASK, finish_training.REPORT)
         folder.begin(0)
         numbers = itertools.count()
 
@@ -75,7 +75,7 @@ def main(config: BenchConfig) -> None:
             record = {"epoch": number + 1, **{f"train_{part}": value for part, value in means.items()}}
             record |= training.validate(train_state, data, settings, run)
             folder.save_epoch(train_state, {}, record)
-            report.show_progress(settings, training_run.read_records(folder.log))
+            finish_training.draw_curves(training_run.read_records(folder.log), settings.images_dir)
 
         taken = alternate({"epoch": epoch, "bare": bare}, config.rounds)
         print(f"{steps} steps and {len(data.validation)} validation exams at {config.size} px on {run}")

@@ -26,10 +26,10 @@ from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, runtime
 from cxr.runtime import Squares
 from pytorch_detection import train_detection as training
-from pytorch_detection.box_tables import Collection
+from pytorch_detection.box_tables import ExamSet
 from pytorch_detection.model import GreyFasterRCNN, Target, construct
 from pytorch_detection.rsna_dataset import CLASSES, Exam, RsnaDetectionDataset
-from pytorch_detection.training_data import Data, augmented, batch_of
+from pytorch_detection.training_data import TrainingData, augmented, batch_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BenchConfig:
     device: runtime.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
 
-def generated(count: int, size: int, device: torch.device) -> Data:
+def generated(count: int, size: int, device: torch.device) -> TrainingData:
     """Noise in the form of a decoded data set; every second exam has one or two boxes of the usual sizes."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, size, size), dtype=np.uint8)
@@ -57,8 +57,8 @@ def generated(count: int, size: int, device: torch.device) -> Data:
         exams.append(Exam(str(index), Path(f"{index}.dcm"), boxes, finding, str(index), None, None, None))
     sizes, every, none = np.full((count, 2), size, np.int32), np.arange(count), np.arange(0)
     store = RsnaDetectionDataset(images, sizes, exams)
-    collection = Collection(Path("generated"), exams, store, sizes, [""] * count, every, {})
-    return Data(**vars(collection), squares=Squares(images, device), train=every, validation=none, held_out=none)
+    exam_set = ExamSet(Path("generated"), exams, store, sizes, [""] * count, every, {})
+    return TrainingData(**vars(exam_set), squares=Squares(images, device), train=every, validation=none, held_out=none)
 
 
 def torchvision_step(size: int, device: torch.device) -> Callable[[Tensor, list[Target]], None]:
@@ -88,17 +88,15 @@ def bare_step(
 ) -> None:
     """Forward, backward and optimizer step on tensors that are already where they are needed."""
     with run.autocast():
-        losses = training.weighted(train_state.model(images, targets), settings)
+        losses = training.weighted_losses(train_state.model(images, targets), settings.image_loss_weight)
     train_state.optimizer.zero_grad(set_to_none=True)
-    training.total_loss(losses).backward()
+    losses["loss"].backward()
     train_state.optimizer.step()
 
 
 def main(config: BenchConfig) -> None:
     """Measure and print."""
-    settings = training.TrainConfig(
-        size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 4, negatives_per_positive=None
-    )
+    settings = training.TrainConfig(size=config.size, batch_size=config.batch_size, epochs=2 * config.rounds + 4)
     with runtime.start(config.device, "auto", seed=0) as run:
         data = generated(config.steps * config.batch_size, config.size, run.device)
         architecture = training.Architecture(settings.backbone, config.size, frozen=False, image_head=True)

@@ -46,7 +46,7 @@ def require_sensible(config: EvaluateConfig) -> None:
         raise ValueError("--predictions are judged without a model; give one of --predictions and --model")
 
 
-def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> box_tables.Collection:
+def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> box_tables.ExamSet:
     """The exams as squares of ``size`` pixels."""
     return box_tables.load(
         config.data_dir,

@@ -1,38 +1,57 @@
-"""Train the detector that train_detection.py begins with, on synthetic chests alone.
+"""Pre-train the detector on synthetic radiographs: the initial weights of train_detection.py.
 
-    python pretrain_detection.py
+    python pytorch_detection/pretrain_detection.py
 
-Draws the exams as make_sample_data.py does, teaches them to a detector that starts from random weights, and writes
-pytorch_detection/synthetic_start.pth, which the project brings along: run this only to change it. No real image and no
-label from elsewhere goes into it. It finds opacities in drawn chests, and next to none in real ones before it has
-learnt from them too. It takes 12 minutes on two cores, and goes on where it was stopped.
+Makes the exams of make_sample_data.py, trains a detector on them from random weights, and writes
+pytorch_detection/synthetic_start.pth, which is part of the repository: run this only to change it. No real image or
+label is used. The detector finds opacities in synthetic radiographs, and hardly any in real ones before it is trained
+on those too. It takes 12 minutes on two cores, and resumes where it was stopped.
 """
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_detection.settings import PretrainConfig, TrainConfig
+from pytorch_detection.settings import LARGEST_SIZE, SYNTHETIC_FILE, TrainConfig
 
-# Before torch is imported, so that --help and mistakes are answered at once.
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The synthetic exams, the training on them, and where its weights go."""
+
+    weights_file: Path = cli.flag(SYNTHETIC_FILE, help="the weights; by default where --weights synthetic reads them")
+    output_dir: Path = cli.flag(cli.ROOT / "checkpoint" / "synthetic", help="folder of exams, checkpoint and pictures")
+    exams: int = cli.flag(2500, at_least=60, help="synthetic exams, about four in five for training")
+    size: int = cli.flag(TrainConfig.size, at_least=128, at_most=LARGEST_SIZE, help="size of the exams in pixels")
+    epochs: int = cli.flag(4, at_least=1, help="passes over the exams, the last with light augmentation")
+    seed: int = cli.flag(5, at_least=0, at_most=2**63 - 1, help="of the exams, the first weights and the augmentation")
+    device: cli.Device = cli.flag("auto", help="auto: CUDA, then Apple MPS, then the CPU")
+    precision: cli.Precision = cli.flag("auto", help="auto: bfloat16 where it trains faster")
+
+
+# Before torch is imported, so that --help and wrong flags need no seconds.
 CONFIG = cli.start(PretrainConfig, __doc__) if __name__ == "__main__" else None
 
 import make_sample_data
 from cxr import checkpoints, runtime
 from cxr.training_run import RunFolder, lock_folder, with_average
-from pytorch_detection import report
+from pytorch_detection.finish_training import REPORT
 from pytorch_detection.model import TASK
 from pytorch_detection.train_detection import begin, fit_one
 from pytorch_detection.training_data import load_data
 
 
 def main(config: PretrainConfig) -> None:
-    """Draw, train and write what the command line asks for; what a run before has done of it is not done again."""
+    """Make the exams, train, write the weights; steps that an earlier run has finished are not repeated."""
     if config.weights_file.is_dir() or not config.weights_file.parent.is_dir():
-        raise ValueError(f"--weights-file {config.weights_file}: expected a file in a folder that is there")
+        raise ValueError(f"--weights-file {config.weights_file}: expected a file in an existing folder")
     settings = TrainConfig(
         data_dir=config.output_dir / "dataset_det",
         output_dir=config.output_dir / "training",
-        images_dir=config.output_dir / "images",
         weights="none",
         epochs=config.epochs,
         size=config.size,
@@ -49,9 +68,9 @@ def main(config: PretrainConfig) -> None:
         make_sample_data.make(exams)
         model, state = begin(settings, may_be_new=True)
         fit_one(settings, model, state, load_data(settings, run), run)
-    trained = with_average(RunFolder(settings.output_dir, TASK, report.NAME).load_last())
-    kept = checkpoints.with_half_kernels(trained["model"])
-    checkpoints.save(config.weights_file, task=TASK, architecture=trained["architecture"], model=kept)
+    trained = with_average(RunFolder(settings.output_dir, TASK, REPORT).load_last())
+    weights = checkpoints.with_half_kernels(trained["model"])
+    checkpoints.save(config.weights_file, task=TASK, architecture=trained["architecture"], model=weights)
     print(f"wrote {config.weights_file}")
 
 

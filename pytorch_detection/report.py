@@ -1,28 +1,23 @@
-"""The report on exams with true boxes: scores, subgroups and errors, all with plots; and what follows training."""
+"""The report on exams with true boxes: scores, subgroups and errors, all with plots."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import cli, messages, metrics, model_file, patients, prediction, reading, runtime, tables
+from cxr import messages, metrics, patients, prediction, reading, runtime, tables
 from cxr import plots as cxr_plots
 from cxr.files import write_json
 from cxr.metrics import Array, interval_text
-from cxr.model_file import run_environment
-from cxr.out_of_distribution import FeatureDistance
-from cxr.training_run import ERRORS, RunFolder, with_average
+from cxr.training_run import ERRORS
 from pytorch_detection import box_metrics, plots
-from pytorch_detection.box_tables import Collection
-from pytorch_detection.detector import Detector, Rule, choose_rule, load_network
+from pytorch_detection.box_tables import ExamSet
+from pytorch_detection.detector import Detector
 from pytorch_detection.inference import in_original
-from pytorch_detection.model import TASK
 from pytorch_detection.rsna_dataset import Exam
-from pytorch_detection.settings import TrainConfig
-from pytorch_detection.training_data import Data
 
 HIT_IOU = box_metrics.IOU_THRESHOLDS[box_metrics.HIT_COLUMN]
 _GRID = 9  # pictures in the grid of examples
@@ -109,7 +104,7 @@ class Judged:
         )
 
 
-def judge(collection: Collection, detector: Detector, run: runtime.Runtime, indices: NDArray[np.int64]) -> Judged:
+def judge(collection: ExamSet, detector: Detector, run: runtime.Runtime, indices: NDArray[np.int64]) -> Judged:
     """What ``detector`` finds in the exams of ``collection`` at ``indices``."""
     found, features = detector.predict(collection.images.images, run, indices)
     boxes, scores = detector.rule.apply(found)
@@ -128,12 +123,12 @@ def judge(collection: Collection, detector: Detector, run: runtime.Runtime, indi
     )
 
 
-def columns_of(collection: Collection, indices: NDArray[np.int64]) -> dict[str, list[str]]:
+def columns_of(collection: ExamSet, indices: NDArray[np.int64]) -> dict[str, list[str]]:
     """What divides the exams at ``indices`` into subgroups."""
     return {name: [values[index] for index in indices] for name, values in collection.columns.items()}
 
 
-def left_out(collection: Collection, indices: NDArray[np.int64]) -> dict[str, int]:
+def left_out(collection: ExamSet, indices: NDArray[np.int64]) -> dict[str, int]:
     """How many exams are not among ``indices``: those that cannot be read, and others, which a model knows."""
     readable = len(collection.readable)
     return {"unreadable": len(collection.exams) - readable, "in_training": readable - len(indices)}
@@ -406,80 +401,3 @@ def instructive_cases(matches: box_metrics.Matches, threshold: float) -> NDArray
             np.unique(pool[np.linspace(0, len(pool) - 1, wanted).round().astype(int)]).tolist() if len(pool) else []
         )
     return np.array(shown, np.int64)
-
-
-NAME = "held_out_report.json"  # in the folder of the run
-_PARTS = {
-    "loss_objectness": "objectness",
-    "loss_rpn_box_reg": "proposal boxes",
-    "loss_classifier": "box class",
-    "loss_box_reg": "box position",
-    "loss_image": "image (weighted)",
-}
-
-
-def show_progress(config: TrainConfig, records: Sequence[dict[str, Any]]) -> None:
-    """Draw the curves of all epochs so far."""
-    cxr_plots.loss_curves(
-        records,
-        config.images_dir / "loss_curve.png",
-        scores={
-            "val_ap": "COCO AP",
-            "val_ap50": "AP50",
-            "val_rsna_score": "RSNA score",
-            "val_image_auc": "image ROC AUC",
-            "val_sensitivity_at_1_fp": "sensitivity at 1 FP/image",
-        },
-        parts=_PARTS if config.image_loss_weight else {k: v for k, v in _PARTS.items() if k != "loss_image"},
-    )
-
-
-def finish(config: TrainConfig, data: Data, run: runtime.Runtime) -> None:
-    """Choose on validation, write the model, then evaluate the held-out exams for the first and only time."""
-    folders = [RunFolder(member.output_dir, TASK, NAME) for member in config.each_network()]
-    known = model_file.image_keys(data.hashes, data.train, data.validation)
-    # Not of the epoch with the best scores: on a hundred exams that is a matter of chance (docs/experiments.md).
-    networks = tuple(load_network(with_average(folder.load_last()), folder.last, run) for folder in folders)
-    detector = Detector(networks, config.flip_tta, Rule(0.0, 1.0, 1.0), training_images=known)
-    exams = data.of(data.validation)
-    found, like_training = detector.predict(data.images.images, run, data.validation)
-    truths = data.truths(data.validation)
-    rule, score = choose_rule(found, truths)
-    first = replace(detector, networks=networks[:1])  # which alone tells what is unlike
-    _, training = first.predict(data.images.images, run, data.train)
-    detector = replace(detector, rule=rule, feature_distance=FeatureDistance.fit(training, like_training))
-    if run.is_main:
-        detector.save(
-            config.model_file,
-            config=cli.plain(config),
-            validation={"images": len(exams), "rsna_score": score},
-            trained_on=model_file.trained_on(
-                config.root, len(data.train), len({exam.patient for exam in data.of(data.train)})
-            ),
-            provenance=run_environment(run),
-        )
-        print(f"on {len(exams)} validation images: {described(rule)}; RSNA score {score:.3f}")
-        if score == 0:
-            print("no box was right there, so this threshold means nothing; train for longer or on more exams")
-        print(f"model: {config.model_file}")
-    held_out_report(config, data, detector, run)
-
-
-def described(rule: Rule) -> str:
-    """A rule in words."""
-    return (
-        f"box scores multiplied by the image's probability to the power {rule.gate_power:g}, boxes scaled by "
-        f"{rule.shrink:g}, score threshold {rule.threshold:.4f}"
-    )
-
-
-def held_out_report(config: TrainConfig, data: Data, detector: Detector, run: runtime.Runtime) -> None:
-    """Score the finished model on the held-out exams and draw it."""
-    judged = judge(data, detector, run, data.held_out)
-    if not run.is_main:
-        return
-    result = {"set": str(data.source), **detector.record(), **evaluated(judged)}
-    path = config.output_dir / NAME
-    write({**result, "provenance": run_environment(run)}, path, config.images_dir, judged)
-    print(f"\nheld-out exams, evaluated once:\n{format_report(result)}\n")
-    print(f"report and errors.csv: {path.parent}\npictures: {config.images_dir}")

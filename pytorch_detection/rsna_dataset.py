@@ -1,13 +1,13 @@
-"""The RSNA Pneumonia Detection Challenge folder as exams with boxes, divided by patient, and as a torch dataset.
+"""The RSNA Pneumonia Detection Challenge folder: exams with boxes and patients, and the torch dataset.
 
-Boxes in the table are ``x, y, width, height`` in pixels of the original image, x to the right and y down from the top
+Boxes in the tables are ``x, y, width, height`` in pixels of the original image, x to the right and y down from the top
 left corner. Here they are xyxy: ``(x, y, x + width, y + height)``.
 """
 
 import json
 import re
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from torch.utils.data import Dataset
 from cxr.reading import Decoded
 from cxr.tables import Table, as_numbers, read_table, refuse
 
-Box: TypeAlias = tuple[float, float, float, float]
+XYXY: TypeAlias = tuple[float, float, float, float]
 
 OPACITY = 1  # the label of a box; 0 is the background of torchvision's detectors
 CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 OPACITY_CLASS = CLASSES[-1]
-UNCLASSIFIED = "No Lung Opacity"  # a chest without a box, of which no class is given
+UNCLASSIFIED = "No Lung Opacity"  # an image without a box whose class is unknown
 _ABNORMAL = {CLASSES[0]: 0.0, CLASSES[1]: 1.0, CLASSES[2]: 1.0, UNCLASSIFIED: float("nan")}
 
 IMAGES = "stage_2_train_images"
@@ -36,27 +36,28 @@ CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING}"
 
+SIDES = ("x", "y", "width", "height")
 _NIH_NAME = re.compile(r"(\d{8})_\d+\.\w+")
-_LINES_SHOWN = 5
+_SIZES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """One radiograph of the challenge, which calls its id ``patientId`` although a patient may have many.
+    """One radiograph; the challenge calls its id ``patientId`` although a patient may have several.
 
     Attributes:
-        exam_id: file name without ``.dcm``.
-        path: of the DICOM file.
-        boxes_xyxy: opacities, in pixels of the original image; none for a chest without opacity.
+        exam_id: file name without ``.dcm``; the path as written in a table.
+        path: of the image file.
+        boxes_xyxy: opacities, in pixels of the original image; empty without opacity.
         finding: one of ``CLASSES``, or ``UNCLASSIFIED``.
-        patient: NIH patient number; the exam id where that is unknown.
-        age_years, sex, view: from the DICOM header: completed years, ``M`` or ``F``, ``AP`` or ``PA``; None where it
-            does not say, or says something impossible.
+        patient: NIH patient number or other identity; the exam id where unknown.
+        age_years, sex, view: from the DICOM header: completed years, ``M`` or ``F``, ``AP`` or ``PA``; None where
+            missing or impossible.
     """
 
     exam_id: str
     path: Path
-    boxes_xyxy: tuple[Box, ...]
+    boxes_xyxy: tuple[XYXY, ...]
     finding: str
     patient: str
     age_years: int | None
@@ -66,94 +67,98 @@ class Exam:
 
 @dataclass(frozen=True)
 class Listing:
-    """What the tables of a folder say of its complete exams, checked; no picture was read for it.
+    """Exams as their tables list them, checked, before any image is read.
 
     Attributes:
-        source: the folder.
-        exam_ids: sorted; ``paths`` of the DICOM files are in the same order.
-        labels: rows of ``LABELS`` of these exams; the index is the line in the file.
-        findings, patients: of each exam that a table knows.
+        source: the folder of the challenge, or the table.
+        box_table: the file with the boxes.
+        exam_ids: N; ``paths`` of the image files are in the same order.
+        boxes: rows of ``box_table`` with a box; the index is the line in the file, the column ``exam`` an index into
+            ``exam_ids``.
+        findings: N classes.
+        patients: N, empty where unknown.
+        columns: further columns of the table, N values each.
     """
 
     source: Path
+    box_table: Path
     exam_ids: list[str]
     paths: list[Path]
-    labels: Table
-    findings: dict[str, str]
-    patients: dict[str, str]
+    boxes: Table
+    findings: list[str]
+    patients: list[str]
+    columns: dict[str, list[str]]
 
 
 def list_exams(data_dir: Path, *, allow_missing: bool = False) -> Listing:
     """The exams of a folder as the Kaggle zip unpacks, sorted by id.
 
-    The folder holds ``IMAGES`` and ``LABELS``; ``CLASS_INFO`` and ``MAPPING`` are read where they are. Without the
-    mapping each exam counts as a patient, with a warning; an exam that the mapping does not know does so too.
+    The folder holds ``IMAGES`` and ``LABELS``; ``CLASS_INFO`` and ``MAPPING`` are optional.
 
     Args:
         allow_missing: leave out, with a warning, exams that have a label but no DICOM file or the reverse.
 
     Raises:
-        FileNotFoundError: the folder, its images or its labels are not there.
-        ValueError: a table or the mapping is not what it should be, or exams are incomplete (unless
-            ``allow_missing``). Tables are refused by column, reason and lines.
+        FileNotFoundError: the folder, its images or its labels are missing.
+        ValueError: a table or the mapping is invalid, or exams are incomplete (unless ``allow_missing``). Messages on
+            tables name column, reason and lines.
     """
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f"no folder {data_dir.resolve()}; the data folder is to hold {IMAGES}/ and {LABELS}")
+    if not (data_dir / IMAGES).is_dir():
+        missing = data_dir / IMAGES if data_dir.is_dir() else data_dir
+        raise FileNotFoundError(f"no folder {missing.resolve()}; expected a data folder with {IMAGES}/ and {LABELS}")
     labels = _read_labels(data_dir / LABELS)
-    paths = _image_paths(data_dir / IMAGES)
+    files = (data_dir / IMAGES).iterdir()
+    paths = {path.stem: path for path in files if path.suffix.lower() == ".dcm" and path.name[0] != "."}
     exam_ids = _complete_exams(data_dir, set(labels["patientId"]), set(paths), allow_missing)
     labels = labels[labels["patientId"].isin(exam_ids)]
-    with_box = set(labels["patientId"][labels["Target"] == 1])
-    findings = _read_findings(data_dir / CLASS_INFO, with_box, exam_ids)
+    boxes = labels[labels["Target"] == 1]
+    boxes = boxes.assign(exam=boxes["patientId"].map({exam_id: index for index, exam_id in enumerate(exam_ids)}))
+    findings = _read_findings(data_dir / CLASS_INFO, set(boxes["patientId"]), exam_ids)
     patients = _read_patients(data_dir / MAPPING, exam_ids)
-    return Listing(data_dir, exam_ids, [paths[exam_id] for exam_id in exam_ids], labels, findings, patients)
+    files = [paths[exam_id] for exam_id in exam_ids]
+    return Listing(data_dir, data_dir / LABELS, exam_ids, files, boxes, findings, patients, {})
 
 
 def read_exams(listing: Listing, store: Decoded) -> list[Exam]:
-    """The exams of ``listing`` with what ``store``, decoded from its paths, knows of their pictures and headers.
+    """The exams of the challenge's folder with the headers and image sizes of ``store``, decoded from its paths.
 
     Raises:
-        ValueError: the images differ in size, or a box reaches outside of its image.
+        ValueError: the images differ in size, or a box exceeds its image.
     """
-    sizes = dict(zip(listing.exam_ids, map(tuple, store.sizes.tolist()), strict=True))
-    _require_one_size(listing.source / IMAGES, sizes)
-    boxes = _boxes(listing.source / LABELS, listing.labels, sizes)
-    patients = _patients(listing, [header.patient for header in store.headers])
-    return [
-        Exam(
-            exam_id,
-            path,
-            tuple(boxes.get(exam_id, ())),
-            listing.findings[exam_id],
-            patient,
-            header.age_years,
-            header.sex,
-            header.view,
-        )
-        for exam_id, path, patient, header in zip(listing.exam_ids, listing.paths, patients, store.headers, strict=True)
-    ]
+    _require_one_size(listing, store.sizes)
+    return exams_of(listing, store, _patients(listing, [header.patient for header in store.headers]))
 
 
-def _patients(listing: Listing, in_header: list[str]) -> list[str]:
-    """The patient of each exam: by the mapping, else by the Patient ID, else each is one.
+def exams_of(listing: Listing, store: Decoded, patients: Sequence[str]) -> list[Exam]:
+    """The exams of ``listing`` with the headers and image sizes of ``store``, decoded from its paths.
 
-    The challenge's own files have the exam's id for a Patient ID: what is another one in each file says nothing.
+    Raises:
+        ValueError: a box exceeds its image.
     """
-    unmapped = [
-        found
-        for exam_id, found in zip(listing.exam_ids, in_header, strict=True)
-        if found and exam_id not in listing.patients
-    ]
-    tells = 1 < len({*unmapped}) < len(unmapped)
-    if not listing.patients and not tells:
+    indices = listing.boxes["exam"].to_numpy(np.int64)
+    boxes: list[list[XYXY]] = [[] for _ in listing.exam_ids]
+    for index, box in zip(indices, _boxes_inside(listing, store.sizes[indices]), strict=True):
+        boxes[index].append(box)
+    rows = zip(listing.exam_ids, listing.paths, map(tuple, boxes), listing.findings, patients, strict=True)
+    return [Exam(*row, head.age_years, head.sex, head.view) for row, head in zip(rows, store.headers, strict=True)]
+
+
+def _patients(listing: Listing, in_header: Sequence[str]) -> list[str]:
+    """The patient of each exam: by the mapping, else by the Patient ID, else the exam id.
+
+    The challenge's own files have the exam's id as Patient ID: an ID that is different in each file is no patient.
+    """
+    unmapped = [found for found, mapped in zip(in_header, listing.patients, strict=True) if found and not mapped]
+    is_patient = 1 < len({*unmapped}) < len(unmapped)
+    if not any(listing.patients) and not is_patient:
         warnings.warn(
-            f"no {listing.source / MAPPING}: exams are split one by one, so that patients may be in two parts and "
-            f"scores are too optimistic. Get the mapping from {MAPPING_URL}",
+            f"no {listing.source / MAPPING}: each exam counts as one patient, so patients may be in both training and "
+            f"held-out exams and scores are too optimistic. Download the mapping from {MAPPING_URL}",
             stacklevel=4,
         )
     return [
-        listing.patients.get(exam_id) or (found if tells else "") or exam_id
-        for exam_id, found in zip(listing.exam_ids, in_header, strict=True)
+        mapped or (found if is_patient else "") or exam_id
+        for mapped, found, exam_id in zip(listing.patients, in_header, listing.exam_ids, strict=True)
     ]
 
 
@@ -165,46 +170,20 @@ def describe(exams: Sequence[Exam]) -> str:
         f"{sum(bool(exam.boxes_xyxy) for exam in exams):,} with opacity "
         f"({sum(len(exam.boxes_xyxy) for exam in exams):,} boxes)"
     )
-    return line + (f"; {unknown:,} exams of unknown patients count as patients of their own" if unknown else "")
-
-
-def epoch_indices(
-    exams: Sequence[Exam],
-    indices: NDArray[np.int64],
-    *,
-    seed: int,
-    epoch: int,
-    negatives_per_positive: float | None = None,
-) -> NDArray[np.int64]:
-    """The exams of one epoch in random order: all of ``indices`` with opacity, and some of those without.
-
-    Args:
-        exams: that ``indices`` point into.
-        indices: training exams.
-        seed: with ``epoch`` it decides the draw and the order.
-        epoch: its number.
-        negatives_per_positive: exams without opacity that are drawn (none twice) for each one with; all by default.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    positive = np.array([bool(exams[index].boxes_xyxy) for index in indices], dtype=np.bool_)
-    negatives = indices[~positive]
-    if negatives_per_positive is not None:
-        wanted = min(len(negatives), round(negatives_per_positive * int(positive.sum())))
-        negatives = generator.choice(negatives, wanted, replace=False)
-    return generator.permutation(np.concatenate([indices[positive], negatives]))
+    return line + (f"; {unknown:,} exams of unknown patients count as one patient each" if unknown else "")
 
 
 class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Radiographs with boxes in the form that torchvision's detection models take.
+    """Radiographs with boxes in the format of torchvision's detection models.
 
     Item:
-        image: uint8 [1, S, S]; bone is white whatever the file's convention.
+        image: uint8 [1, S, S]; bone is white in MONOCHROME1 and MONOCHROME2.
         target: ``boxes`` float32 [N, 4] xyxy in pixels of *this* image, ``labels`` int64 [N] all ``OPACITY``,
-            ``image_id`` int64 scalar, the index into ``exams``. N is 0 for a chest without opacity. ``abnormal``
-            float32 scalar: 0 for a Normal chest, 1 for one that is not, NaN where no class is given.
+            ``image_id`` int64 scalar, the index into ``exams``. N is 0 without opacity. ``abnormal``
+            float32 scalar: 0 for a Normal chest, 1 for others, NaN where the class is unknown.
 
     Args:
-        images: uint8 [number of exams, S, S], each the whole original squashed; may be mapped from disk.
+        images: uint8 [number of exams, S, S], each the whole original resized to a square; may be mapped from disk.
         sizes: [number of exams, 2], height and width of the originals.
         exams: in the same order.
     """
@@ -212,9 +191,8 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __init__(self, images: NDArray[np.uint8], sizes: NDArray[np.int32], exams: Sequence[Exam]) -> None:
         self.images = images
         counts = [len(exam.boxes_xyxy) for exam in exams]
-        # Flat tensors, not a list of exams: forked workers would copy the pages of every Python object they touch.
         self._first = torch.tensor([0, *counts]).cumsum(0)
-        # An image that could not be read has height 0; such exams are not to be asked for.
+        # An unreadable image has height 0; its item is invalid.
         scale = images.shape[1] / np.maximum(np.tile(sizes[:, ::-1], 2), 1)
         flat = np.array([box for exam in exams for box in exam.boxes_xyxy], dtype=np.float64).reshape(-1, 4)
         self._boxes = torch.from_numpy((flat * np.repeat(scale, counts, axis=0)).astype(np.float32))
@@ -237,86 +215,73 @@ class RsnaDetectionDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 def _read_labels(path: Path) -> Table:
     """The checked rows of the label table; the index is the line in the file."""
-    columns = ("x", "y", "width", "height", "Target")
+    columns = (*SIDES, "Target")
     table = as_numbers(path, read_table(path, ["patientId"], columns), columns)
-    box, positive = table[["x", "y", "width", "height"]], table["Target"] == 1
+    box, positive = table[[*SIDES]], table["Target"] == 1
     refuse(path, ~table["Target"].isin([0, 1]), "Target is neither 0 nor 1")
     refuse(path, positive & box.isna().any(axis=1), "Target is 1 but x, y, width or height is missing")
     refuse(path, positive & (box[["width", "height"]] <= 0).any(axis=1), "width or height is not above 0")
     refuse(path, ~positive & box.notna().any(axis=1), "Target is 0 but there is a box")
-    refuse(path, table.duplicated(), "the row stands there before")
+    refuse(path, table.duplicated(), "duplicate row")
     with_box = set(table["patientId"][positive])
     refuse(path, ~positive & table["patientId"].isin(with_box), "Target is 0 but another row has a box for this exam")
     return table
 
 
-def _boxes(path: Path, labels: Table, sizes: dict[str, tuple[int, int]]) -> dict[str, list[Box]]:
-    """The xyxy boxes of each exam that has any, in the order of the table."""
-    rows = labels[labels["Target"] == 1]
-    boxes: dict[str, list[Box]] = defaultdict(list)
-    of_rows = np.array([sizes[exam_id] for exam_id in rows["patientId"]], np.int32).reshape(-1, 2)
-    for exam_id, box in zip(rows["patientId"], inside(path, rows, of_rows), strict=True):
-        boxes[exam_id].append(box)
-    return boxes
+def _boxes_inside(listing: Listing, sizes: NDArray[np.int32]) -> list[XYXY]:
+    """The xyxy box of each row of ``listing.boxes``, whose images have ``sizes`` [rows, 2], height and width.
 
-
-def inside(path: Path, rows: Table, sizes: NDArray[np.int32]) -> list[Box]:
-    """The xyxy box of each of ``rows``, whose images have ``sizes`` [rows, 2], height and width; 0 if not readable.
+    Unreadable images have height 0; their boxes are not checked.
 
     Raises:
-        ValueError: a box reaches outside of its image.
+        ValueError: a box exceeds its image.
     """
-    x1, y1 = rows["x"], rows["y"]
-    x2, y2 = x1 + rows["width"], y1 + rows["height"]
+    x1, y1 = listing.boxes["x"], listing.boxes["y"]
+    x2, y2 = x1 + listing.boxes["width"], y1 + listing.boxes["height"]
     height, width = sizes.T
     outside = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height)
-    refuse(path, (height > 0) & outside, "the box reaches outside the image")
+    refuse(listing.box_table, (height > 0) & outside, "the box exceeds the image")
     sides = zip(*(side.tolist() for side in (x1, y1, x2, y2)), strict=True)
-    return [cast(Box, box) for box in sides]
+    return [cast(XYXY, box) for box in sides]
 
 
-def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> dict[str, str]:
-    """The class of each exam; without a table, what the labels say."""
+def _read_findings(path: Path, with_box: set[str], exam_ids: Sequence[str]) -> list[str]:
+    """The class of each exam; without a table ``OPACITY_CLASS`` with a box, else ``UNCLASSIFIED``."""
     findings = {exam_id: OPACITY_CLASS if exam_id in with_box else UNCLASSIFIED for exam_id in exam_ids}
-    if not path.is_file():
-        return findings
-    table = read_table(path, ["patientId"], ["class"]).drop_duplicates()  # one row a box
-    refuse(path, ~table["class"].isin(CLASSES), f"class is none of {', '.join(CLASSES)}")
-    refuse(path, table.duplicated("patientId"), "the exam has another class before")
-    table = table[table["patientId"].isin(exam_ids)]
-    wrong = (table["class"] == OPACITY_CLASS) != table["patientId"].isin(with_box)
-    refuse(path, wrong, f"class is {OPACITY_CLASS} without a box in {LABELS}, or another class with one")
-    return {**findings, **dict(zip(table["patientId"], table["class"], strict=True))}
+    if path.is_file():
+        table = read_table(path, ["patientId"], ["class"]).drop_duplicates()  # one row a box
+        refuse(path, ~table["class"].isin(CLASSES), f"class is none of {', '.join(CLASSES)}")
+        refuse(path, table.duplicated("patientId"), "another row has a different class for this exam")
+        table = table[table["patientId"].isin(exam_ids)]
+        wrong = (table["class"] == OPACITY_CLASS) != table["patientId"].isin(with_box)
+        refuse(path, wrong, f"class is {OPACITY_CLASS} without a box in {LABELS}, or another class with one")
+        findings |= dict(zip(table["patientId"], table["class"], strict=True))
+    return [findings[exam_id] for exam_id in exam_ids]
 
 
-def _read_patients(path: Path, exam_ids: Sequence[str]) -> dict[str, str]:
-    """The NIH patient of each exam that the mapping knows."""
+def _read_patients(path: Path, exam_ids: Sequence[str]) -> list[str]:
+    """The NIH patient of each exam; empty where the mapping does not have it."""
     if not path.is_file():
-        return {}
+        return [""] * len(exam_ids)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         names = {str(entry["subset_img_id"]): str(entry["img_id"]) for entry in entries}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"{type(error).__name__} ({error})"
         raise ValueError(f"{path}: expected a list of subset_img_id and img_id, found {what}") from error
-    found = {exam_id: _NIH_NAME.fullmatch(names[exam_id]) for exam_id in exam_ids if exam_id in names}
-    if not found:
-        raise ValueError(f"{path}: knows none of the {len(exam_ids)} exams; is it the mapping of this data set?")
-    strange = [names[exam_id] for exam_id, name in found.items() if name is None]
-    if strange:
-        raise ValueError(f"{path}: expected img_id such as 00012345_006.png, found {strange[0]!r}")
-    return {exam_id: name.group(1) for exam_id, name in found.items() if name}
-
-
-def _image_paths(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder.resolve()}; the data folder is to hold {IMAGES}/ and {LABELS}")
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".dcm" and path.name[0] != "."}
+    if not names.keys() & {*exam_ids}:
+        raise ValueError(f"{path}: has none of the {len(exam_ids)} exams; is it the mapping of this data set?")
+    found = [names.get(exam_id, "") for exam_id in exam_ids]
+    matches = [_NIH_NAME.fullmatch(name) for name in found]
+    for name, match in zip(found, matches, strict=True):
+        if name and not match:
+            raise ValueError(f"{path}: expected img_id such as 00012345_006.png, found {name!r}")
+    return [match.group(1) if match else "" for match in matches]
 
 
 def _complete_exams(data_dir: Path, labelled: set[str], imaged: set[str], allow_missing: bool) -> list[str]:
     """Ids, sorted, of exams that have both a label and an image."""
-    complaints = [
+    problems = [
         f"{len(exam_ids)} {what} (first: {min(exam_ids)})"
         for exam_ids, what in (
             (labelled - imaged, f"exams of {LABELS} have no DICOM file in {IMAGES}/"),
@@ -324,28 +289,19 @@ def _complete_exams(data_dir: Path, labelled: set[str], imaged: set[str], allow_
         )
         if exam_ids
     ]
-    if complaints and (not allow_missing or not labelled & imaged):
+    if problems and (not allow_missing or not labelled & imaged):
         raise ValueError(
-            f"{data_dir}: {' and '.join(complaints)}; complete the folder, or leave them out with --allow-missing"
+            f"{data_dir}: {' and '.join(problems)}; complete the folder, or leave them out with --allow-missing"
         )
-    if complaints:
-        warnings.warn(f"{data_dir}: {' and '.join(complaints)}; left out", stacklevel=3)
+    if problems:
+        warnings.warn(f"{data_dir}: {' and '.join(problems)}; left out", stacklevel=3)
     return sorted(labelled & imaged)
 
 
-def _require_one_size(folder: Path, sizes: dict[str, tuple[int, int]]) -> None:
-    """Refuse pictures of several sizes: boxes would be in pixels of one of them, and nobody knows of which.
-
-    Those that could not be read have height 0.
-    """
-    first: dict[tuple[int, int], str] = {}
-    for exam_id, size in sizes.items():
-        if size[0]:
-            first.setdefault(size, exam_id)
-    if len(first) > 1:
-        numbers = Counter(sizes.values())
-        shown = [
-            f"{width}x{height} ({numbers[height, width]}, such as {exam_id}.dcm)"
-            for (height, width), exam_id in sorted(first.items(), key=lambda item: -numbers[item[0]])[:_LINES_SHOWN]
-        ]
-        raise ValueError(f"{folder}: expected images of one size, found {', '.join(shown)}")
+def _require_one_size(listing: Listing, sizes: NDArray[np.int32]) -> None:
+    """Refuse images of several sizes: the boxes would be in pixels of one of them, and it is unknown of which."""
+    pairs = [(height, width) for height, width in sizes.tolist() if height]  # 0 where unreadable
+    counts = Counter(pairs).most_common()
+    if len(counts) > 1:
+        shown = ", ".join(f"{width}x{height} ({number})" for (height, width), number in counts[:_SIZES_SHOWN])
+        raise ValueError(f"{listing.source / IMAGES}: expected images of one size, found {shown}")

@@ -1,13 +1,13 @@
-"""Train Faster R-CNN to box lung opacities on RSNA radiographs, and report on held-out patients once.
+"""Train Faster R-CNN to detect lung opacities in RSNA radiographs, and evaluate it on held-out patients.
 
     python pytorch_detection/train_detection.py --data-dir dataset_det
     python pytorch_detection/train_detection.py --table boxes.csv
 
-Writes checkpoint/detection/last.pth and metrics.jsonl while it trains; at the end the finished model, with the average
-of the last steps' weights, to pneumonia_fasterrcnn.pth, the report on held-out patients and errors.csv to
-checkpoint/detection/, and pictures to images/detection/. The table is one as evaluate_detection.py takes. With --resume
-it goes on from last.pth and ends with the same weights as a run that was never stopped. Under torchrun the batch is
-divided among the processes.
+Writes checkpoint/detection/last.pth and metrics.jsonl while it trains; at the end the finished model
+pneumonia_fasterrcnn.pth, with the moving average of the weights, the report on held-out patients and errors.csv in
+checkpoint/detection/, and pictures in images/detection/ (with --output-dir, in its folder images/). The table has the
+format of evaluate_detection.py. --resume continues from last.pth and ends with the same weights as an uninterrupted
+run. Under torchrun each batch is divided among the processes.
 """
 
 import shutil
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cxr import cli
 from pytorch_detection.settings import RESUME_IGNORES, TrainConfig
 
-# Before torch is imported, so that --help and mistakes are answered at once.
+# Before torch is imported, so that --help and wrong flags need no seconds.
 CONFIG = cli.start(TrainConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
@@ -34,15 +34,14 @@ from tqdm import tqdm
 
 from cxr import metrics, runtime, training_run
 from cxr.training_run import RunFolder, TrainState, lock_folder, prepare
-from pytorch_detection import box_metrics, report, rsna_dataset
+from pytorch_detection import box_metrics, finish_training, rsna_dataset
 from pytorch_detection.detector import choose_gate
 from pytorch_detection.inference import RawDetections, as_input
-from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, Losses, Target, construct
-from pytorch_detection.training_data import Data, augmented, batch_of, epoch_order, load_data
-from pytorch_detection.weights import build
+from pytorch_detection.model import TASK, Architecture, Detection, GreyFasterRCNN, Losses, Target, build, construct
+from pytorch_detection.training_data import TrainingData, augmented, batch_of, epoch_order, load_data
 
-GRADIENT_LIMIT = 5.0  # longer gradients are cut to this norm
-_BATCH = 16  # images at once when no gradients are kept
+GRADIENT_LIMIT = 5.0  # norm to which longer gradients are clipped
+_BATCH = 16  # images per batch of validation
 
 
 def make_train_state(
@@ -59,77 +58,74 @@ def make_train_state(
     )
 
 
-def weighted(losses: Losses, config: TrainConfig) -> Losses:
-    """The parts of the loss as they enter it: torchvision's four, and the image's times its weight."""
-    return {name: part * config.image_loss_weight if name == "loss_image" else part for name, part in losses.items()}
-
-
-def total_loss(losses: Losses) -> Tensor:
-    """The loss that is minimised, the sum of its ``weighted`` parts."""
-    return torch.stack([*losses.values()]).sum()
+def weighted_losses(losses: Losses, image_loss_weight: float) -> Losses:
+    """Torchvision's four losses and the weighted image-level loss, after ``loss``, their sum."""
+    if "loss_image" in losses:
+        losses = {**losses, "loss_image": losses["loss_image"] * image_loss_weight}
+    return {"loss": torch.stack([*losses.values()]).sum(), **losses}
 
 
 def batch_losses(
-    network: nn.Module, images: Tensor, targets: Sequence[Target], config: TrainConfig, run: runtime.Runtime
+    network: nn.Module, images: Tensor, targets: Sequence[Target], image_loss_weight: float, run: runtime.Runtime
 ) -> Losses:
-    """The weighted parts of the loss of ``images`` float32 [B, 1, S, S], in the precision of ``run``."""
+    """``weighted_losses`` of ``images`` float32 [B, 1, S, S], computed in the precision of ``run``."""
     with run.autocast():
-        return weighted(network(images.contiguous(memory_format=torch.channels_last), targets), config)
+        losses = network(images.contiguous(memory_format=torch.channels_last), targets)
+    return weighted_losses(losses, image_loss_weight)
 
 
 def with_faster_precision(
-    model: GreyFasterRCNN, data: Data, config: TrainConfig, run: runtime.Runtime
+    model: GreyFasterRCNN, data: TrainingData, config: TrainConfig, run: runtime.Runtime
 ) -> runtime.Runtime:
-    """``run`` in the precision in which ``model`` trains faster, if ``config`` leaves the choice."""
+    """``run`` in ``config.precision``, or for auto in that in which ``model`` trains faster."""
     stored, targets = batch_of(data, data.train[: runtime.trial_images(config.size)], run)
     images = as_input(stored)
     return runtime.with_faster_precision(
         run,
         config.precision,
         model,
-        lambda network, trial: total_loss(batch_losses(network, images, targets, config, trial)),
+        lambda network, trial: batch_losses(network, images, targets, config.image_loss_weight, trial)["loss"],
     )
 
 
 def train_one_epoch(
-    train_state: TrainState[GreyFasterRCNN], data: Data, config: TrainConfig, epoch: int, run: runtime.Runtime
+    train_state: TrainState[GreyFasterRCNN], data: TrainingData, config: TrainConfig, epoch: int, run: runtime.Runtime
 ) -> dict[str, float]:
-    """One pass in the order that (seed, epoch) decides; the mean losses per image, over all processes.
+    """One pass in the order given by (seed, epoch); returns the mean losses per image over all processes.
 
     Raises:
         FloatingPointError: the loss of a step is not finite; names the step and its images, before weights change.
     """
     generator = runtime.seed_epoch(config.seed, epoch, run)
-    order = epoch_order(data, config, epoch)
+    order = epoch_order(data, config.seed, epoch, config.negatives_per_positive)
     light = epoch >= config.epochs - config.light_augmentation_epochs
     train_state.model.train()
     sums: dict[str, float] = {}
     steps = runtime.batches(order, config.batch_size, run)
     title = f"epoch {epoch + 1}/{config.epochs}"
-    for step, chosen in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
-        stored, targets = batch_of(data, chosen, run)
+    for step, batch in enumerate(tqdm(steps, title, unit="step", disable=not run.is_main, leave=False)):
+        stored, targets = batch_of(data, batch, run)
         images, targets = augmented(stored, targets, generator, light)
-        losses = batch_losses(train_state.ddp_model, images, targets, config, run)
-        loss = total_loss(losses)
+        losses = batch_losses(train_state.ddp_model, images, targets, config.image_loss_weight, run)
         # One transfer for all of them: on a GPU each waits until the step so far is computed.
-        values = dict(zip(("loss", *losses), torch.stack([loss, *losses.values()]).tolist(), strict=True))
+        values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
         if not np.isfinite(values["loss"]):
-            names = ", ".join(str(data.exams[i].path) for i in chosen)
+            names = ", ".join(str(data.exams[i].path) for i in batch)
             raise FloatingPointError(
                 f"epoch {epoch + 1}, step {step + 1}: the loss is {values['loss']} on the images {names}"
             )
         train_state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses["loss"].backward()
         nn.utils.clip_grad_norm_(train_state.model.parameters(), GRADIENT_LIMIT)
         train_state.optimizer.step()
         train_state.scheduler.step()
         train_state.average.update_parameters(train_state.model)
         sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
-    return averaged(sums, len(steps), run)
+    return means_over_processes(sums, len(steps), run)
 
 
-def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[str, float]:
-    """Sums over ``count`` things in each process as means over all."""
+def means_over_processes(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[str, float]:
+    """The means over all processes from the sums over ``count`` items in each."""
     parts = runtime.gather_objects((sums, count), run)
     total = sum(number for _, number in parts)
     return {name: sum(part[name] for part, number in parts if number) / total for name in sums}
@@ -137,11 +133,12 @@ def averaged(sums: dict[str, float], count: int, run: runtime.Runtime) -> dict[s
 
 @torch.inference_mode()
 def validate(
-    train_state: TrainState[GreyFasterRCNN], data: Data, config: TrainConfig, run: runtime.Runtime
+    train_state: TrainState[GreyFasterRCNN], data: TrainingData, config: TrainConfig, run: runtime.Runtime
 ) -> dict[str, Any]:
     """Scores and losses of the averaged weights on the validation images, the same in every process.
 
-    One pass through the backbone gives both. Which anchors and proposals enter the losses is drawn alike each time.
+    One pass through the backbone gives both. The anchors and proposals of the losses are sampled with the same seed
+    each time.
     """
     runtime.synchronize_buffers(train_state.average, run)
     model = train_state.average.module
@@ -152,13 +149,12 @@ def validate(
     detections: list[Detection] = []
     sums: dict[str, float] = {}
     for first in range(0, len(mine), _BATCH):
-        chosen = mine[first : first + _BATCH]
-        stored, targets = batch_of(data, chosen, run)
+        batch = mine[first : first + _BATCH]
+        stored, targets = batch_of(data, batch, run)
         with run.autocast():
             losses, found = model.losses_and_detections(as_input(stored), targets)
-        losses = weighted(losses, config)
-        values = {"loss": total_loss(losses).item(), **{name: part.item() for name, part in losses.items()}}
-        sums = {name: sums.get(name, 0.0) + value * len(chosen) for name, value in values.items()}
+        values = {name: loss.item() for name, loss in weighted_losses(losses, config.image_loss_weight).items()}
+        sums = {name: sums.get(name, 0.0) + value * len(batch) for name, value in values.items()}
         detections += found
     found, truths = RawDetections.of(detections).gathered(run), data.truths(data.validation)
     gate_power = choose_gate(found, truths)
@@ -166,41 +162,40 @@ def validate(
     if config.image_loss_weight:
         labels = np.array([len(boxes) > 0 for boxes in truths])
         auc = float(metrics.roc_auc(found.probability, labels))
-        scores["image_head_auc"] = None if np.isnan(auc) else auc  # no image without opacity: JSON knows no NaN
-    means = averaged(sums, len(mine), run)
+        scores["image_head_auc"] = None if np.isnan(auc) else auc  # no image without opacity: JSON has no NaN
+    means = means_over_processes(sums, len(mine), run)
     return {f"val_{name}": value for name, value in {**means, "gate_power": gate_power, **scores}.items()}
 
 
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
-    """The whole run: each network, then operating point, model file, report on held-out patients and pictures."""
-    members = config.each_network()
-    # Before the exams are decoded, so that a mistake is told at once.
-    begun = [begin(member, may_be_new=not config.resume or member is not members[0]) for member in members]
+    """The whole run: each network, operating point, model file, held-out report and pictures."""
+    networks = config.each_network()
+    # Before the exams are decoded, so that wrong settings are refused at once.
+    begun = [begin(each, may_be_new=not config.resume or each is not networks[0]) for each in networks]
     data = load_data(config, run)
     if run.is_main:
-        drop_others(config, members)
+        drop_others(config, {each.output_dir for each in networks})
     trained = run
-    for number, (member, (model, state)) in enumerate(zip(members, begun, strict=True), 1):
-        if run.is_main and len(members) > 1:
-            print(f"network {number} of {len(members)}, in {member.output_dir}")
-        trained = fit_one(member, model, state, data, run)
-    report.finish(config, data, trained)
+    for number, (each, (model, state)) in enumerate(zip(networks, begun, strict=True), 1):
+        if run.is_main and len(networks) > 1:
+            print(f"network {number} of {len(networks)}, in {each.output_dir}")
+        trained = fit_one(each, model, state, data, run)
+    finish_training.finish(config, data, trained)
 
 
-def drop_others(config: TrainConfig, members: Sequence[TrainConfig]) -> None:
-    """Remove the further networks of a previous run, or name those that one that goes on leaves out."""
-    asked = {member.output_dir for member in members}
+def drop_others(config: TrainConfig, folders: set[Path]) -> None:
+    """Remove the further networks of a previous run; on --resume name those that are not in ``folders``."""
     for folder in sorted(config.output_dir.glob("member_*")):
         if not config.resume:
             print(f"{folder}: a network of the previous run, removed")
             shutil.rmtree(folder)
-        elif folder not in asked:
-            print(f"{folder}: left out, because --ensemble is {config.ensemble}")
+        elif folder not in folders:
+            print(f"{folder}: not used, because --ensemble is {config.ensemble}")
 
 
 def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dict[str, Any] | None]:
-    """A network to train, and the checkpoint to go on from, if there is one."""
-    folder = RunFolder(config.output_dir, TASK, report.NAME)
+    """A network to train, and on --resume the checkpoint to continue from, which must exist unless ``may_be_new``."""
+    folder = RunFolder(config.output_dir, TASK, finish_training.REPORT)
     if config.resume and (folder.last.exists() or not may_be_new):
         state = folder.load_last()
         return construct(Architecture.of(state, folder.last)), state
@@ -209,11 +204,11 @@ def begin(config: TrainConfig, *, may_be_new: bool) -> tuple[GreyFasterRCNN, dic
 
 
 def fit_one(
-    config: TrainConfig, model: GreyFasterRCNN, state: dict[str, Any] | None, data: Data, run: runtime.Runtime
+    config: TrainConfig, model: GreyFasterRCNN, state: dict[str, Any] | None, data: TrainingData, run: runtime.Runtime
 ) -> runtime.Runtime:
-    """All epochs of one network that are left after those of ``state``; ``run`` in their precision."""
-    folder = RunFolder(config.output_dir, TASK, report.NAME)
-    images = len(epoch_order(data, config, 0))
+    """Train one network for the epochs that are left after those of ``state``; returns ``run`` in their precision."""
+    folder = RunFolder(config.output_dir, TASK, finish_training.REPORT)
+    images = len(epoch_order(data, config.seed, 0, config.negatives_per_positive))
     train_state = make_train_state(config, model, runtime.steps_per_epoch(images, config.batch_size, run), run)
     about = {
         "config": cli.plain(config),
@@ -233,37 +228,33 @@ def fit_one(
     if run.is_main:
         folder.begin(start)
         finished = start >= config.epochs
-        print(f"finished before: epoch {start} of {config.epochs}" if finished else summary(data, config, run))
+        print(f"already trained: epoch {start} of {config.epochs}" if finished else summary(data, config, images, run))
         if start:
-            report.show_progress(config, training_run.read_records(folder.log))
+            finish_training.draw_curves(training_run.read_records(folder.log), config.images_dir)
     for epoch in range(start, config.epochs):
         began = time.perf_counter()
         lr = train_state.scheduler.get_last_lr()[0]
-        means = {
-            f"train_{name}": value for name, value in train_one_epoch(train_state, data, config, epoch, run).items()
-        }
+        means = train_one_epoch(train_state, data, config, epoch, run)
         scores = validate(train_state, data, config, run)
-        record = {"epoch": epoch + 1, "lr": lr, **means, **scores}
+        record = {"epoch": epoch + 1, "lr": lr, **{f"train_{name}": value for name, value in means.items()}, **scores}
         record["seconds"] = round(time.perf_counter() - began, 1)
         if run.is_main:
             folder.save_epoch(train_state, about, record)
-            print(line_of(record, config.epochs))
-            report.show_progress(config, training_run.read_records(folder.log))
+            print(format_epoch(record, config.epochs))
+            finish_training.draw_curves(training_run.read_records(folder.log), config.images_dir)
     runtime.wait(run)  # the other processes read what the first has just written
     return run
 
 
-def summary(data: Data, config: TrainConfig, run: runtime.Runtime) -> str:
-    """What is about to happen, in four lines."""
+def summary(data: TrainingData, config: TrainConfig, images: int, run: runtime.Runtime) -> str:
+    """The exams and the settings of a run that starts, with ``images`` per epoch, in four lines."""
     parts = {"train": data.train, "validation": data.validation, "held out": data.held_out}
     lines = [f"{name}: {rsna_dataset.describe(data.of(part))}" for name, part in parts.items()]
-    what = f"{config.backbone} from weights {config.weights}"
-    images = len(epoch_order(data, config, 0))
-    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
-    return "\n".join([*lines, f"{epochs} of {images} images at {config.size} px, {what}, on {run}"])
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)} of {images} images at {config.size} px"
+    return "\n".join([*lines, f"{epochs}, {config.backbone} from weights {config.weights}, on {run}"])
 
 
-def line_of(record: dict[str, Any], epochs: int) -> str:
+def format_epoch(record: dict[str, Any], epochs: int) -> str:
     """One epoch in one line."""
     auc = record["val_image_auc"]
     return (
@@ -275,7 +266,7 @@ def line_of(record: dict[str, Any], epochs: int) -> str:
 
 
 def main(config: TrainConfig) -> None:
-    """Parse, lock the output folder, train."""
+    """Lock the output folder, train."""
     with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(config.output_dir, run):
         fit(config, run)
 

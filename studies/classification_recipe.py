@@ -112,12 +112,11 @@ def rsna(config: BenchConfig, size: int) -> Rsna | None:
         return None
     exams = rsna_dataset.list_exams(config.rsna_dir)
     known = {"Normal": 0, "Lung Opacity": 1}
-    kept = [row for row, exam in enumerate(exams.exam_ids) if exams.findings[exam] in known]
-    names = [exams.exam_ids[row] for row in kept]
+    kept = [row for row, finding in enumerate(exams.findings) if finding in known]
     folder = config.output_dir / "decoded"
     store = reading.decode_once([exams.paths[row] for row in kept], store_size(size), folder, name="rsna")
-    labels = np.array([known[exams.findings[name]] for name in names])
-    patients = [exams.patients.get(name, name) for name in names]
+    labels = np.array([known[exams.findings[row]] for row in kept])
+    patients = [exams.patients[row] or exams.exam_ids[row] for row in kept]
     choosing = np.array([hashlib.sha256(patient.encode()).digest()[0] % 2 == 0 for patient in patients])
     return Rsna(store.images, labels, choosing)
 

@@ -33,10 +33,9 @@ from cxr.training_run import lock_folder
 from pytorch_detection import rsna_dataset
 from pytorch_detection import train_detection as training
 from pytorch_detection.inference import find_boxes
-from pytorch_detection.model import GreyFasterRCNN
+from pytorch_detection.model import GreyFasterRCNN, build
 from pytorch_detection.settings import TrainConfig
-from pytorch_detection.training_data import Data, epoch_order, load_data
-from pytorch_detection.weights import build
+from pytorch_detection.training_data import TrainingData, epoch_order, load_data
 from studies import out_of_fold
 from studies.out_of_fold import COLUMNS, Answer, mean_text
 
@@ -143,7 +142,7 @@ def jobs_of(config: FoldsConfig) -> list[Job]:
 # ------------------------------------------------------------------------------------------------------------ exams
 
 
-def development(config: FoldsConfig, run: runtime.Runtime) -> Data:
+def development(config: FoldsConfig, run: runtime.Runtime) -> TrainingData:
     """The training and validation exams, all as ``train``."""
     settings = TrainConfig(data_dir=config.data_dir, output_dir=config.output_dir, size=config.size, seed=_SPLIT_SEED)
     data = load_data(settings, run)
@@ -151,7 +150,7 @@ def development(config: FoldsConfig, run: runtime.Runtime) -> Data:
     return replace(data, train=np.union1d(data.train, data.validation), validation=none, held_out=none)
 
 
-def fold_of(data: Data, job: Job) -> Data:
+def fold_of(data: TrainingData, job: Job) -> TrainingData:
     """``data`` with the fold of ``job`` to be scored on, and of the others the share that its recipe learns from."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -172,13 +171,14 @@ def fold_of(data: Data, job: Job) -> Data:
 # --------------------------------------------------------------------------------------------------------- trainings
 
 
-def train(job: Job, data: Data) -> dict[str, Any]:
+def train(job: Job, data: TrainingData) -> dict[str, Any]:
     """One training and its scores on the fold it did not see, whose boxes are kept; a line of the log."""
     settings = job.settings
     with runtime.start(settings.device, settings.precision, settings.seed) as run:
         model = build(settings.weights, settings.backbone, settings.size, image_head=settings.image_loss_weight > 0)
         data = fold_of(data, job)
-        steps = runtime.steps_per_epoch(len(epoch_order(data, settings, 0)), settings.batch_size, run)
+        images = len(epoch_order(data, settings.seed, 0, settings.negatives_per_positive))
+        steps = runtime.steps_per_epoch(images, settings.batch_size, run)
         train_state = training.make_train_state(settings, model, steps, run)
         run = training.with_faster_precision(train_state.model, data, settings, run)
         began = time.perf_counter()
@@ -202,7 +202,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
     }
 
 
-_data: Data | None = None  # of a worker process
+_data: TrainingData | None = None  # of a worker process
 
 
 def _begin(config: FoldsConfig) -> None:
@@ -219,7 +219,7 @@ def _train_in_worker(job: Job) -> dict[str, Any]:
     return train(job, _data)
 
 
-def perform(jobs: Sequence[Job], config: FoldsConfig, data: Data) -> Iterator[dict[str, Any]]:
+def perform(jobs: Sequence[Job], config: FoldsConfig, data: TrainingData) -> Iterator[dict[str, Any]]:
     """The lines of the log as the trainings end."""
     if config.workers == 1:
         yield from (train(job, data) for job in jobs)

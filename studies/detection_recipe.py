@@ -24,8 +24,8 @@ from cxr import augment, cli, runtime
 from pytorch_detection import box_metrics
 from pytorch_detection import train_detection as training
 from pytorch_detection.inference import find_boxes
+from pytorch_detection.model import build
 from pytorch_detection.training_data import batch_of, epoch_order, labelled, load_data, move_boxes
-from pytorch_detection.weights import build
 
 _THRESHOLD = 0.5
 
@@ -57,12 +57,13 @@ def train(config: RecipeConfig, run: runtime.Runtime) -> dict[str, float | None]
     drops = [config.epochs * 8 // 13, config.epochs * 11 // 13]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, gamma=0.1)
     generator = runtime.seed_epoch(config.seed, 0, run)
-    steps = len(epoch_order(data, settings, 0)) // config.batch_size
+    steps = len(epoch_order(data, settings.seed, 0, settings.negatives_per_positive)) // config.batch_size
     warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.001, total_iters=min(1000, steps - 1))
     still = dict.fromkeys(("rotation_degrees", "zoom", "stretch", "shear", "shift"), 0.0)
     for epoch in range(config.epochs):
         model.train()
-        batches = runtime.batches(epoch_order(data, settings, epoch), config.batch_size, run)
+        order = epoch_order(data, settings.seed, epoch, settings.negatives_per_positive)
+        batches = runtime.batches(order, config.batch_size, run)
         for chosen in tqdm(batches, f"epoch {epoch + 1}/{config.epochs}", leave=False):
             stored, targets = batch_of(data, chosen, run)
             curves = augment.identity_curves(len(stored), run.device)

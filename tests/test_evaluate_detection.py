@@ -183,11 +183,11 @@ def bad(finished, clinic, folder):
         "model and predictions": ((*data, *model, "--predictions", unknown), "give one of --predictions and --model"),
         "no model": ((*data, "--model", folder / "none.pth"), "no model at .*none.pth"),
         "no table": (("--table", folder / "none.csv", *model), "no file .*none.csv"),
-        "no folder": (("--data-dir", folder / "none", *model), "no folder .*none; the data folder is to hold"),
+        "no folder": (("--data-dir", folder / "none", *model), "no folder .*none; expected a data folder"),
         "unknown file": ((*table("file", path="gone.dcm"), *model), r"path names no file.*\(line \d+\)"),
-        "outside": ((*table("outside", x="900"), *model), r"reaches outside the image \(line \d+\)"),
+        "outside": ((*table("outside", x="900"), *model), r"exceeds the image \(line \d+\)"),
         "no form of predictions": ((*data, "--predictions", clinic), "no column score"),
-        "unknown image": ((*data, "--predictions", unknown), r"none of those to judge: 'nobody' \(line 2\)"),
+        "unknown image": ((*data, "--predictions", unknown), r"unknown image 'nobody', not among the exams \(line 2\)"),
     }
 
 
@@ -203,9 +203,7 @@ def test_mistakes_are_one_line_and_exit_code_2(finished, clinic, tmp_path, comma
 
 
 def test_training_learns_from_a_table_and_ends_with_the_same_report(finished, folder, capsys):
-    config = replace(
-        finished.config, epochs=1, output_dir=folder / "a", images_dir=folder / "a", model_file=folder / "a.pth"
-    )
+    config = replace(finished.config, epochs=1, output_dir=folder / "a", model_file=folder / "a.pth")
     data = box_tables.load(
         finished.config.data_dir, None, 64, folder / "store", skip_bad=False, allow_missing=False, progress=False
     )
@@ -222,4 +220,4 @@ def test_training_learns_from_a_table_and_ends_with_the_same_report(finished, fo
     assert state["trained_on"]["images"] == 40
     whole = json.loads((folder / "a" / "held_out_report.json").read_text())
     assert whole["set"] == str(table) and whole["all"]["images"] == 4
-    assert {path.name for path in (folder / "a").glob("*.png")} >= {"froc.png", "loss_curve.png"}
+    assert {path.name for path in (folder / "a" / "images").glob("*.png")} >= {"froc.png", "loss_curve.png"}

@@ -16,7 +16,7 @@ from pytorch_classification.image_metrics import evaluate_classifier
 from pytorch_detection import box_metrics, train_detection
 from pytorch_detection.detector import Detector, choose_rule
 from pytorch_detection.rsna_dataset import CLASS_INFO, IMAGES, LABELS, list_exams, read_exams
-from pytorch_detection.training_data import divided, load_data
+from pytorch_detection.training_data import load_data, split
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def other_held_out_exams(data):
     listing = list_exams(data)
     exams = read_exams(listing, reading.decode_once(listing.paths, 16, data.parent / "known", name="x", progress=False))
     noise = np.random.default_rng(0)
-    for index in divided(exams, [exam.exam_id for exam in exams], 0)["held_out"]:
+    for index in split(exams, [exam.exam_id for exam in exams], 0)["held_out"]:
         path = exams[index].path
         tiny_detection.write_dicom(
             path, noise.integers(0, 256, (tiny_detection.HEIGHT, tiny_detection.WIDTH), np.uint8)
@@ -73,7 +73,7 @@ def test_what_is_held_out_decides_nothing_but_the_report(script, data, whole, fo
 def test_the_rule_for_boxes_is_that_of_the_validation_exams(detection, processor):
     finished, data = detection
     kept = Detector.load(finished.config.model_file, processor)
-    found = kept.find(data.images.images[data.validation], processor)
+    found = kept.predict(data.images.images[data.validation], processor)[0]
     expected, _ = choose_rule(found, data.truths(data.validation))
     assert (kept.rule.gate_power, kept.rule.shrink) == (expected.gate_power, expected.shrink)
     assert kept.rule.threshold == pytest.approx(expected.threshold, rel=1e-4)
@@ -135,7 +135,7 @@ def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, pr
 
     finished, data = detection
     every = np.arange(len(data.exams))
-    found = Detector.load(finished.config.model_file, processor).find(data.images.images, processor)
+    found = Detector.load(finished.config.model_file, processor).predict(data.images.images, processor)[0]
     truths = data.truths(every)
     shuffled = [truths[index] for index in chance.permutation(every)]
     patients = [exam.patient for exam in data.exams]

@@ -10,11 +10,12 @@ import torch
 from cxr import checkpoints
 from cxr.training_run import with_average
 from phantom import cohort
-from pytorch_detection import box_metrics, pretrain_detection, weights
+from pytorch_detection import box_metrics, pretrain_detection
+from pytorch_detection import model as model_module
 from pytorch_detection.inference import find_boxes
-from pytorch_detection.model import TASK
-from pytorch_detection.settings import SYNTHETIC_FILE, PretrainConfig, TrainConfig
-from pytorch_detection.weights import build
+from pytorch_detection.model import TASK, build
+from pytorch_detection.pretrain_detection import PretrainConfig
+from pytorch_detection.settings import SYNTHETIC_FILE, TrainConfig
 
 OTHER_SEED = 77  # than that of the exams it learnt from
 
@@ -52,13 +53,13 @@ def test_the_start_holds_a_network_alone_that_trains_whole_and_is_the_default():
 
 
 def test_the_start_fits_no_other_backbone():
-    with pytest.raises(ValueError, match="--weights synthetic: a ResNet-18; resnet50_v2 begins with coco, imagenet"):
+    with pytest.raises(ValueError, match="--weights synthetic: a ResNet-18; for resnet50_v2 use coco, imagenet"):
         build("synthetic", "resnet50_v2", 256, image_head=True)
 
 
 def test_a_start_that_is_gone_is_missed_with_the_way_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "SYNTHETIC_FILE", tmp_path / "gone.pth")
-    with pytest.raises(FileNotFoundError, match=r"gone\.pth, which comes with the repository; .* --weights none"):
+    monkeypatch.setattr(model_module, "SYNTHETIC_FILE", tmp_path / "gone.pth")
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth, which is part of the repository; .* --weights none"):
         build("synthetic", "resnet18", 256, image_head=True)
 
 
@@ -72,14 +73,14 @@ def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
         ended = command(pretrain_detection.main, *words)
     assert ended.code == 0, ended.err
     assert "epoch   1/1" in ended.out and f"wrote {file}" in ended.out
-    monkeypatch.setattr(weights, "SYNTHETIC_FILE", file)
+    monkeypatch.setattr(model_module, "SYNTHETIC_FILE", file)
     began = build("synthetic", "resnet18", 128, image_head=True).state_dict()
     last = with_average(checkpoints.load(tmp_path / "made" / "training" / "last.pth", task=TASK))["model"]
     for name, value in last.items():
         assert torch.equal(began[name], value.half().float() if value.ndim > 1 else value), name
     file.unlink()
     again = command(pretrain_detection.main, *words)
-    assert "finished before: epoch 1 of 1" in again.out and file.is_file()
+    assert "already trained: epoch 1 of 1" in again.out and file.is_file()
     other = command(pretrain_detection.main, *words[:-1], 2)
     assert other.code == 2 and "epochs" in other.err
 
@@ -87,5 +88,5 @@ def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
 def test_a_place_for_the_weights_that_is_none_is_told_before_the_training(command, tmp_path):
     for place in (tmp_path, tmp_path / "nowhere" / "start.pth"):
         ended = command(pretrain_detection.main, "--weights-file", place, "--output-dir", tmp_path / "made")
-        assert ended.code == 2 and f"--weights-file {place}: expected a file in a folder that is there" in ended.err
+        assert ended.code == 2 and f"--weights-file {place}: expected a file in an existing folder" in ended.err
     assert not (tmp_path / "made").exists()

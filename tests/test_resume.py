@@ -105,11 +105,8 @@ MORE_CHANGES = {
     },
     "detection": {
         "backbone": "resnet50_v2",
-        "negatives_per_positive": None,
+        "negatives_per_positive": 3.0,
         "image_loss_weight": 0.1,
-        "crop_prob": 0.5,
-        "tone_share": 0.5,
-        "paste_share": 0.5,
         "light_augmentation_epochs": 0,
         "allow_missing": True,
     },

@@ -51,8 +51,6 @@ REFUSED = {
         "--batch-size 0": "at least 1",
         "--seed -1": "at least 0 and at most 9223372036854775807",
         "--lr 0.0": "more than 0",
-        "--weight-decay -0.1": "at least 0",
-        "--ema-window 1.0": "more than 0 and less than 1",
         "--negatives-per-positive -1.0": "at least 0",
         "--light-augmentation-epochs -1": "at least 0",
     },

@@ -13,7 +13,7 @@ from killing import SCRIPTS, train_in_two
 from tiny_detection import LOSS_PARTS, exam_id, few_samples, settings, write_rsna
 
 from cxr import checkpoints, runtime, training_run
-from pytorch_detection import train_detection, training_data
+from pytorch_detection import finish_training, train_detection
 from pytorch_detection.box_metrics import match
 from pytorch_detection.detector import Detector
 from pytorch_detection.inference import find_boxes
@@ -21,27 +21,18 @@ from pytorch_detection.model import TASK, Architecture, construct
 from pytorch_detection.report import format_report, instructive_cases
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
-    TrainConfig,
-    averaged,
     make_train_state,
-    total_loss,
+    means_over_processes,
     train_one_epoch,
     validate,
-    weighted,
+    weighted_losses,
 )
-from pytorch_detection.training_data import (
-    augmented,
-    batch_of,
-    epoch_order,
-    labelled,
-    load_data,
-    of_joined,
-)
+from pytorch_detection.training_data import batch_of, load_data
 
 
 @pytest.fixture(scope="module")
 def data(finished, tmp_path_factory):
-    """What the finished training learnt from, to be read only."""
+    """The data of the finished training, to be read only."""
     config = replace(finished.config, output_dir=tmp_path_factory.mktemp("again"))
     return load_data(config, runtime.Runtime(torch.device("cpu"), False))
 
@@ -53,112 +44,18 @@ def train_state(finished, data, processor):
         return make_train_state(finished.config, construct(Architecture("resnet18", 64, False, True)), 4, processor)
 
 
-# ----------------------------------------------------------------------------------------------------------- data
-
-
-def test_no_patient_and_no_picture_is_in_two_parts(data):
-    parts = [data.of(part) for part in (data.train, data.validation, data.held_out)]
-    assert sum(map(len, parts)) == tiny_detection.EXAMS
-    patients = [{exam.patient for exam in part} for part in parts]
-    assert not patients[0] & patients[1] and not patients[0] & patients[2] and not patients[1] & patients[2]
-    assert all(any(exam.boxes_xyxy for exam in part) for part in parts)
-
-
-def test_pictures_boxes_and_parts_decide_what_a_run_learns_from(data):
-    first = data.exams[0]
-    others = (
-        replace(data, hashes=["0" * 64, *data.hashes[1:]]),
-        replace(data, exams=[replace(first, boxes_xyxy=((1.0, 2.0, 3.0, 4.0),)), *data.exams[1:]]),
-        replace(data, train=data.validation, validation=data.train),
-    )
-    changed = [{name for name, fact in other.facts().items() if data.facts()[name] != fact} for other in others]
-    assert changed[:2] == [{f"{IMAGES}/{first.path.name}"}] * 2
-    assert changed[2] == {f"{IMAGES}/{data.exams[i].path.name}" for i in (*data.train, *data.validation)}
-
-
-def test_an_epoch_has_every_positive_and_as_many_negatives_as_asked(data, finished):
-    positives = {int(i) for i in data.train if data.exams[i].boxes_xyxy}
-    for share in (0.0, 0.5, None):
-        order = epoch_order(data, replace(finished.config, negatives_per_positive=share), 1).tolist()
-        negatives = len(data.train) - len(positives) if share is None else round(share * len(positives))
-        assert set(order) >= positives and len(order) == len(set(order)) == len(positives) + negatives
-    one, other = (epoch_order(data, finished.config, epoch).tolist() for epoch in (0, 1))
-    assert one != other and one == epoch_order(data, finished.config, 0).tolist()
-
-
-def test_a_batch_holds_the_squares_and_boxes_of_its_exams(data, processor):
-    chosen = data.train[[3, 0]]
-    stored, targets = batch_of(data, chosen, processor)
-    assert stored.shape == (2, 64, 64) and stored.dtype == torch.uint8
-    assert np.array_equal(stored.numpy(), data.images.images[chosen])
-    for target, truth in zip(targets, data.truths(chosen), strict=True):
-        assert np.array_equal(target["boxes"].numpy(), truth) and (target["labels"] == 1).all()
-        assert len(target["labels"]) == len(truth)
-    assert [target["abnormal"].item() for target in targets] == [
-        float(data.exams[index].finding != "Normal") for index in chosen
-    ]
-
-
-def same(box, count):
-    """Targets of ``count`` images with the same box."""
-    return labelled([torch.tensor(box).reshape(-1, 4)] * count, torch.ones(count))
-
-
-@pytest.mark.parametrize("light", [False, True])
-def test_boxes_follow_their_opacities_through_augmentation(light, monkeypatch):
-    monkeypatch.setattr(training_data, "join_halves", lambda images, boxes, *_, **__: (images, boxes, torch.arange(32)))
-    stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
-    stored[:, 20:44, 16:36] = 200
-    images, targets = augmented(stored, same([16.0, 20, 36, 44], 32), torch.Generator().manual_seed(0), light)
-    boxes = [target["boxes"] for target in targets]
-    assert images.shape == (32, 1, 64, 64) and images.dtype == torch.float32
-    for image, found in zip(images[:, 0], boxes, strict=True):
-        bright = image > (image.max() + image.median()) / 2
-        rows, columns = bright.any(1).nonzero(), bright.any(0).nonzero()
-        seen = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
-        assert (found - seen).abs().max() < 4  # the corners of a turned box reach beyond its ellipse
-    moves = torch.cat(boxes).std(0)
-    assert (moves < 12).all() and (moves > 0.5).all() if light else (moves > 2).all()
-    assert (images.amax((1, 2, 3)).std() < 0.02) == light  # tone is left alone at the end
-
-
-@pytest.mark.parametrize("light", [False, True])
-def test_lungs_of_two_patients_are_shown_until_the_last_epochs(light):
-    stored = torch.full((32, 64, 64), 60, dtype=torch.uint8)
-    _, targets = augmented(stored, same([10.0, 20, 25, 44], 32), torch.Generator().manual_seed(0), light)
-    assert ({len(target["boxes"]) for target in targets} == {1}) == light
-
-
-def test_what_is_known_of_a_chest_joined_from_two():
-    normal, ill, unknown = 0.0, 1.0, math.nan
-    abnormal = torch.tensor([normal, normal, ill, ill, unknown, ill])
-    source = torch.tensor([1, 2, 0, 3, 0, 4])  # the fourth is whole
-    none, one = torch.zeros(0, 4), torch.ones(1, 4)
-    found = of_joined(abnormal, source, [none, none, one, none, none, none])
-    expected = torch.tensor([normal, unknown, ill, ill, unknown, unknown])
-    assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
-
-
-def test_augmentation_hangs_on_its_generator_alone():
-    stored = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
-    one, other, third = (
-        augmented(stored, same([], 2), torch.Generator().manual_seed(seed), False)[0] for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, other) and not torch.equal(one, third)
-
-
 # ------------------------------------------------------------------------------------------------------ the loop
 
 
 def test_the_image_loss_has_a_weight_of_its_own():
     losses = {name: torch.tensor(2.0**power) for power, name in enumerate(LOSS_PARTS)}
-    assert total_loss(weighted(losses, TrainConfig(image_loss_weight=0.5))).item() == 1 + 2 + 4 + 8 + 0.5 * 16
+    assert weighted_losses(losses, 0.5)["loss"].item() == 1 + 2 + 4 + 8 + 0.5 * 16
 
 
 def test_means_are_over_the_images_of_all_processes(monkeypatch, processor):
     parts = [({"loss": 6.0}, 4), ({"loss": 1.0}, 1), ({}, 0)]
     monkeypatch.setattr(train_detection.runtime, "gather_objects", lambda _value, _run: parts)
-    assert averaged({"loss": 6.0}, 4, processor) == {"loss": 1.4}
+    assert means_over_processes({"loss": 6.0}, 4, processor) == {"loss": 1.4}
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")  # the step that is refused comes first
@@ -236,7 +133,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
     for name, value in found.networks[0].state_dict().items():
         assert torch.equal(value, last["average"][f"module.{name}"])
     boxes = find_boxes(found.networks, data.images.images, data.validation, False, processor)
-    again = found.find(data.images.images[data.validation], processor)
+    again = found.predict(data.images.images[data.validation], processor)[0]
     for one, other in zip(boxes.boxes, again.boxes, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -252,7 +149,7 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
     wanted = Detector.load(config.model_file, processor)
     shutil.rmtree(second)  # as if the run had had one network
     tiny_detection.train(replace(config, resume=True))
-    assert capsys.readouterr().out.count("finished before: epoch 1 of 1") == 1
+    assert capsys.readouterr().out.count("already trained: epoch 1 of 1") == 1
     found = Detector.load(config.model_file, processor)
     assert found.rule == wanted.rule and len(found.networks) == 2
     states = [[network.state_dict() for network in model.networks] for model in (found, wanted)]
@@ -265,11 +162,11 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
 def test_networks_that_are_not_asked_for_are_removed_or_named(data, folder, monkeypatch, capsys):
     config = settings(data.source, folder)
     (config.output_dir / "member_2").mkdir(parents=True)
-    for part, name in ((train_detection, "fit_one"), (train_detection.report, "finish")):
+    for part, name in ((train_detection, "fit_one"), (finish_training, "finish")):
         monkeypatch.setattr(part, name, lambda *_: None)
     monkeypatch.setattr(train_detection, "begin", lambda *_, **__: (None, None))
     tiny_detection.train(replace(config, resume=True))
-    assert "member_2: left out, because --ensemble is 1" in capsys.readouterr().out
+    assert "member_2: not used, because --ensemble is 1" in capsys.readouterr().out
     tiny_detection.train(replace(config, ensemble=2))
     assert "member_2: a network of the previous run, removed" in capsys.readouterr().out
     assert not (config.output_dir / "member_2").exists()
@@ -390,17 +287,3 @@ def test_bad_data_is_one_line_and_exit_code_2(damage, message, folder, command):
     lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert ended.code == 2 and len(lines) == 1 and re.search(message, lines[0]), ended.err
     assert not (folder / "run" / "last.pth").exists()
-
-
-def test_images_that_cannot_be_read_can_be_left_out(folder, processor):
-    data = write_rsna(folder / "dataset_det")
-    broken = data / IMAGES / f"{exam_id(0)}.dcm"
-    config = settings(data, folder, skip_bad=True)
-    whole = load_data(config, processor)
-    name = whole.exams[int(whole.train[0])].exam_id
-    broken = data / IMAGES / f"{name}.dcm"
-    broken.write_bytes(broken.read_bytes()[:-3000])
-    with pytest.warns(UserWarning, match="1 images that cannot be read are left out"):
-        found = load_data(config, processor)
-    assert len(found.train) == len(whole.train) - 1 and 0 not in found.train
-    assert found.validation.tolist() == whole.validation.tolist()

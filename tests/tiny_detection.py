@@ -19,7 +19,7 @@ LOSS_PARTS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_bo
 
 
 def chest(number: int) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """Noise of some tone uint8 [HEIGHT, WIDTH], and in every second exam one or two bright ellipses: x, y, w, h."""
+    """Noise uint8 [HEIGHT, WIDTH], and in every second exam one or two bright ellipses: x, y, width, height."""
     random = np.random.default_rng(number)
     image = random.uniform(40, 90) + random.normal(0, 8, (HEIGHT, WIDTH))
     boxes = []
@@ -61,7 +61,7 @@ def exam_id(number: int) -> str:
 
 
 def write_rsna(root: Path, count: int = EXAMS) -> Path:
-    """``root`` with the four parts of the challenge's folder; two exams in a row but one are of one patient."""
+    """``root`` with the four parts of the challenge's folder; every patient has two exams."""
     (root / IMAGES).mkdir(parents=True)
     labels, classes, mapping = [], [], []
     for number in range(count):
@@ -89,7 +89,6 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
     chosen: dict[str, Any] = {
         "data_dir": data_dir,
         "output_dir": folder / "run",
-        "images_dir": folder / "images",
         "model_file": folder / "model.pth",
         "weights": "none",
         "epochs": 2,
@@ -106,14 +105,14 @@ def settings(data_dir: Path, folder: Path, **changes: object) -> Any:
 
 
 def few_samples() -> Any:
-    """A context in which new networks draw few boxes for their losses, where most of the time goes on tiny images."""
+    """A context in which new networks sample few boxes for their losses: most of the time on tiny images."""
     from pytorch_detection import model
 
     return patch.dict(model.FEW_BOXES, box_batch_size_per_image=16, rpn_batch_size_per_image=64)
 
 
 def train(config: Any) -> None:
-    """What the script does once it has read its command line."""
+    """The script after it has parsed its command line."""
     from cxr import runtime
     from cxr.training_run import lock_folder
     from pytorch_detection.train_detection import fit
@@ -127,7 +126,7 @@ def train(config: Any) -> None:
 
 
 def anything_goes() -> Any:
-    """A likeness of a ResNet-18 that no image is far enough from to be flagged."""
+    """Feature statistics of a ResNet-18 that flag no image as out of distribution."""
     import torch
 
     from cxr.out_of_distribution import FeatureDistance, Stage
@@ -136,7 +135,7 @@ def anything_goes() -> Any:
 
 
 def write_classifier(path: Path) -> None:
-    """A finished classifier that has learnt nothing."""
+    """A finished classifier with random weights."""
     import torch
 
     from pytorch_classification.classifier import Classifier

@@ -12,8 +12,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from cxr import checkpoints
 from cxr.backbone import standardized
 from pytorch_detection import model as model_module
-from pytorch_detection.model import TASK, Architecture, construct
-from pytorch_detection.weights import build
+from pytorch_detection.model import TASK, Architecture, build, construct
 
 SIZE = 64
 SMALL = Architecture("resnet18", SIZE, frozen=False, image_head=True)
@@ -253,23 +252,15 @@ WRONG = {
         },
         r"layer1\.0\.conv1\.weight is missing",
     ),
-    "a first layer that is a vector": (
-        lambda: torchvision.models.resnet18(weights=None).state_dict() | {"conv1.weight": torch.zeros(64)},
-        "not the weights of resnet18",
-    ),
     "a classifier without weights": (lambda: {"format": 1, "task": "classification"}, "expected a checkpoint"),
     "a detector without weights": (
         lambda: {"format": 1, "task": TASK, "architecture": asdict(SMALL)},
         "expected a checkpoint",
     ),
     "a detector without architecture": (lambda: {"format": 1, "task": TASK}, "expected an architecture .* found None"),
-    "a detector of another size": (
-        lambda: {"format": 1, "task": TASK, "architecture": asdict(replace(SMALL, size=10**6))},
-        "expected an architecture",
-    ),
     "a detector with another backbone": (
         lambda: {"format": 1, "task": TASK, "architecture": asdict(replace(SMALL, backbone="resnet50_v2"))},
-        "a detector with --backbone resnet50_v2, not resnet18",
+        "weights of --backbone resnet50_v2, not resnet18",
     ),
 }
 
@@ -283,12 +274,10 @@ def test_other_files_are_refused_by_name(content, message, tmp_path):
 
 def test_a_classifier_fits_no_other_backbone(tmp_path):
     write_classifier(tmp_path / "classifier.pth")
-    with pytest.raises(
-        ValueError, match="a classifier, which is a ResNet-18; expected --backbone resnet18, not resnet50"
-    ):
+    with pytest.raises(ValueError, match="weights of --backbone resnet18, not resnet50_v2"):
         build(str(tmp_path / "classifier.pth"), "resnet50_v2", SIZE, image_head=True)
 
 
 def test_coco_has_no_resnet18():
-    with pytest.raises(ValueError, match=r"it has COCO's for --backbone resnet50_v2, and --weights imagenet for both"):
+    with pytest.raises(ValueError, match="it has coco for --backbone resnet50_v2, and imagenet for both"):
         build("coco", "resnet18", SIZE, image_head=True)
