@@ -1,12 +1,12 @@
-"""Bring a real data set to where the training scripts look for it, and check that it is whole.
+"""Download a real data set to the folder where the training scripts expect it, and verify that it is complete.
 
     python download_data.py --dataset chest_xray             # public: no Kaggle account needed
     python download_data.py --dataset rsna                   # needs a Kaggle token and accepted rules
     python download_data.py --dataset rsna --zip FILE        # from a zip downloaded by hand
-    python download_data.py --dataset rsna --verify          # only look at what is there
+    python download_data.py --dataset rsna --verify          # only check the files that are there
 
-Fills chest_xray/ or dataset_det/ at the repository root; started again, it goes on where it stopped. Exit code 0: the
-set is whole; 1: files are missing or damaged, listed on stdout; 2: it could not be done, one line on stderr says why.
+Fills chest_xray/ or dataset_det/ at the repository root; a restart resumes. Exit code 0: the set is complete; 1: files
+are missing or damaged, listed on stdout; 2: it failed, one line on stderr states why.
 """
 
 import importlib
@@ -30,25 +30,25 @@ from cxr import cli
 from cxr.files import sha256_of, write_atomically
 from cxr.messages import first_of
 
-SPARE_BYTES = 100 << 20  # stay free on the disk
-KAGGLE_CACHE = ".kagglehub"  # inside the target: the same disk, and gone with the set
-MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"  # which NIH patient each RSNA exam is of
+SPARE_BYTES = 100 << 20  # that stay free on the disk
+KAGGLE_CACHE = ".kagglehub"  # inside the target, so on the same disk
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"  # RSNA exams to NIH patients
 MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{MAPPING}"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A published set."""
+    """A published data set: ``images`` is the number of images by folder, ``tables`` the SHA-256 of each table."""
 
     target: Path
     page: str
     download: str  # kagglehub's function
-    handle: str  # kagglehub's name for the set
+    handle: str  # kagglehub's name of the set
     zip_bytes: int
-    images: dict[str, int]  # how many lie in each folder
+    images: dict[str, int]
     suffix: str
-    signature: tuple[bytes, int]  # of every image, and where in the file
-    tables: dict[str, str]  # sha256 of each; the mapping does not come from Kaggle
+    signature: tuple[bytes, int]  # of every image, and its offset
+    tables: dict[str, str]  # the mapping does not come from Kaggle
 
 
 DATASETS = {
@@ -90,16 +90,16 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What to bring, from where, to where."""
+    """What to download, from where, to where."""
 
     dataset: Literal["chest_xray", "rsna"] = cli.flag(help="chest_xray: images of two classes; rsna: DICOMs with boxes")
-    zip: Path | None = cli.flag(None, help="zip downloaded by hand, or the folder it was unpacked to")
+    zip: Path | None = cli.flag(None, help="zip downloaded by hand, or the folder with its content")
     output_dir: Path | None = cli.flag(None, help="folder to fill, else chest_xray/ or dataset_det/ in the repository")
-    verify: bool = cli.flag(False, help="only check the set that is there; nothing is written")
+    verify: bool = cli.flag(False, help="only check the files that are there; nothing is written")
 
 
 def place(path: PurePosixPath, dataset: DataSet) -> str | None:
-    """Where a file of the zip belongs, wherever the zip has it (Kaggle's holds the images twice); None: nowhere."""
+    """The path in the data set of a file of the zip, in which Kaggle has the images twice; None if not part of it."""
     if any(part == "__MACOSX" or part.startswith(".") for part in path.parts):
         return None
     folder = next((name for name in dataset.images if f"/{path.parent}".endswith(f"/{name}")), None)
@@ -109,17 +109,19 @@ def place(path: PurePosixPath, dataset: DataSet) -> str | None:
 
 
 def problems_of(dataset: DataSet, folder: Path) -> list[str]:
-    """What is wrong in ``folder``, one sentence each: tables, numbers of images, files of another format."""
-    problems = [f"{name} is missing" for name in dataset.tables if not (folder / name).is_file()]
+    """Each missing or changed table, wrong number of images and file of another format in ``folder``."""
+    problems: list[str] = []
     for name, sha256 in dataset.tables.items():
-        if (folder / name).is_file() and sha256_of(folder / name) != sha256:
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+        elif sha256_of(folder / name) != sha256:
             problems.append(f"{name} is not the published file, whose sha256 is {sha256}")
     signature, at = dataset.signature
     for name, expected in dataset.images.items():
         found = (folder / name).iterdir() if (folder / name).is_dir() else ()
         images = sorted(path for path in found if place(PurePosixPath(name, path.name), dataset))
         if len(images) != expected:
-            problems.append(f"{name} holds {len(images):,} images, expected {expected:,}")
+            problems.append(f"{name} has {len(images):,} images, expected {expected:,}")
         for path in images:
             with path.open("rb") as file:
                 if file.read(at + len(signature))[at:] != signature:
@@ -127,46 +129,49 @@ def problems_of(dataset: DataSet, folder: Path) -> list[str]:
     return problems
 
 
-def unpack(
-    entries: Mapping[PurePosixPath, tuple[int, Callable[[], IO[bytes]]]], dataset: DataSet, source: Path, target: Path
-) -> None:
-    """Write what belongs to ``dataset`` to its place, but for files that are there in the same size.
+def unpack(source: Path, dataset: DataSet, target: Path) -> None:
+    """Copy the files of ``dataset`` from a zip, or from a folder with its content, to ``target``.
 
-    Args:
-        entries: size in bytes, and how to open it, of each file in ``source``.
+    Files that are there in the same size are kept.
+
+    Raises:
+        ValueError: a damaged zip, or one of something else.
+        OSError: too little disk space.
     """
+    if source.is_dir():
+        files = {PurePosixPath(path.relative_to(source)): path for path in sorted(source.rglob("*")) if path.is_file()}
+        entries = {name: (path.stat().st_size, partial(path.open, mode="rb")) for name, path in files.items()}
+        _copy(entries, source, dataset, target)
+        return
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+            entries = {name: (info.file_size, partial(archive.open, info)) for name, info in members.items()}
+            _copy(entries, source, dataset, target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{source} cannot be unpacked ({error}); download it again") from error
+
+
+def _copy(
+    entries: Mapping[PurePosixPath, tuple[int, Callable[[], IO[bytes]]]], source: Path, dataset: DataSet, target: Path
+) -> None:
+    """As ``unpack``, from the size in bytes and the opener of each file in ``source``."""
     placed = {target / where: entry for path, entry in entries.items() if (where := place(path, dataset))}
     if not placed:
-        raise ValueError(f"{source}: nothing in it belongs to the set; expected what {dataset.page} gives")
+        raise ValueError(f"{source}: no file of the data set; expected the content of {dataset.page}")
     lacking = {path: entry for path, entry in placed.items() if not path.is_file() or path.stat().st_size != entry[0]}
     require_space(target, sum(size for size, _ in lacking.values()))
     for path, (_, opened) in tqdm(lacking.items(), "unpacking", unit=" files", disable=None):
         path.parent.mkdir(parents=True, exist_ok=True)
-        side = path.with_name(path.name + ".partial")  # so that a file of the set is never half a file
+        side = path.with_name(path.name + ".partial")
         with opened() as content, side.open("wb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
         side.replace(path)
     print(f"{target}: {len(lacking):,} files written, {len(placed) - len(lacking):,} were there")
 
 
-def unpack_from(source: Path, dataset: DataSet, target: Path) -> None:
-    """Fill ``target`` from a zip, or from the folder that one was unpacked to."""
-    if source.is_dir():
-        files = {PurePosixPath(path.relative_to(source)): path for path in sorted(source.rglob("*")) if path.is_file()}
-        entries = {name: (path.stat().st_size, partial(path.open, mode="rb")) for name, path in files.items()}
-        unpack(entries, dataset, source, target)
-        return
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
-            entries = {name: (info.file_size, partial(archive.open, info)) for name, info in members.items()}
-            unpack(entries, dataset, source, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{source} cannot be unpacked ({error}); download it again") from error
-
-
 def require_space(folder: Path, needed: int) -> None:
-    """Raise OSError unless the disk of ``folder``, which need not exist yet, has ``needed`` bytes and some to spare."""
+    """Raise OSError unless the disk of ``folder``, which need not exist yet, has ``needed`` + ``SPARE_BYTES`` free."""
     free = shutil.disk_usage(next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())).free
     if needed and free < needed + SPARE_BYTES:
         raise OSError(
@@ -176,14 +181,14 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def download(dataset: DataSet, target: Path) -> Path:
-    """The folder to which kagglehub has downloaded and unpacked ``dataset``; it resumes a broken download by itself.
+    """The folder to which kagglehub has downloaded and unpacked ``dataset``; kagglehub resumes a broken download.
 
     kagglehub's ``output_dir`` is not used: it refuses a folder that is not empty, so nothing could be resumed there.
 
     Raises:
         ValueError: kagglehub is not installed.
         PermissionError: no token, a wrong one, or rules not accepted.
-        ConnectionError: Kaggle cannot be reached, answers with another error, or what came is damaged.
+        ConnectionError: Kaggle cannot be reached, returned another error, or sent a damaged file.
     """
     by_hand = f"download the zip at {dataset.page} in a browser and add `--zip FILE` to this command"
     log_in = (
@@ -196,7 +201,7 @@ def download(dataset: DataSet, target: Path) -> Path:
         raise ValueError(f"{error.name} is not installed: `pip install kagglehub`, or {by_hand}") from error
     cache = Path(os.environ.setdefault("KAGGLEHUB_CACHE", str(target.resolve() / KAGGLE_CACHE)))
     there = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    require_space(target, max(0, 2 * dataset.zip_bytes - there))  # the archive and what comes out of it
+    require_space(target, max(0, 2 * dataset.zip_bytes - there))  # the archive and its content
     try:
         return Path(getattr(kagglehub, dataset.download)(dataset.handle))
     except Exception as error:  # kagglehub's own, those of requests, zipfile and the disk
@@ -205,42 +210,46 @@ def download(dataset: DataSet, target: Path) -> Path:
             raise PermissionError(f"Kaggle refuses the download ({status or 'no account'}): {log_in}") from error
         if isinstance(error, OSError) and not hasattr(error, "response"):
             raise  # of the disk
-        failed = f"answers {status}" if status else f"cannot be reached, or sent damage ({type(error).__name__})"
-        again = f"run this again to go on where it stopped, or delete {cache} and begin anew"
+        failed = (
+            f"returned {status}" if status else f"cannot be reached or sent a damaged file ({type(error).__name__})"
+        )
+        again = f"run this again to resume, or delete {cache} and start over"
         raise ConnectionError(f"Kaggle {failed}: {again}, or {by_hand}") from error
 
 
-def bring_mapping(target: Path, sha256: str) -> None:
-    """Put RSNA's mapping of its exams to NIH patients into ``target``, unless it is there."""
-    path = target / MAPPING
-    if path.is_file() and sha256_of(path) == sha256:
-        return
+def download_mapping(target: Path) -> None:
+    """Download RSNA's mapping of its exams to NIH patients into ``target``."""
     try:
         with urlopen(MAPPING_URL, timeout=30) as content:
-            write_atomically(path, partial(shutil.copyfileobj, content))
+            write_atomically(target / MAPPING, partial(shutil.copyfileobj, content))
     except (URLError, HTTPException, TimeoutError) as error:
         by_hand = f"download {MAPPING_URL} by hand into {target.resolve()}"
-        raise ConnectionError(f"the mapping did not come ({error}): run this again later, or {by_hand}") from error
+        raise ConnectionError(
+            f"the mapping cannot be downloaded ({error}): run this again later, or {by_hand}"
+        ) from error
 
 
 def main(config: Config) -> int:
-    """Bring or verify one data set and print how it stands; the exit code says whether it is whole."""
+    """Download or verify one data set and print its state; the exit code is 0 if it is complete."""
     dataset = DATASETS[config.dataset]
     target = config.output_dir or dataset.target
     if config.verify and config.zip:
-        raise ValueError("--verify only looks at what is there: leave --zip out")
-    if config.zip:
-        unpack_from(config.zip, dataset, target)
-    elif not config.verify and any(MAPPING not in problem for problem in problems_of(dataset, target)):
-        unpack_from(download(dataset, target), dataset, target)
-    if not config.verify and MAPPING in dataset.tables:
-        bring_mapping(target, dataset.tables[MAPPING])
-    if problems := problems_of(dataset, target):
-        print(f"{target}: not whole: {first_of(problems)}")
+        raise ValueError("--verify writes nothing: omit --zip")
+    problems = problems_of(dataset, target)
+    if not config.verify:
+        if config.zip:
+            unpack(config.zip, dataset, target)
+        elif any(MAPPING not in problem for problem in problems):
+            unpack(download(dataset, target), dataset, target)
+        if any(MAPPING in problem for problem in problems):
+            download_mapping(target)
+        problems = problems_of(dataset, target)
+    if problems:
+        print(f"{target}: incomplete: {first_of(problems)}")
         return 1
     if not config.verify:
-        shutil.rmtree(target / KAGGLE_CACHE, ignore_errors=True)  # kept until now, so that nothing is fetched twice
-    print(f"{target}: whole")
+        shutil.rmtree(target / KAGGLE_CACHE, ignore_errors=True)  # kept until now, so that nothing is downloaded twice
+    print(f"{target}: complete")
     return 0
 
 

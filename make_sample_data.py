@@ -1,14 +1,14 @@
-"""Write synthetic chest radiographs in the layouts of both real data sets, so that everything runs without them.
+"""Write synthetic chest radiographs in the layouts of both real data sets, to run everything without those.
 
     python make_sample_data.py
 
 Writes sample/chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg and opacity_boxes.csv beside them, and
 sample/dataset_det/ with stage_2_train_images/*.dcm, stage_2_train_labels.csv, stage_2_detailed_class_info.csv and
-pneumonia-challenge-dataset-mappings_2018.json. No picture shows a person: each is computed by phantom/.
+pneumonia-challenge-dataset-mappings_2018.json. No image shows a person: phantom/ computes each.
 
-The same seed gives the same pixels, whatever else is written, since each picture has a seed of its own. Two limits:
-NumPy may change a distribution between its versions (NEP 19), and mathematical libraries may differ in a last bit,
-which we estimate to move one pixel in a billion by one grey level. JPEG files can differ between encoder versions.
+The same seed gives the same pixels, whatever else is written, since each image has its own seed. Two limits: NumPy may
+change a distribution between versions (NEP 19), and mathematical libraries may differ in the last bit, which by our
+estimate changes one pixel in a billion by one grey level. JPEG files can differ between encoder versions.
 """
 
 import csv
@@ -33,9 +33,9 @@ from phantom import cohort
 from phantom.chance import Condition
 
 ROOT = Path(__file__).resolve().parent
-RECORD = "sample_data.json"  # what a folder was made with; a folder without it is not ours
-FEWEST_IMAGES = 4 * cohort.VAL_IMAGES_A_CLASS  # that fill all splits
-SMALLEST, LARGEST = 128, 2048  # pictures that can be drawn, in pixels
+RECORD = "sample_data.json"  # the settings of a folder; one without it is not sample data
+FEWEST_IMAGES = 4 * cohort.VAL_IMAGES_A_CLASS  # for all splits
+SMALLEST, LARGEST = 128, 2048  # in pixels
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 
 CLASS_NAMES: dict[Condition, str] = {
@@ -47,23 +47,21 @@ CLASS_NAMES: dict[Condition, str] = {
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Everything that decides the pictures, and where they go."""
+    """Size and seed of the data sets, and where they go."""
 
-    output_dir: Path = cli.flag(ROOT / "sample", help="folder that gets chest_xray/ and dataset_det/")
+    output_dir: Path = cli.flag(ROOT / "sample", help="parent folder of chest_xray/ and dataset_det/")
     only: Literal["both", "classification", "detection"] = cli.flag("both", help="which of the two data sets")
-    seed: int = cli.flag(0, at_least=0, help="another seed gives other patients")
+    seed: int = cli.flag(0, at_least=0, help="random seed")
     images: int = cli.flag(800, at_least=FEWEST_IMAGES, help="classification images (JPEG)")
     widest: int = cli.flag(
         320,
         at_least=SMALLEST,
         at_most=LARGEST,
-        help="pixels across the widest classification image; the narrowest has 70 % of it",
+        help="width of the widest classification image in pixels; the narrowest has 70 % of it",
     )
     exams: int = cli.flag(400, at_least=1, help="detection exams (DICOM)")
-    exam_size: int = cli.flag(
-        512, at_least=SMALLEST, at_most=LARGEST, help="pixels along each side of a detection exam"
-    )
-    workers: int = cli.flag(0, at_least=0, help="processes that draw, 0 for one per core; the pictures are the same")
+    exam_size: int = cli.flag(512, at_least=SMALLEST, at_most=LARGEST, help="side of a detection exam in pixels")
+    workers: int = cli.flag(0, at_least=0, help="processes, 0 for one per core; the images are the same")
 
 
 def write_classification(config: SampleConfig, folder: Path) -> None:
@@ -106,7 +104,7 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def write_dicom(path: Path, uid: str, pixels: NDArray[np.uint8], header: dict[str, Any]) -> None:
-    """One exam with the header that the real files have.
+    """One exam with the header of the real files.
 
     Args:
         pixels: [H, W], bone white; stored inverted where the header says MONOCHROME1 (DICOM PS3.3 C.7.6.3.1.2).
@@ -154,13 +152,16 @@ def write_dicom(path: Path, uid: str, pixels: NDArray[np.uint8], header: dict[st
 
 @contextmanager
 def _whole_or_nothing(folder: Path, record: dict[str, Any]) -> Generator[Path | None, None, None]:
-    """A side folder that takes the name ``folder`` once the block ends; None if ``folder`` is already what is wanted.
+    """A temporary folder, renamed to ``folder`` at the end of the block; None if ``folder`` has this ``record`` already.
 
     Raises:
-        ValueError: ``folder`` holds something else. Nothing of it is touched.
+        ValueError: ``folder`` has other content, which is not changed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        made = _read_record(folder)
+        try:
+            made = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            made = None
         if made == record:
             yield None
             return
@@ -176,20 +177,11 @@ def _whole_or_nothing(folder: Path, record: dict[str, Any]) -> Generator[Path | 
         shutil.rmtree(side, ignore_errors=True)
 
 
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    """What ``folder`` was made with; None if it holds no readable record."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and "made_by" in record else None
-
-
-def make(config: SampleConfig) -> None:
-    """Write the data sets that ``config`` asks for, each whole or not at all.
+def main(config: SampleConfig) -> None:
+    """Write the data sets of ``config``, each completely or not at all.
 
     Raises:
-        ValueError: a folder of that name holds something else.
+        ValueError: a folder of that name has other content.
     """
     made = {
         "made_by": "make_sample_data.py",
@@ -209,11 +201,6 @@ def make(config: SampleConfig) -> None:
                 else:
                     write(config, side)
                     print(f"wrote {folder}")
-
-
-def main(config: SampleConfig) -> None:
-    """Make what the command line asks for."""
-    make(config)
 
 
 if __name__ == "__main__":

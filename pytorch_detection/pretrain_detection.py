@@ -65,7 +65,7 @@ def main(config: PretrainConfig) -> None:
         output_dir=config.output_dir, only="detection", exams=config.exams, exam_size=config.size, seed=config.seed
     )
     with runtime.start(config.device, config.precision, config.seed) as run, lock_folder(settings.output_dir, run):
-        make_sample_data.make(exams)
+        make_sample_data.main(exams)
         model, state = begin(settings, may_be_new=True)
         fit_one(settings, model, state, load_data(settings, run), run)
     trained = with_average(RunFolder(settings.output_dir, TASK, REPORT).load_last())

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 import download_data
+from cxr import cli
 from download_data import DATASETS, MAPPING, main
 
 ROOT = Path(download_data.__file__).parent
@@ -63,7 +64,7 @@ def bring(monkeypatch, tmp_path):
     def run(dataset, *flags):
         arguments = ["--dataset", dataset, "--output-dir", tmp_path / "set", *flags]
         monkeypatch.setattr(sys, "argv", ["download_data.py", *map(str, arguments)])
-        return main()
+        return main(cli.parse(download_data.Config))
 
     return run
 
@@ -147,7 +148,7 @@ def test_half_a_zip_and_the_zip_of_something_else_are_named(tmp_path, chest_xray
         bring("chest_xray", "--zip", archive)
     archive = write_zip(tmp_path / "b.zip", {"holiday.jpeg": JPEG})
     with pytest.raises(
-        ValueError, match=r"b\.zip: nothing in it belongs to the set; expected what https://www\.kaggle"
+        ValueError, match=r"b\.zip: no file of the data set; expected the content of https://www\.kaggle"
     ):
         bring("chest_xray", "--zip", archive)
 
@@ -167,8 +168,8 @@ def test_verify_tells_what_is_wrong_and_changes_nothing(tmp_path, chest_xray, br
     before = files_below(target)
     assert bring("chest_xray", "--verify") == 1
     assert capsys.readouterr().out == (
-        f"{target}: not whole: train/NORMAL holds 1 images, expected 2, "
-        "val/NORMAL/NORMAL-0.jpeg is no .jpeg file, test/PNEUMONIA holds 3 images, expected 2\n"
+        f"{target}: incomplete: train/NORMAL has 1 images, expected 2, "
+        "val/NORMAL/NORMAL-0.jpeg is no .jpeg file, test/PNEUMONIA has 3 images, expected 2\n"
     )
     assert files_below(target) == before
 
@@ -178,7 +179,9 @@ def test_an_unreachable_mapping_says_what_to_fetch_by_hand_and_keeps_the_rest(tm
     monkeypatch.setitem(DATASETS, "rsna", replace(DATASETS["rsna"], images={"stage_2_train_images": 3}))
     monkeypatch.setattr(download_data, "MAPPING_URL", f"https://127.0.0.1:9/{MAPPING}")  # discard port: refused
     archive = write_zip(tmp_path / "rsna.zip", {k: v for k, v in rsna.items() if k != MAPPING})
-    with pytest.raises(ConnectionError, match=r"mapping did not come .* or download https://.* by hand into .*set"):
+    with pytest.raises(
+        ConnectionError, match=r"mapping cannot be downloaded .* or download https://.* by hand into .*set"
+    ):
         bring("rsna", "--zip", archive)
     assert set(files_below(tmp_path / "set")) == set(rsna) - {MAPPING}
 
@@ -237,7 +240,7 @@ def test_rsna_comes_through_kagglehub(tmp_path, rsna, kaggle, bring):
         ("rsna", RequestError("no", 403), PermissionError, ["(403)", "accept the rules at https://www", "--zip FILE"]),
         ("rsna", RequestError("no", 401), PermissionError, ["(401)", "create a token at https://", "--zip FILE"]),
         ("rsna", UnauthenticatedError(), PermissionError, ["(no account)", "KAGGLE_API_TOKEN", "--zip FILE"]),
-        ("rsna", RequestError("no", 500), ConnectionError, ["answers 500", "run this again", "--zip FILE"]),
+        ("rsna", RequestError("no", 500), ConnectionError, ["returned 500", "run this again", "--zip FILE"]),
         (
             "chest_xray",
             RequestError("no route"),
@@ -248,7 +251,7 @@ def test_rsna_comes_through_kagglehub(tmp_path, rsna, kaggle, bring):
             "chest_xray",
             zipfile.BadZipFile("bad"),
             ConnectionError,
-            ["sent damage (BadZipFile)", "delete", ".kagglehub"],
+            ["sent a damaged file (BadZipFile)", "delete", ".kagglehub"],
         ),
         ("chest_xray", OSError(28, "No space left on device"), OSError, ["No space left on device"]),
     ],
@@ -272,8 +275,8 @@ def test_kagglehub_is_named_where_it_is_missing(chest_xray, bring, monkeypatch):
     ("arguments", "code", "told"),
     [
         (["--zip", "no.zip"], 2, "error: [Errno 2] No such file or directory: 'no.zip'"),
-        (["--zip", "no.zip", "--verify"], 2, "error: --verify only looks at what is there"),
-        (["--verify"], 1, "train/PNEUMONIA holds 0 images, expected 3,875"),
+        (["--zip", "no.zip", "--verify"], 2, "error: --verify writes nothing"),
+        (["--verify"], 1, "train/PNEUMONIA has 0 images, expected 3,875"),
     ],
 )
 def test_exit_codes_and_the_one_line(tmp_path, arguments, code, told):

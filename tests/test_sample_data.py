@@ -28,7 +28,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sample(config):
-    make_sample_data.make(config)
+    make_sample_data.main(config)
     return config.output_dir
 
 
@@ -171,25 +171,25 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "dataset_det").mkdir()
     (tmp_path / "dataset_det" / "mine.dcm").write_text("precious")
     with pytest.raises(ValueError, match=r"dataset_det holds something that is not sample data; nothing was changed"):
-        make_sample_data.make(replace(SMALL, output_dir=tmp_path))
+        make_sample_data.main(replace(SMALL, output_dir=tmp_path))
     assert [path.name for path in tmp_path.rglob("*")] == ["dataset_det", "mine.dcm"]
 
 
 def test_the_same_settings_again_change_nothing_and_others_are_refused(tmp_path, capsys):
     (tmp_path / "dataset_det").mkdir()  # an empty folder is nobody's
     config = replace(SMALL, output_dir=tmp_path)
-    make_sample_data.make(config)
+    make_sample_data.main(config)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    make_sample_data.make(config)
+    make_sample_data.main(config)
     assert "already there" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a sample made with other settings"):
-        make_sample_data.make(replace(config, seed=1))
+        make_sample_data.main(replace(config, seed=1))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_the_number_of_workers_does_not_change_the_files(tmp_path):
     for workers in (1, 2):
-        make_sample_data.make(replace(SMALL, output_dir=tmp_path / str(workers), exams=6, workers=workers))
+        make_sample_data.main(replace(SMALL, output_dir=tmp_path / str(workers), exams=6, workers=workers))
     one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in "12")
     assert [path.name for path in one] == [path.name for path in two]
     assert all(first.read_bytes() == second.read_bytes() for first, second in zip(one, two, strict=True))
