@@ -61,3 +61,11 @@ def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
         name, number = f"{stem}-{number}{ending}", number + 1
     taken.add(name.casefold())
     return folder / name
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines, each column as wide as its longest text."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -11,7 +11,7 @@ from cxr.model_file import RESEARCH_ONLY
 from pytorch_classification.claim import CLAIM, NO_ENSEMBLE
 from pytorch_classification.data_load import CLASSES
 from pytorch_classification.image_metrics import SCORES
-from pytorch_classification.report import counts, group_rows
+from pytorch_classification.report import counts, group_tables
 from studies import style
 
 NOT_STATED = "not stated"
@@ -230,7 +230,7 @@ def measured(title: str, report: Mapping[str, Any]) -> list[str]:
     """A whole report on labelled images: scores, who was left out, subgroups, style, Grad-CAM."""
     lines = results(title, report["scores"])
     lines += [*(f"- {words.capitalize()}: {said(count)}." for words, count in counts(report).items()), ""]
-    for kind, rows in group_rows(report).items():
+    for kind, rows in group_tables(report).items():
         if kind == "corruptions":
             lines += [
                 "The same images corrupted, as the small squares that prediction makes of them; noise in percent of "

@@ -168,7 +168,7 @@ def _samples(folder: Path, names: ClassNames) -> list[tuple[Path, int]]:
     return [(path, labels[name]) for name in found for path in reading.find_images([str(folder / name)])]
 
 
-def conflicting_duplicates(listing: Listing, hashes: Sequence[str]) -> list[Path]:
+def conflicting_duplicates(paths: Sequence[Path], labels: NDArray[np.int64], hashes: Sequence[str]) -> list[Path]:
     """Files whose exact content is also in the other class."""
-    classes = Counter(content for content, _ in {*zip(hashes, listing.labels.tolist(), strict=True)})
-    return [path for path, content in zip(listing.paths, hashes, strict=True) if classes[content] > 1]
+    classes = Counter(content for content, _ in {*zip(hashes, labels.tolist(), strict=True)})
+    return [path for path, content in zip(paths, hashes, strict=True) if classes[content] > 1]

@@ -129,16 +129,16 @@ def test_report(
     source = config.table or config.data_dir / "test"
     names = (config.normal, config.pneumonia)
     listing = data_load.list_splits(config.data_dir, config.table, "test", names=names)
-    judged = report.judge(
+    evaluated = report.evaluate(
         listing, source.name, classifier, config.output_dir / "decoded", run, skip_bad=config.skip_bad
     )
     if not run.is_main:
         return {}
-    found = report.evaluated(judged, PREVALENCE, run)
+    found = report.report_on(evaluated, PREVALENCE, run)
     print(f"\ntest images, evaluated once:\n{report.format_report(found)}")
     path = config.output_dir / REPORT
     result = {"set": str(source), **found, "validation": validation_report, "provenance": run_environment(run)}
-    report.write(result, path, config.images_dir, judged, run)
+    report.write(result, path, config.images_dir, evaluated, run)
     print(f"\nreport: {path}\npictures: {config.images_dir}")
     return {**found, "set": source.name, "provenance": result["provenance"]}
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cxr.messages import aligned
 from cxr.metrics import (
     CONFIDENCE,
     Array,
@@ -229,11 +230,3 @@ _UNDEFINED = {
     "ppv_there": "needs images of both classes, and one predicted as PNEUMONIA",
     "npv_there": "needs images of both classes, and one predicted as NORMAL",
 }
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, each column as wide as its longest text."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxr import checkpoints, patients
+from cxr.messages import aligned
 from cxr.metrics import Array, bootstrap, checked, interval_text
 from cxr.model_file import AT_OPERATING_POINT
 from pytorch_classification import image_metrics
 from pytorch_classification.data_load import CLASSES, patients_of_each_class
-from pytorch_classification.image_metrics import Counted, aligned, bound, counted, predictive_values, rates
+from pytorch_classification.image_metrics import Counted, bound, counted, predictive_values, rates
 from pytorch_classification.model import TASK, to_probability
 
 Measure: TypeAlias = Literal["sensitivity", "specificity"]
@@ -219,44 +220,44 @@ def set_by_prevalence(probabilities: Array, prevalence: float, sensitivity: floa
     return float((ranked[called - 1] + ranked[called]) / 2)
 
 
-def measured(state: dict[str, Any], path: Path) -> tuple[float, float]:
+def validation_rates(state: dict[str, Any], path: Path) -> tuple[float, float]:
     """Sensitivity and specificity on validation, as training wrote them.
 
     Raises:
-        ValueError: the model file ``path`` does not say.
+        ValueError: the model file ``path`` does not state them.
     """
     try:
         found = state["validation"]["val"]
         return found["sensitivity"], found["specificity"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: does not say its sensitivity and specificity on validation; train anew") from error
+        raise ValueError(f"{path}: does not state sensitivity and specificity on validation; train anew") from error
 
 
 def require_original_threshold(path: Path) -> dict[str, Any]:
-    """What the model file holds.
+    """The content of the model file.
 
     Raises:
-        ValueError: its operating point was set after training already.
+        ValueError: its operating point was already changed after training.
     """
     state = checkpoints.load(path, task=TASK)
     if state.get("adapted"):
-        raise ValueError(f"{path}: its operating point was set after training already; start from the file of training")
+        raise ValueError(f"{path}: its operating point was already changed; start from the model that training wrote")
     return state
 
 
-def save(
+def save_with_threshold(
     path: Path, state: dict[str, Any], text: str, prediction: dict[str, float], validation: dict[str, Any] | None = None
 ) -> str:
-    """The model ``state`` with another operating point, which every answer of it will tell.
+    """Write the model ``state`` with another operating point, which is stated with every prediction.
 
     Args:
         text: how it was set; the date is added.
         prediction: the new ``threshold``, and ``temperature`` where it changes too.
-        validation: what was measured with them, by the name of the images; without it the scores of training stay that
+        validation: scores measured with them, by the name of the images; without it those of training are kept that
             do not depend on the operating point.
 
     Returns:
-        What answers will say.
+        The text with its date.
     """
     if validation is None:
         validation = {

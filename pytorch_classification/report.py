@@ -4,7 +4,7 @@ Training ends with it on its test images, and evaluate_classification.py writes 
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import messages, patients, prediction, reading, runtime, tables
+from cxr import evaluation, prediction, reading, runtime
+from cxr.evaluation import EvaluatedSet
 from cxr.files import write_json
-from cxr.metrics import interval_text
-from cxr.model_file import image_key
-from cxr.plots import SHEET_COLUMNS, Block, forest_plot, image_sheet, thumbnail
+from cxr.messages import aligned
+from cxr.metrics import Array
+from cxr.plots import SHEET_COLUMNS, Block, image_sheet, thumbnail
 from cxr.training_run import ERRORS
 from pytorch_classification import data_load, image_metrics, operating_point, plots
 from pytorch_classification.augment import corrupted
@@ -25,62 +26,39 @@ from pytorch_classification.data_load import CLASSES, PNEUMONIA, Listing, patien
 from pytorch_classification.model import to_probability
 
 _GRID = 8  # pictures in the Grad-CAM grid
-_INSTRUCTIVE = (
-    f"up to {_GRID // 2} errors, the most confident ones; of the right answers of each class those at a quarter and "
-    "three quarters of their probabilities"
+_GRID_CASES = (
+    f"up to {_GRID // 2} errors, the most confident ones; of the correct predictions of each class those at the first "
+    "and third quartile of their probabilities"
 )
 _SHEET = 2 * SHEET_COLUMNS  # pictures of each kind of error
-_FEW_RESAMPLES = 500  # for each of the subgroups
-_BY_GROUP = {"sensitivity": "sensitivity", "specificity": "specificity", "roc_auc": "ROC AUC"}
-_COUNTED = {  # beside those scores
-    "subgroups": {"images": "images", "patients": "patients", "pneumonia": "PNEUMONIA"},
-    "corruptions": {"out_of_distribution": "unlike training"},
-}
-_NO_GROUPS = ("patient", "split")  # columns of a table that mean something of their own
+# Of subgroups and corruptions, with their headers.
+_GROUP_COUNTS = {"images": "images", "patients": "patients", "pneumonia": "PNEUMONIA", "out_of_distribution": "OOD"}
+_GROUP_SCORES = {"sensitivity": "sensitivity", "specificity": "specificity", "roc_auc": "ROC AUC"}
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Labelled images and what a model says of them.
+class EvaluatedImages(EvaluatedSet):
+    """Labelled images with the predictions of a classifier.
 
     Attributes:
-        name: what they are called in pictures.
-        listing: N images that can be read and that the model was not trained on.
+        labels: int64 [N], index into ``CLASSES``.
         images: uint8 [N, S, S].
-        hashes: of the content of each file.
-        classifier: that judged them.
-        answers: of it.
-        left_out: how many images are not among them, by the reason.
+        hashes: SHA-256 of the content of each file.
+        classifier: that made the predictions.
+        output: of the classifier.
     """
 
-    name: str
-    listing: Listing
+    labels: NDArray[np.int64]
     images: NDArray[np.uint8]
     hashes: list[str]
     classifier: Classifier
-    answers: ClassifierOutput
-    left_out: dict[str, int]
-
-    @property
-    def title(self) -> str:
-        """For pictures."""
-        return f"{len(self.listing)} images ({self.name})"
-
-    @property
-    def errors(self) -> NDArray[np.int64]:
-        """Indices of the images that were predicted wrongly, as ``errors`` gives them."""
-        return errors(self.answers.probability, self.listing.labels, self.classifier.threshold)
-
-    @property
-    def tied_patients(self) -> list[str]:
-        """Of each image; those who share a file byte for byte are one, so that no fold holds it twice."""
-        return patients.tied(self.listing.patients, self.hashes)
+    output: ClassifierOutput
 
 
-def judge(
+def evaluate(
     listing: Listing, name: str, classifier: Classifier, store_dir: Path, run: runtime.Runtime, *, skip_bad: bool
-) -> Judged:
-    """Decode the images of ``listing`` and ask the model; those that it was trained on are left out.
+) -> EvaluatedImages:
+    """Decode and predict the images of ``listing``; those that the model was trained on are left out.
 
     Raises:
         ValueError: images that cannot be read, unless ``skip_bad``, or none is left.
@@ -88,248 +66,197 @@ def judge(
     store = reading.decode_once(
         listing.paths, classifier.store_size, store_dir, name="test", skip_bad=skip_bad, progress=run.is_main
     )
-    listing = data_load.identify_patients(listing, store.headers)
-    own = {column.casefold() for column in listing.columns}
-    said = {name: values for name, values in patients.header_columns(store.headers).items() if name not in own}
-    listing = replace(listing, columns={**listing.columns, **said})
-    known = classifier.training_images or frozenset()
-    repeated = np.array([image_key(content) in known for content in store.hashes])
-    kept = np.flatnonzero(store.readable & ~repeated)
-    if repeated.any() and run.is_main:
-        warnings.warn(f"{repeated.sum()} test files equal a training file byte for byte and are left out", stacklevel=2)
-    if not len(kept):
-        raise ValueError(
-            f"{name}: none of its {len(listing)} images is left to report on; the model was trained on all that can be "
-            "read"
-        )
-    images = store.images if len(kept) == len(listing) else store.images[kept]  # as it lies on disk, if it can be
-    hashes = [store.hashes[index] for index in kept]
-    left_out = {"unreadable": int((~store.readable).sum()), "in_training": int(repeated.sum())}
-    return Judged(name, listing.take(kept), images, hashes, classifier, classifier.predict(images, run), left_out)
+    readable = np.flatnonzero(store.readable)
+    kept = evaluation.new_images(store.hashes, readable, classifier.training_images, name)
+    left_out = evaluation.left_out(len(listing), len(readable), len(kept))
+    if left_out["in_training"] and run.is_main:
+        warnings.warn(f"{left_out['in_training']} images that the model was trained on are left out", stacklevel=2)
+    images = store.images if len(kept) == len(listing) else store.images[kept]  # memory-mapped where possible
+    columns = evaluation.with_header_columns(listing.columns, store.headers)
+    found = replace(data_load.identify_patients(listing, store.headers), columns=columns).take(kept)
+    output = classifier.predict(images, run)
+    common = (
+        name,
+        found.paths,
+        found.patients,
+        found.columns,
+        output.out_of_distribution,
+        classifier.threshold,
+        left_out,
+    )
+    return EvaluatedImages(*common, found.labels, images, [store.hashes[index] for index in kept], classifier, output)
 
 
-def evaluated(
-    judged: Judged, prevalence: float, run: runtime.Runtime, *, grad_cam: bool = True, corrupt: bool = False
+def report_on(
+    evaluated: EvaluatedImages, prevalence: float, run: runtime.Runtime, *, corrupt: bool = False
 ) -> dict[str, Any]:
-    """The report as plain values: what is left out, ``scores``, ``trade_off``, ``subgroups``, ``grad_cam`` and more.
+    """The report as plain values: ``scores``, ``trade_off``, ``subgroups``, what is left out and more.
 
     Args:
         prevalence: at which predictive values are stated too.
-        grad_cam: whether Grad-CAM is drawn.
-        corrupt: whether the images are judged with each of ``CORRUPTIONS`` too; likewise.
+        corrupt: whether the images are predicted with each of ``CORRUPTIONS`` too, after ``none``.
     """
-    listing, unlike = judged.listing, judged.answers.out_of_distribution
-    arguments = (judged.answers.probability, listing.labels, listing.patients, judged.classifier.threshold)
-    columns: dict[str, Sequence[str]] = {
-        name: values for name, values in listing.columns.items() if name not in _NO_GROUPS
-    }
-    if unlike is not None:
-        columns["unlike training:"] = list(map(prediction.in_words, unlike.tolist()))
+    labels, groups, output = evaluated.labels, evaluated.patients, evaluated.output
+    arguments = (output.probability, labels, groups, evaluated.threshold)
+    outputs = {"none": output} if corrupt else {}
+    for name, images in corrupted(evaluated.images) if corrupt else ():
+        outputs[name] = evaluated.classifier.predict(images, run)
+    everything = np.arange(len(evaluated))
     return {
-        "left_out": judged.left_out,
+        **evaluated.frame(),
         # Patients fall ill and recover.
-        "patients_of_both_classes": len(set.intersection(*patients_of_each_class(listing.labels, listing.patients))),
-        "conflicting_duplicates": len(data_load.conflicting_duplicates(listing, judged.hashes)),
-        "out_of_distribution": None if unlike is None else int(unlike.sum()),
+        "patients_of_both_classes": len(set.intersection(*patients_of_each_class(labels, groups))),
+        "conflicting_duplicates": len(data_load.conflicting_duplicates(evaluated.paths, labels, evaluated.hashes)),
         "scores": image_metrics.evaluate_classifier(*arguments, prevalence=prevalence),
         "trade_off": operating_point.trade_off(*arguments, prevalence),
-        "subgroups": {name: _of_group(judged, at) for name, at in patients.subgroups(columns).items()},
-        "grad_cam": grad_cam,
-        "corruptions": when_corrupted(judged, run) if corrupt else None,
+        "subgroups": {name: _group(evaluated, output, at) for name, at in evaluated.subgroups().items()},
+        "corruptions": {name: _group(evaluated, each, everything) for name, each in outputs.items()} or None,
     }
 
 
-def when_corrupted(judged: Judged, run: runtime.Runtime) -> dict[str, Any]:
-    """Scores as of a subgroup, and how many images are flagged, by name of the corruption; the first is none."""
-    seen = {"none": judged.answers}
-    seen |= {name: judged.classifier.predict(images, run) for name, images in corrupted(judged.images)}
-    everything = np.arange(len(judged.listing))
-    return {
-        name: {
-            **_of_group(replace(judged, answers=answers), everything),
-            "out_of_distribution": None
-            if answers.out_of_distribution is None
-            else int(answers.out_of_distribution.sum()),
-        }
-        for name, answers in seen.items()
-    }
-
-
-def _of_group(judged: Judged, at: NDArray[np.int64]) -> dict[str, Any]:
-    listing, probabilities = judged.listing.take(at), judged.answers.probability[at]
-    found = image_metrics.evaluate_classifier(
-        probabilities, listing.labels, listing.patients, judged.classifier.threshold, resamples=_FEW_RESAMPLES
+def _group(evaluated: EvaluatedImages, output: ClassifierOutput, at: NDArray[np.int64]) -> dict[str, Any]:
+    labels, groups, flags = (
+        evaluated.labels[at],
+        [evaluated.patients[index] for index in at],
+        output.out_of_distribution,
     )
-    counts = {"images": found["images"], "patients": found["patients"], "pneumonia": int(listing.labels.sum())}
-    return counts | {name: found["scores"][name] for name in _BY_GROUP}
+    found = image_metrics.evaluate_classifier(
+        output.probability[at], labels, groups, evaluated.threshold, resamples=evaluation.SUBGROUP_RESAMPLES
+    )
+    return {
+        "images": len(at),
+        "patients": found["patients"],
+        "pneumonia": int(labels.sum()),
+        "out_of_distribution": None if flags is None else int(flags[at].sum()),
+        "scores": {name: found["scores"][name] for name in _GROUP_SCORES},
+    }
 
 
 def format_report(report: Mapping[str, Any]) -> str:
-    """What ``evaluated`` returned, for the terminal."""
+    """What ``report_on`` returned, for the terminal."""
     blocks = [
         image_metrics.format_report(report["scores"]),
-        "What other thresholds give on these images, which were not set apart to choose one by:\n"
+        "Other thresholds on these images (choose one on a validation set, not by this table):\n"
         + operating_point.format_trade_off(report["trade_off"]),
+        *(aligned(rows) for rows in group_tables(report).values()),
+        evaluation.counts_text(counts(report)),
     ]
-    blocks += [image_metrics.aligned(rows) for rows in group_rows(report).values()]
-    blocks.append("\n".join(f"{name}: {count}" for name, count in counts(report).items() if count))
-    return "\n\n".join(block for block in blocks if block)
+    return "\n\n".join(filter(None, blocks))
 
 
 def counts(report: Mapping[str, Any]) -> dict[str, int | None]:
-    """How many images and patients stand out, by what is said of them."""
+    """Numbers of images and patients that need attention, in words."""
     return {
-        "left out, cannot be read": report["left_out"]["unreadable"],
-        "left out, the model was trained on them or chosen by them": report["left_out"]["in_training"],
-        "unlike the images the model was trained on": report["out_of_distribution"],
+        **evaluation.counts(report),
         "patients with images of both classes": report["patients_of_both_classes"],
-        "images that stand in both classes with the same content": report["conflicting_duplicates"],
+        "images with identical files in both classes": report["conflicting_duplicates"],
     }
 
 
-def group_rows(report: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+def group_tables(report: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     """The tables of subgroups and of corruptions, where the report has some; their first row is the header."""
-    found: dict[str, list[list[str]]] = {}
-    for kind, numbers in _COUNTED.items():
-        if groups := report.get(kind):
-            rows = [
-                [name, *("" if group[key] is None else str(group[key]) for key in numbers), *_group_scores(group)]
-                for name, group in groups.items()
-            ]
-            found[kind] = [[kind, *numbers.values(), *_BY_GROUP.values()], *rows]
-    return found
+    kinds = [kind for kind in ("subgroups", "corruptions") if report.get(kind)]
+    return {kind: evaluation.group_rows(kind, report[kind], _GROUP_COUNTS, _GROUP_SCORES) for kind in kinds}
 
 
-def _group_scores(group: Mapping[str, Any]) -> list[str]:
-    return [interval_text(group[name]) for name in _BY_GROUP]
+def errors(probabilities: Array, labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Indices of the images that were predicted wrongly, the most confident first: by log-odds from the threshold."""
+    wrong = np.flatnonzero((probabilities >= threshold) != (labels == PNEUMONIA))
+    scores, cut = (np.log(np.clip(p, 1e-12, 1) / np.clip(1 - p, 1e-12, 1)) for p in (probabilities, threshold))
+    return wrong[np.argsort(-np.abs(scores - cut)[wrong], kind="stable")]
 
 
-def write(report: Mapping[str, Any], path: Path, images_dir: Path, judged: Judged, run: runtime.Runtime) -> None:
+def write(
+    report: Mapping[str, Any],
+    path: Path,
+    images_dir: Path,
+    evaluated: EvaluatedImages,
+    run: runtime.Runtime,
+    *,
+    grad_cam: bool = True,
+) -> None:
     """``report`` to the JSON file ``path``, beside it ``errors.csv``, and the pictures."""
     write_json(path, report)
-    write_errors(path.parent / ERRORS, judged)
-    draw(images_dir, judged, report, run)
-
-
-def errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
-    """Indices of the images that were predicted wrongly, the most confident first: by odds against the threshold's."""
-    wrong = np.flatnonzero((probabilities >= threshold) != (labels == PNEUMONIA))
-    logit = [np.log(np.clip(values, 1e-12, 1) / np.clip(1 - values, 1e-12, 1)) for values in (probabilities, threshold)]
-    return wrong[np.argsort(-np.abs(logit[0] - logit[1])[wrong], kind="stable")]
-
-
-def write_errors(path: Path, judged: Judged) -> None:
-    """A line for each error, the most confident first."""
-    listing, answers = judged.listing, judged.answers
-    further = [name for name in listing.columns if name != "patient" and any(listing.columns[name])]
+    labels, probabilities, threshold = evaluated.labels, evaluated.output.probability, evaluated.threshold
     rows = (
-        [
-            messages.shown_path(listing.paths[index]),
-            CLASSES[listing.labels[index]],
-            CLASSES[1 - listing.labels[index]],
-            f"{answers.probability[index]:.6f}",
-            f"{judged.classifier.threshold:.6f}",
-            ""
-            if answers.out_of_distribution is None
-            else prediction.in_words(bool(answers.out_of_distribution[index])),
-            listing.patients[index],
-            *(listing.columns[name][index] for name in further),
-        ]
-        for index in judged.errors
+        (index, (CLASSES[label], CLASSES[1 - label], f"{probabilities[index]:.6f}", f"{threshold:.6f}"))
+        for index in errors(probabilities, labels, threshold).tolist()
+        for label in (int(labels[index]),)
     )
-    header = ("path", "class", "predicted", "probability", "threshold", "out_of_distribution", "patient", *further)
-    tables.write_csv(path, header, rows)
+    header = ("class", "predicted", "probability", "threshold")
+    evaluation.write_errors(path.parent / ERRORS, evaluated, header, rows)
+    draw(images_dir, evaluated, report, run, grad_cam)
 
 
-def draw(folder: Path, judged: Judged, report: Mapping[str, Any], run: runtime.Runtime) -> None:
+def draw(
+    folder: Path, evaluated: EvaluatedImages, report: Mapping[str, Any], run: runtime.Runtime, grad_cam: bool
+) -> None:
     """The pictures of a report."""
-    listing, probabilities, threshold = judged.listing, judged.answers.probability, judged.classifier.threshold
-    labels, title = listing.labels, f"{judged.title}, operating point {threshold:.3f}"
+    data = evaluated.labels, evaluated.output.probability
+    threshold, groups = evaluated.threshold, evaluated.patients
+    title = f"{evaluated.title}, operating point {threshold:.3f}"
     plots.confusion_matrix(report["scores"]["confusion_matrix"], folder / "confusion_matrix.png", title=title)
-    plots.roc_and_precision_recall(
-        labels, probabilities, threshold, folder / "roc_pr.png", patients=listing.patients, title=title
-    )
-    before = to_probability(judged.answers.log_odds, 1.0)
-    plots.reliability(labels, probabilities, folder / "reliability.png", before=before, title=judged.title)
-    plots.threshold_sweep(
-        labels,
-        probabilities,
-        threshold,
-        folder / "threshold_sweep.png",
-        patients=listing.patients,
-        prevalence=report["trade_off"]["prevalence"],
-        title=judged.title,
-    )
-    draw_errors(folder / "errors.png", judged)
-    for name in ("subgroups", "corruptions", "grad_cam"):
-        if not report[name] and (folder / f"{name}.png").exists():
-            (folder / f"{name}.png").unlink()  # of another report
-    if report["subgroups"]:
-        whole = report["scores"]
-        rows = {f"all ({whole['images']} images)": whole["scores"]}
-        rows |= {f"{name} ({group['images']})": group for name, group in report["subgroups"].items()}
-        forest_plot(rows, _BY_GROUP, folder / "subgroups.png", title=title)
-    if report["corruptions"]:
-        forest_plot(report["corruptions"], _BY_GROUP, folder / "corruptions.png", title=f"Corrupted: {title}")
-    if report["grad_cam"]:
-        draw_grad_cam(folder / "grad_cam.png", judged, run)
+    plots.roc_and_precision_recall(*data, threshold, folder / "roc_pr.png", patients=groups, title=title)
+    before = to_probability(evaluated.output.log_odds, 1.0)
+    plots.reliability(*data, folder / "reliability.png", before=before, title=evaluated.title)
+    at: dict[str, Any] = {"patients": groups, "prevalence": report["trade_off"]["prevalence"]}
+    plots.threshold_sweep(*data, threshold, folder / "threshold_sweep.png", title=evaluated.title, **at)
+    draw_errors(folder / "errors.png", evaluated)
+    everything = {"all": report["scores"]} if report["subgroups"] else {}
+    evaluation.draw_groups(folder / "subgroups.png", everything | report["subgroups"], _GROUP_SCORES, title)
+    corruptions = report["corruptions"] or {}
+    evaluation.draw_groups(folder / "corruptions.png", corruptions, _GROUP_SCORES, f"Corrupted images: {title}")
+    (folder / "grad_cam.png").unlink(missing_ok=True)  # of an earlier report
+    if grad_cam:
+        draw_grad_cam(folder / "grad_cam.png", evaluated, run)
 
 
-def draw_errors(path: Path, judged: Judged) -> None:
+def draw_errors(path: Path, evaluated: EvaluatedImages) -> None:
     """The most confident errors of both kinds."""
-    labels, paths, wrong = judged.listing.labels, judged.listing.paths, judged.errors
+    labels, paths, probabilities = evaluated.labels, evaluated.paths, evaluated.output.probability
+    wrong = errors(probabilities, labels, evaluated.threshold)
     blocks: list[Block] = []
     for label in (PNEUMONIA, 1 - PNEUMONIA):
-        of_kind = wrong[labels[wrong] == label]
-        shown = of_kind[:_SHEET]
-        blocks.append(
-            Block(
-                f"{CLASSES[label]}, predicted {CLASSES[1 - label]} ({len(of_kind)} of {(labels == label).sum()})",
-                [thumbnail(reading.read_grey(paths[index]), 300) for index in shown],
-                [f"{paths[index].stem}\nP = {judged.answers.probability[index]:.3f}" for index in shown],
-            )
-        )
-    point = f"operating point {judged.classifier.threshold:.3f}"
-    note = f"P: probability of PNEUMONIA ({point}); the most confident of each kind first"
-    image_sheet(blocks, path, note=note)
+        of_class = wrong[labels[wrong] == label]
+        shown = of_class[:_SHEET]
+        heading = f"{CLASSES[label]}, predicted {CLASSES[1 - label]} ({len(of_class)} of {(labels == label).sum()})"
+        images = [thumbnail(reading.read_grey(paths[index]), 300) for index in shown]
+        blocks.append(Block(heading, images, [f"{paths[i].stem}\nP = {probabilities[i]:.3f}" for i in shown]))
+    point = f"operating point {evaluated.threshold:.3f}"
+    image_sheet(blocks, path, note=f"P: probability of PNEUMONIA ({point}); the most confident errors of each class")
 
 
-def draw_grad_cam(path: Path, judged: Judged, run: runtime.Runtime) -> None:
-    """Instructive cases, and where the model looked."""
-    classifier, labels, probabilities = judged.classifier, judged.listing.labels, judged.answers.probability
-    threshold = classifier.threshold
-    shown = instructive_cases(probabilities, labels, threshold)
-    called = probabilities[shown] >= threshold
+def draw_grad_cam(path: Path, evaluated: EvaluatedImages, run: runtime.Runtime) -> None:
+    """Grad-CAM of the cases that ``_GRID_CASES`` describes."""
+    labels, probabilities, threshold = evaluated.labels, evaluated.output.probability, evaluated.threshold
+    shown = grid_cases(probabilities, labels, threshold)
+    predicted = (probabilities >= threshold).astype(np.int64)
     titles = [
-        f"True {CLASSES[labels[i]]} / Predicted {CLASSES[int(call)]}\n"
+        f"True {CLASSES[labels[i]]} / Predicted {CLASSES[predicted[i]]}\n"
         f"probability of PNEUMONIA {probabilities[i]:.3f}"
         + ", borderline"
         * prediction.is_borderline(float(probabilities[i]), threshold)
-        for i, call in zip(shown, called, strict=True)
+        for i in shown
     ]
     alone = replace(run, rank=0, world_size=1)  # the other processes draw nothing
-    heat = classifier.predict(judged.images[shown], alone, grad_cam=True).grad_cam
+    heat = evaluated.classifier.predict(evaluated.images[shown], alone, grad_cam=True).grad_cam
     assert heat is not None
     plots.grad_cam_grid(
-        [reading.read_grey(judged.listing.paths[i]) for i in shown],
+        [reading.read_grey(evaluated.paths[i]) for i in shown],
         list(heat),
         titles,
         path,
-        correct=(called == labels[shown]).tolist(),
-        caption=f"{judged.title}, operating point {threshold:.3f}. Shown: {_INSTRUCTIVE}.",
-        common_scale=classifier.grad_cam_scale is not None,
+        correct=(predicted == labels)[shown].tolist(),
+        caption=f"{evaluated.title}, operating point {threshold:.3f}. Shown: {_GRID_CASES}.",
+        common_scale=evaluated.classifier.grad_cam_scale is not None,
     )
 
 
-def instructive_cases(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float
-) -> NDArray[np.int64]:
-    """Indices of instructive pictures, as ``_INSTRUCTIVE`` says."""
-    called = probabilities >= threshold
-    worst = errors(probabilities, labels, threshold)[: _GRID // 2]
-    right: list[np.int64] = []
+def grid_cases(probabilities: Array, labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Indices of the cases that ``_GRID_CASES`` describes."""
+    shown = errors(probabilities, labels, threshold)[: _GRID // 2].tolist()
     for label in (1, 0):
-        hits = np.flatnonzero((called == labels) & (labels == label))
-        hits = hits[np.argsort(probabilities[hits], kind="stable")]
-        right += [hits[int(share * (len(hits) - 1))] for share in (0.25, 0.75)] if len(hits) else []
-    return np.unique(np.concatenate([worst, np.array(right, dtype=np.int64)]))
+        correct = np.flatnonzero((labels == label) & ((probabilities >= threshold) == label))
+        ranked = correct[np.argsort(probabilities[correct], kind="stable")]
+        shown += [ranked[int(quartile * (len(ranked) - 1))] for quartile in (0.25, 0.75) if len(ranked)]
+    return np.unique(np.array(shown, dtype=np.int64))

@@ -114,7 +114,7 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> TrainingData:
     labels = [CLASSES[label] for label in kept.labels]
     shares = {"validation": config.validation_share}
     parts = patients.split(kept.patients, labels, hashes, shares, config.seed, needed=CLASSES)
-    if conflicts := data_load.conflicting_duplicates(kept, hashes):
+    if conflicts := data_load.conflicting_duplicates(kept.paths, kept.labels, hashes):
         warnings.warn(f"{len(conflicts)} files are in both classes with the same content: {conflicts[0]}", stacklevel=2)
     train, validation = readable[parts["train"]], readable[parts["validation"]]
     if config.ood_val_dir is None:

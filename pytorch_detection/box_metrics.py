@@ -36,6 +36,12 @@ class Matches:
     def images(self) -> int:
         return self.true_boxes.size
 
+    def highest_scores(self) -> Array:
+        """Of each image, float64 [N]; 0 without a prediction."""
+        highest = np.zeros(self.images)
+        np.maximum.at(highest, self.image, self.score)
+        return highest
+
 
 def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]) -> Matches:
     """Match the predictions of each image to its true boxes as the challenge did.
@@ -344,8 +350,7 @@ def _scores(
     reported = np.bincount(matches.image[kept], minlength=matches.images)
     found = np.bincount(matches.image[kept & matches.hit[:, HIT_COLUMN]], minlength=matches.images)
     called, positive = reported > 0, matches.true_boxes > 0
-    highest = np.zeros(matches.images)
-    np.maximum.at(highest, matches.image, matches.score)
+    highest = matches.highest_scores()
     ratios = {
         "box_sensitivity": (found, matches.true_boxes),
         "box_precision": (found, reported),

@@ -1,19 +1,19 @@
-"""Judge a finished detector, or anyone's boxes, on exams with true boxes.
+"""Evaluate a finished detector, or any predicted boxes, on exams with true boxes.
 
     python pytorch_detection/evaluate_detection.py --data-dir dataset_det
     python pytorch_detection/evaluate_detection.py --table boxes.csv --model my_detector.pth
     python pytorch_detection/evaluate_detection.py --data-dir dataset_det --predictions submission.csv
 
-Prints the report that training ends with (RSNA score, AP at IoU .50 and COCO's AP, FROC, image ROC AUC, intervals by
-patient), and writes it as report.json with errors.csv (the most confident error first) and pictures. The table has the
-columns path (from its own folder on), x, y, width and height, a row for each box in pixels of its own image and one
-without numbers for an image without a box; and if you like patient and any others, for whose values results are given
-apart. Exams that the model was trained on or chosen by are left out. Patients are told by the table or the challenge's
-mapping, else by the Patient ID of DICOM files.
+Prints the same report as training (RSNA score, AP at IoU .50 and COCO's AP, FROC, image ROC AUC, intervals by patient),
+and writes it as report.json with errors.csv (the most confident error first) and pictures. The table has the columns
+path (relative to its own folder), x, y, width and height, one row for each box in pixels of its own image, and one
+without numbers for an image without a box; and optionally patient and others, whose values define subgroups. Exams
+that the model was trained or selected on are left out. Patients are identified by the table or the challenge's mapping,
+or else by the DICOM Patient ID.
 """
 
 import sys
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,46 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_detection.settings import MODEL_FILE, SMALLEST_SIZE, EvaluateConfig
+from pytorch_detection.settings import MODEL_FILE, SMALLEST_SIZE
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which exams, and which model or predicted boxes."""
+
+    data_dir: Path | None = cli.flag(None, help="exams: a folder like the RSNA challenge's")
+    table: Path | None = cli.flag(
+        None, help="exams: CSV with path, x, y, width, height, and optionally patient and columns that define subgroups"
+    )
+    model: Path | None = cli.flag(None, help="the finished model; by default pneumonia_fasterrcnn.pth at the root")
+    predictions: Path | None = cli.flag(
+        None, help="evaluate these boxes instead of a model's: a submission to the challenge, or a predictions.csv"
+    )
+    threshold: float | None = cli.flag(
+        None,
+        at_least=0,
+        at_most=1,
+        help="score threshold; by default the model's, or the lowest score of --predictions",
+    )
+    output_dir: Path = cli.flag(
+        Path("evaluation") / "detection", help="for report, errors.csv and pictures; in the current directory"
+    )
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+    skip_bad: bool = cli.flag(False, help="skip unreadable images")
+    allow_missing: bool = cli.flag(
+        False, help="skip exams without a DICOM file, a label or a row of --predictions, and files without a label"
+    )
+
 
 # Before torch is imported, so that --help and mistakes are answered at once.
 CONFIG = cli.start(EvaluateConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
 
-from cxr import runtime
-from cxr.model_file import image_key, run_environment
+from cxr import evaluation, runtime
+from cxr.model_file import run_environment
 from pytorch_detection import box_tables, report
 from pytorch_detection.detector import Detector
-
-
-def require_sensible(config: EvaluateConfig) -> None:
-    """Refuse what does not go together.
-
-    Raises:
-        ValueError: not one source of exams, or a model beside predictions.
-    """
-    if (config.data_dir is None) == (config.table is None):
-        raise ValueError("expected one of --data-dir and --table, which say where the exams are")
-    if config.predictions is not None and config.model is not None:
-        raise ValueError("--predictions are judged without a model; give one of --predictions and --model")
 
 
 def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> box_tables.ExamSet:
@@ -59,60 +76,52 @@ def load(config: EvaluateConfig, size: int, run: runtime.Runtime) -> box_tables.
     )
 
 
-def of_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[report.Judged, dict[str, Any], str]:
-    """The exams that the model does not know and what it finds in them, what it is in the report, and in a sentence."""
+def evaluate_model(config: EvaluateConfig, run: runtime.Runtime) -> tuple[report.EvaluatedExams, dict[str, Any], str]:
+    """The exams that the model was not trained on with its boxes, what the report states of it, and a sentence."""
     detector = Detector.load(config.model or MODEL_FILE, run, config.threshold)
-    if detector.training_images is None:
-        warnings.warn("the model file does not say which exams it was trained on; none is left out", stacklevel=2)
-    known = detector.training_images or frozenset()
-    collection = load(config, detector.size, run)
-    others = [index for index in collection.readable if image_key(collection.hashes[index]) not in known]
-    if not others:
-        raise ValueError(
-            f"{collection.source}: none of its {len(collection.exams)} exams is left to report on; the model was "
-            "trained on all that can be read, or chosen by them"
-        )
-    judged = report.judge(collection, detector, run, np.array(others, np.int64))
+    exam_set = load(config, detector.size, run)
+    indices = evaluation.new_images(exam_set.hashes, exam_set.readable, detector.training_images, str(exam_set.source))
+    evaluated = report.evaluate(exam_set, detector, run, indices)
     about = {**detector.record(), "model": detector.provenance.record()}
-    return judged, about, f"model: {detector.provenance.sentence(detector.threshold)}"
+    return evaluated, about, f"model: {detector.provenance.sentence(detector.threshold)}"
 
 
-def of_file(config: EvaluateConfig, path: Path, run: runtime.Runtime) -> tuple[report.Judged, dict[str, Any], str]:
-    """The exams and the boxes of the file ``path``, what they are in the report, and in a sentence."""
-    collection = load(config, SMALLEST_SIZE, run)
-    boxes, scores, there = box_tables.read_predictions(
-        path, collection.exams, collection.sizes, allow_missing=config.allow_missing
+def evaluate_predictions(
+    config: EvaluateConfig, path: Path, run: runtime.Runtime
+) -> tuple[report.EvaluatedExams, dict[str, Any], str]:
+    """The exams with the boxes of the file ``path``, what the report states of them, and a sentence."""
+    exam_set = load(config, SMALLEST_SIZE, run)
+    boxes, scores, indices = box_tables.read_predictions(
+        path, exam_set.exams, exam_set.sizes, allow_missing=config.allow_missing
     )
-    kept = np.isin(there, collection.readable)
-    boxes, scores = ([some for some, keep in zip(all_of, kept, strict=True) if keep] for all_of in (boxes, scores))
-    judged_exams = there[kept]
-    lowest = box_tables.lowest(scores)
-    default = 1.0 if lowest is None else lowest
-    judged = report.Judged(
-        collection.source,
-        collection.of(judged_exams),
-        report.columns_of(collection, judged_exams),
-        boxes,
-        scores,
-        default if config.threshold is None else config.threshold,
-        None,
-        {"unreadable": len(collection.exams) - len(collection.readable), "in_training": 0},
-    )
-    held = "no box" if lowest is None else f"boxes from a score of {lowest:.3f} on, and AP and FROC know of no others"
-    return judged, {"predictions": str(path)}, f"predictions: {path}; they hold {held}"
+    kept = np.flatnonzero(np.isin(indices, exam_set.readable))
+    boxes, scores = [boxes[index] for index in kept], [scores[index] for index in kept]
+    lowest = min((float(some.min()) for some in scores if some.size), default=None)
+    threshold = config.threshold if config.threshold is not None else 1.0 if lowest is None else lowest
+    evaluated = report.evaluated_exams(exam_set, indices[kept], boxes, scores, threshold)
+    content = "no box" if lowest is None else f"boxes with scores from {lowest:.3f}; AP and FROC are limited to these"
+    return evaluated, {"predictions": str(path)}, f"predictions: {path}; {content}"
 
 
 def main(config: EvaluateConfig) -> None:
-    """Parse, load, evaluate."""
-    require_sensible(config)
+    """Evaluate the model or the predictions, and write the report.
+
+    Raises:
+        ValueError: not exactly one source of exams, or a model beside predictions.
+    """
+    if (config.data_dir is None) == (config.table is None):
+        raise ValueError("expected one of --data-dir and --table, which name the exams")
+    if config.predictions is not None and config.model is not None:
+        raise ValueError("--predictions are evaluated without a model; give one of --predictions and --model")
     with runtime.start(config.device, "fp32", seed=0) as run:
-        judged, about, sentence = (
-            of_model(config, run) if config.predictions is None else of_file(config, config.predictions, run)
-        )
-    found: dict[str, Any] = {"set": str(judged.source), **report.evaluated(judged), **about}
+        if config.predictions is None:
+            evaluated, about, sentence = evaluate_model(config, run)
+        else:
+            evaluated, about, sentence = evaluate_predictions(config, config.predictions, run)
+    found: dict[str, Any] = {"set": str(config.table or config.data_dir), **report.report_on(evaluated), **about}
     print(f"{report.format_report(found)}\n")
     path = config.output_dir / "report.json"
-    report.write({**found, "provenance": run_environment(run)}, path, config.output_dir, judged)
+    report.write({**found, "provenance": run_environment(run)}, path, config.output_dir, evaluated)
     print(f"report, errors.csv and pictures: {config.output_dir}\n{sentence}")
 
 

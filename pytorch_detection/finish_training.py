@@ -77,11 +77,11 @@ def finish(config: TrainConfig, data: TrainingData, run: runtime.Runtime) -> Non
 
 def held_out_report(config: TrainConfig, data: TrainingData, detector: Detector, run: runtime.Runtime) -> None:
     """Evaluate the finished model on the held-out exams, and write the report and its pictures."""
-    judged = report.judge(data, detector, run, data.held_out)
+    evaluated = report.evaluate(data, detector, run, data.held_out)
     if not run.is_main:
         return
-    result = {"set": str(data.source), **detector.record(), **report.evaluated(judged)}
+    result = {"set": str(data.source), **detector.record(), **report.report_on(evaluated)}
     path = config.output_dir / REPORT
-    report.write({**result, "provenance": run_environment(run)}, path, config.images_dir, judged)
+    report.write({**result, "provenance": run_environment(run)}, path, config.images_dir, evaluated)
     print(f"\nheld-out exams, evaluated once:\n{report.format_report(result)}\n")
     print(f"report and errors.csv: {path.parent}\npictures: {config.images_dir}")

@@ -98,31 +98,3 @@ class PredictConfig:
         None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
     )
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Which exams with true boxes judge which model, or whose boxes."""
-
-    data_dir: Path | None = cli.flag(None, help="the exams: a folder as the RSNA challenge's")
-    table: Path | None = cli.flag(
-        None,
-        help="the exams: CSV with path, x, y, width, height, and patient and further columns if you like; results are "
-        "given for each value of those",
-    )
-    model: Path | None = cli.flag(None, help="the finished model; by default pneumonia_fasterrcnn.pth at the root")
-    predictions: Path | None = cli.flag(
-        None, help="judge these boxes in place of a model's: a submission to the challenge, or a CSV as predictions.csv"
-    )
-    threshold: float | None = cli.flag(
-        None, at_least=0, at_most=1, help="judge the boxes from this score on; by default the model's, or all predicted"
-    )
-    output_dir: Path = cli.flag(
-        Path("evaluation") / "detection",
-        help="where report, errors.csv and pictures go; by default in the current directory",
-    )
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
-    skip_bad: bool = cli.flag(False, help="leave out images that cannot be read instead of stopping")
-    allow_missing: bool = cli.flag(
-        False, help="leave out exams without a DICOM file, a label or a row of --predictions, and files without a label"
-    )

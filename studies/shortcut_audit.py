@@ -48,7 +48,7 @@ from tqdm import tqdm
 
 from cxr import metrics, patients, reading, runtime
 from cxr.files import write_json
-from cxr.messages import printable, shown_path
+from cxr.messages import aligned, printable, shown_path
 from cxr.model_file import run_environment
 from cxr.plots import (
     BLUE,
@@ -65,7 +65,6 @@ from cxr.plots import (
 from cxr.tables import write_csv
 from pytorch_classification import data_load
 from pytorch_classification.classifier import Classifier, weights_sha256
-from pytorch_classification.image_metrics import aligned
 from studies import style
 
 _SIDE = 128  # pixels of a square where no model says otherwise

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cxr import metrics, patients
+from cxr.messages import aligned
 from pytorch_classification.data_load import patients_of_each_class
-from pytorch_classification.image_metrics import aligned, bound, rates
+from pytorch_classification.image_metrics import bound, rates
 
 # Visible to a classifier; the sizes of image and file are not.
 PICTURE = ("outer frame", "corners", "grey histogram", "power spectrum")

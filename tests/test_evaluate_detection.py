@@ -40,7 +40,7 @@ def test_a_finished_model_on_trainings_own_folder_gives_trainings_report_bit_for
 
 
 def others(folder):
-    """A table of exams that the model of ``finished`` has not met: of 12 patients, sizes mixed, with site and patient."""
+    """A table of exams that the model of ``finished`` was not trained on: of 12 patients, sizes mixed, with site and patient."""
     rows = []
     for number in range(60, 84):
         image, boxes = tiny_detection.chest(number)
@@ -73,7 +73,7 @@ def test_a_table_with_mixed_sizes_gives_results_by_patient_and_for_its_columns(
     assert found["all"]["scores"]["image_auc"]["value"] > 0.8 and "trained on" in ended.out
 
 
-def test_boxes_of_the_table_of_predictions_are_judged_as_the_models_own(
+def test_predicted_boxes_from_a_file_are_evaluated_as_the_models_own(
     finished, clinic, tmp_path, command, without_pictures
 ):
     """Predicted in original pixels, rounded to a tenth, and read again."""
@@ -86,7 +86,7 @@ def test_boxes_of_the_table_of_predictions_are_judged_as_the_models_own(
     for name, path in (("table", tmp_path / "predictions.csv"), ("submission", submission)):
         said = ("--threshold", one["threshold"], "--output-dir", tmp_path / name)
         ended = command(main, "--table", clinic, "--predictions", path, *said)
-        assert ended.code == 0 and f"predictions: {path}; they hold boxes from a score of 0." in ended.out, ended.err
+        assert ended.code == 0 and f"predictions: {path}; boxes with scores from 0." in ended.out, ended.err
         other = report_of(tmp_path / name)["all"]
         for score, value in one["scores"].items():
             found = other["scores"][score]["value"]
@@ -120,13 +120,13 @@ def test_exams_without_any_opacity_have_a_report_with_what_is_defined(finished, 
     assert {"froc.png", "precision_recall_detection.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_exams_that_the_model_does_not_name_are_all_judged_with_a_warning(
+def test_all_exams_are_evaluated_where_the_model_does_not_state_its_training_images(
     finished, clinic, tmp_path, command, without_pictures
 ):
     state = checkpoints.load(finished.config.model_file, task=TASK)
     del state["known_images"]
     checkpoints.save(tmp_path / "old.pth", **state)
-    with pytest.warns(UserWarning, match="does not say which exams it was trained on; none is left out"):
+    with pytest.warns(UserWarning, match="does not state its training images; none is left out"):
         ended = command(main, "--table", clinic, "--model", tmp_path / "old.pth", "--output-dir", tmp_path)
     assert ended.code == 0 and report_of(tmp_path)["all"]["images"] == 24
 
@@ -134,7 +134,7 @@ def test_exams_that_the_model_does_not_name_are_all_judged_with_a_warning(
 # --------------------------------------------------------------------------------------------------------------- errors
 
 
-def test_errors_are_false_boxes_and_missed_ones_the_most_confident_first(tmp_path):
+def test_errors_are_false_boxes_and_missed_ones_the_most_confident_first(tmp_path, monkeypatch):
     true = ((0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 60.0, 60.0))
     exams = [
         Exam("a", tmp_path / "a.dcm", true, "Lung Opacity", "p", 1, "F", "AP"),
@@ -145,16 +145,16 @@ def test_errors_are_false_boxes_and_missed_ones_the_most_confident_first(tmp_pat
         np.array([[1, 1, 5, 5], [2, 2, 5, 5]], float),
     ]
     scores = [np.array([0.9, 0.6, 0.3]), np.array([0.95, 0.2])]
-    judged = report.Judged(
-        tmp_path, exams, {"site": ["X", "Y"]}, boxes, scores, 0.5, None, {"unreadable": 0, "in_training": 0}
-    )
-    found = report.errors(judged)
+    paths, columns = [exam.path for exam in exams], {"site": ["X", "Y"]}
+    evaluated = report.EvaluatedExams("a", paths, ["p", "q"], columns, None, 0.5, {}, exams, boxes, scores)
+    found = report.errors(evaluated)
     assert [(error.exam, error.kind, error.box, error.score) for error in found] == [
         (1, "false", (1, 1, 5, 5), 0.95),
         (0, "missed", true[1], 0.3),
         (0, "false", (0, 0, 10, 8), 0.6),
     ]
-    report.write_errors(tmp_path / "errors.csv", judged, found)
+    monkeypatch.setattr(report, "draw", lambda *_: None)
+    report.write({}, tmp_path / "report.json", tmp_path, evaluated)
     first, second, _ = lines_of(tmp_path / "errors.csv")
     assert (first["error"], first["width"], first["patient"], first["site"]) == ("false box", "4.0", "q", "Y")
     assert (second["error"], second["x"], second["score"]) == ("missed box", "50.0", "0.300000")

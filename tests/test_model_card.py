@@ -102,8 +102,9 @@ def test_a_licence_is_stated_only_for_data_that_is_known_by_its_names(trained, s
 
 def test_reports_add_their_results_subgroups_and_corruptions(report, written, tmp_path, state):
     score = report["scores"]["scores"]["sensitivity"]
-    group = {"images": 7, "patients": 5, "pneumonia": 3, "sensitivity": score, "specificity": score, "roc_auc": score}
-    report |= {"subgroups": {"sex F": group}, "corruptions": {"blur of 2 pixels": {**group, "out_of_distribution": 4}}}
+    group = {"images": 7, "patients": 5, "pneumonia": 3, "out_of_distribution": 4}
+    group["scores"] = dict.fromkeys(("sensitivity", "specificity", "roc_auc"), score)
+    report |= {"subgroups": {"sex F": group}, "corruptions": {"blur of 2 pixels": group}}
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report))
     audit = {

@@ -9,16 +9,18 @@ import pytest
 
 from cxr import cli
 from pytorch_classification import settings as classification
+from pytorch_classification.evaluate_classification import EvaluateConfig as EvaluateClassification
 from pytorch_detection import settings as detection
+from pytorch_detection.evaluate_detection import EvaluateConfig as EvaluateDetection
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "pytorch_classification/train_classification.py": classification.TrainConfig,
     "pytorch_classification/predict_classification.py": classification.PredictConfig,
-    "pytorch_classification/evaluate_classification.py": classification.EvaluateConfig,
+    "pytorch_classification/evaluate_classification.py": EvaluateClassification,
     "pytorch_detection/train_detection.py": detection.TrainConfig,
     "pytorch_detection/predict_detection.py": detection.PredictConfig,
-    "pytorch_detection/evaluate_detection.py": detection.EvaluateConfig,
+    "pytorch_detection/evaluate_detection.py": EvaluateDetection,
 }
 
 
@@ -41,7 +43,7 @@ REFUSED = {
         "--seed -1": "at least 0 and at most 9223372036854775807",
         "--lr 0.0": "more than 0",
     },
-    classification.EvaluateConfig: {
+    EvaluateClassification: {
         "--prevalence 0.0": "more than 0 and less than 1",
     },
     classification.PredictConfig: {"--threshold 1.0": "more than 0 and less than 1"},

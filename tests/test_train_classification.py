@@ -374,12 +374,12 @@ def test_a_new_run_that_is_refused_leaves_the_older_one_as_it_was(trained, folde
     } == before
 
 
-def test_instructive_cases_are_the_worst_errors_and_typical_right_answers():
+def test_grid_cases_are_the_most_confident_errors_and_typical_correct_predictions():
     probabilities = np.array([0.99, 0.6, 0.1, 0.2, 0.3, 0.95, 0.9, 0.8, 0.05])
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
-    assert report.instructive_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
-    assert report.instructive_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
-    assert report.instructive_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.grid_cases(probabilities, labels, 0.5).tolist() == [0, 1, 2, 3, 6, 7, 8]
+    assert report.grid_cases(np.array([0.1, 0.9]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+    assert report.grid_cases(np.array([0.9, 0.1]), np.array([0, 1]), 0.5).tolist() == [0, 1]
 
 
 def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, folder, processor, without_pictures):

@@ -18,7 +18,7 @@ from pytorch_detection.box_metrics import match
 from pytorch_detection.detector import Detector
 from pytorch_detection.inference import find_boxes
 from pytorch_detection.model import TASK, Architecture, construct
-from pytorch_detection.report import format_report, instructive_cases
+from pytorch_detection.report import format_report, grid_cases
 from pytorch_detection.rsna_dataset import IMAGES, LABELS
 from pytorch_detection.train_detection import (
     make_train_state,
@@ -192,15 +192,15 @@ def test_the_pictures_are_drawn(finished):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in finished.config.images_dir.iterdir())
 
 
-def test_instructive_cases_show_found_missed_and_false_boxes():
+def test_grid_cases_show_found_missed_and_false_boxes():
 
     box, other, none = np.array([[0.0, 0, 10, 10]]), np.array([[50.0, 50, 60, 60]]), np.zeros((0, 4))
     truths = [box] * 10 + [none] * 20
     boxes = [box] * 5 + [other] * 5 + [box] * 5 + [none] * 15
     scores = [np.full(len(some), 0.9 - place / 100) for place, some in enumerate(boxes)]
-    shown = instructive_cases(match(boxes, scores, truths), 0.5)
+    shown = grid_cases(match(boxes, scores, truths), 0.5)
     assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
-    few = instructive_cases(match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
+    few = grid_cases(match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
     assert len(few) == 9 == len(set(few.tolist()))
 
 
