@@ -1,6 +1,6 @@
-"""A DICOM file -> one grey picture: what the header says of the image and of its greys, put together.
+"""A DICOM file -> one grey picture: its header's layout, grey scale and polarity applied to its pixels.
 
-Pixel spacing and aspect ratio are left aside, as they are for the other formats.
+Pixel spacing and aspect ratio are ignored, as they are for the other formats.
 """
 
 from functools import partial
@@ -37,8 +37,7 @@ def open_dicom(data: bytes) -> Picture:
     layout = _layout(elements)
     check_size(layout.width, layout.height)
     header = header_of(elements)
-    notes = filter(None, (header.note, _contradiction(elements)))
-    header = header._replace(note="; ".join(notes))
+    header = header._replace(note="; ".join(filter(None, (header.note, _contradiction(elements)))))
     return Picture((layout.width, layout.height), partial(_grey, elements, pixel_data, layout), header)
 
 
@@ -48,7 +47,7 @@ def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink
         return values if isinstance(values, Image.Image) else Image.fromarray(values)
     palette = layout.photometric == "PALETTE COLOR"
     table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
-    # A table that is not a straight line must be applied to the pixels before they are averaged; others may follow.
+    # A table that is not a straight line must be applied to the pixels before they are averaged.
     unchanged = np.array_equal(table, _IDENTITY)
     straight = unchanged or np.array_equal(table[::-1], _IDENTITY)
     values = read_frame(pixel_data, layout, elements, shrink if straight else 1)
@@ -63,9 +62,9 @@ def _require_one_frame(elements: Elements) -> RawDataElement:
     if elements.raw("FloatPixelData") or elements.raw("DoubleFloatPixelData"):
         raise ValueError("pixel data of floating point; expected integers of 8 to 16 bits")
     pixel_data = elements.raw("PixelData")
-    if pixel_data is None and elements.dataset.file_meta.get("MediaStorageSOPClassUID") == _INDEX:
-        raise ValueError("a DICOMDIR, which is an index of other files; give those, or their folder")
     if pixel_data is None:
+        if elements.dataset.file_meta.get("MediaStorageSOPClassUID") == _INDEX:
+            raise ValueError("a DICOMDIR, which is an index of other files; give those, or their folder")
         raise ValueError(f"DICOM without pixel data (Modality {elements.text('Modality') or 'not given'})")
     if (frames := elements.number("NumberOfFrames") or 1) > 1:
         raise ValueError(f"a DICOM of {frames:g} frames; expected one radiograph")
@@ -106,7 +105,7 @@ def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
     if elements.text("SOPClassUID") not in _WITHOUT_MODALITY:
         slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept") or 0.0
         modality = _lut(elements.first_item("ModalityLUTSequence"), layout.signed)
-    if slope == 0:  # stands for no rescaling, as a window of no width for no window; dcmtk reads it so too
+    if slope == 0:  # stands for no rescaling; dcmtk reads it so too
         slope, intercept = 1.0, 0.0
     voi = _lut(elements.first_item("VOILUTSequence"), modality is None and (layout.signed or intercept < 0))
     return GreyScale(
@@ -138,7 +137,7 @@ def _lut(item: Elements | None, signed_input: bool) -> Lut | None:
 
 
 def _window(elements: Elements) -> Window | None:
-    """The first window; writers that mean none often leave a width that the standard forbids, such as 0."""
+    """The first window; a width that the standard forbids, such as 0, often stands for none."""
     center, width = elements.number("WindowCenter"), elements.number("WindowWidth")
     if center is None or width is None:
         return None
@@ -150,7 +149,7 @@ def _window(elements: Elements) -> Window | None:
 
 
 def _inverted(elements: Elements) -> bool:
-    """Whether low is white: by the photometric interpretation, or by a shape that says INVERSE (DICOM PS3.3 C.11.6)."""
+    """Whether low is white: by the photometric interpretation, or by a shape INVERSE (DICOM PS3.3 C.11.6)."""
     shape = elements.text("PresentationLUTShape")
     if shape not in ("", "IDENTITY", "INVERSE"):
         raise ValueError(f"Presentation LUT Shape {shape}; expected IDENTITY or INVERSE")
@@ -158,17 +157,18 @@ def _inverted(elements: Elements) -> bool:
 
 
 def _contradiction(elements: Elements) -> str:
-    """Where the header contradicts itself: IDENTITY is for MONOCHROME2, INVERSE for MONOCHROME1."""
+    """A note where the header contradicts itself: IDENTITY is for MONOCHROME2, INVERSE for MONOCHROME1."""
     photometric, shape = elements.text("PhotometricInterpretation"), elements.text("PresentationLUTShape")
     if (photometric, shape) not in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
         return ""
-    return f"the header says {photometric} and Presentation LUT Shape {shape}, which do not go together; low is white"
+    return f"contradiction in the header: {photometric} with Presentation LUT Shape {shape}; taken as low is white"
 
 
 def _padding(elements: Elements, layout: Layout) -> tuple[int, int] | None:
     """Stored values from..to that are no part of the picture (DICOM PS3.3 C.7.5.1.1.2)."""
-    values = [*elements.integers("PixelPaddingValue")[:1], *elements.integers("PixelPaddingRangeLimit")[:1]]
-    if not elements.integers("PixelPaddingValue"):
+    first = elements.integers("PixelPaddingValue")[:1]
+    values = [*first, *elements.integers("PixelPaddingRangeLimit")[:1]]
+    if not first:
         return None
     if layout.signed:
         values = [value - 2**16 if value >= 2**15 else value for value in values]

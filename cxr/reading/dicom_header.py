@@ -1,4 +1,4 @@
-"""What a DICOM header says of the image, the patient and the view, read by pydicom within bounds."""
+"""DICOM headers: the elements of the image, and what they state of patient, exam and view; parsed by pydicom."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial, read_sequence_item
+from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import DA, TM, PersonName
 
@@ -23,11 +23,19 @@ from cxr.messages import one_line
 from cxr.reading.files import HEAD_BYTES, MAX_PIXELS, looks_like_dicom
 from cxr.reading.picture import NO_HEADER, Header
 
-# Room for the largest picture of 16 bits and its header; a deflated bomb swells no further.
-MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**20
+MANUFACTURER = "Pneumonia on chest radiographs (open research project)"  # of this program's own DICOM results
 DEFLATED = "1.2.840.10008.1.2.1.99"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
+_MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**20  # the largest picture of 16 bits and its header
+_MAX_HEADER_BYTES = 2**20
+_LONGEST_UID = 64  # DICOM PS3.5, 9.1
+_OLDEST_YEARS = 120  # RSNA's files hold ages of 148 to 155 years, which nobody has reached
+_AGE = re.compile(r"(\d{1,4})([DWMY]?)")
+_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
+_PROJECTION = ("", "CR", "DX", "DR", "RG", "RF", "XA", "SC", "OT")  # modalities of one projection, or of anything
+_FRONTAL = re.compile(r"(.*\b)?(AP|PA)\b.*|(ANTERO|POSTERO).*")
+_CHEST = re.compile(r".*(CHEST|THORAX|LUNG).*")
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _TRANSFER_SYNTAX = re.compile(rb"\x02\0\x10\0UI..([0-9.]{1,64})", re.DOTALL)
 _PIXEL_DATA = Tag("PixelData")
@@ -46,24 +54,22 @@ _TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS.split()}
 
 
 class Elements:
-    """One data set, or one item of a sequence, as the numbers and words it stands for.
+    """One data set, or one item of a sequence, whose values are converted without pydicom's validation.
 
     Attributes:
-        dataset: as pydicom read it, of which only ``_KEYWORDS`` count.
-        syntax: the transfer syntax UID, empty where the file does not say.
+        dataset: as pydicom read it, with ``_KEYWORDS`` alone.
+        syntax: the transfer syntax UID, empty where there is none.
+        order: of bytes, ``<`` or ``>``.
     """
 
     def __init__(self, dataset: Dataset, syntax: str = "") -> None:
         self.dataset = dataset
         self._found = {element.tag: element for element in dataset.elements()}
         self.syntax = syntax
-        self.order = "<" if dataset.original_encoding[1] is not False else ">"  # of bytes
+        self.order = "<" if dataset.original_encoding[1] is not False else ">"
 
     def raw(self, keyword: str) -> RawDataElement | None:
-        """The element as it lies in the file; None if it is absent or empty.
-
-        Its ``length`` is ``UNDEFINED_LENGTH`` where a delimiter ends it.
-        """
+        """The element as it lies in the file; None if it is absent or empty."""
         element = self._found.get(_TAGS[keyword])
         return element if isinstance(element, RawDataElement) and element.value else None
 
@@ -79,8 +85,8 @@ class Elements:
     def decoded(self, keyword: str) -> str:
         """Its value in the character set of the file, on one line."""
         encodings: Any = self.dataset.original_character_set
-        name = PersonName(self.content(keyword, 1024), encodings, validation_mode=IGNORE)
-        return " ".join(str(name).replace("\0", " ").split())
+        value = PersonName(self.content(keyword, 1024), encodings, validation_mode=IGNORE)
+        return " ".join(str(value).replace("\0", " ").split())
 
     def number(self, keyword: str) -> float | None:
         """The first of the decimal strings (VR DS or IS), None if it is absent or empty; a comma counts as a point.
@@ -110,21 +116,15 @@ class Elements:
 
     def first_item(self, keyword: str) -> "Elements | None":
         """The first item of a sequence, None if there is no item."""
-        element = self._found.get(_TAGS[keyword])
-        if element is None or not element.value:
-            return None
-        if not isinstance(element, RawDataElement):
-            return Elements(element.value[0])
-        little = self.order == "<"
-        item = read_sequence_item(BytesIO(element.value), element.is_implicit_VR, little, "iso8859")
-        return None if item is None else Elements(item)
+        items = self.dataset.get(keyword)
+        return Elements(items[0]) if items else None
 
 
 def read_elements(data: bytes, *, with_pixels: bool = True) -> Elements:
     """The elements of the file ``data``; without pixels, ``data`` may be only its beginning.
 
     Raises:
-        ValueError: a deflated data set of more than ``MAX_INFLATED_BYTES``. pydicom raises many other errors for
+        ValueError: a deflated data set of more than ``_MAX_INFLATED_BYTES``. pydicom raises many other errors for
             damage, RecursionError for sequences nested without end.
     """
 
@@ -145,35 +145,23 @@ def inflated(data: bytes) -> bytes:
     """The file ``data``, or its beginning; a deflated one in Explicit VR Little Endian.
 
     Raises:
-        ValueError: it inflates to more than ``MAX_INFLATED_BYTES``.
+        ValueError: it inflates to more than ``_MAX_INFLATED_BYTES``.
     """
     if _syntax(data) != DEFLATED:
         return data
     start = 144 + int.from_bytes(data[140:144], "little")  # preamble, magic, group length, the rest of the group
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = inflater.decompress(data[start:], MAX_INFLATED_BYTES)
+    content = inflater.decompress(data[start:], _MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
-        raise ValueError(f"inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
+        raise ValueError(f"inflates to more than {_MAX_INFLATED_BYTES >> 20} MiB")
     head = data[:start].replace(DEFLATED.encode(), _EXPLICIT_LITTLE.ljust(len(DEFLATED), "\0").encode())
     return head + content
-
-
-MANUFACTURER = "Pneumonia on chest radiographs (open research project)"  # of this program's own DICOM results
-
-_HEADER_BYTES = 2**20  # more than any header that is not hostile
-_LONGEST_UID = 64  # DICOM PS3.5, 9.1
-_OLDEST_YEARS = 120  # RSNA's files hold ages of 148 to 155 years, which nobody has reached
-_AGE = re.compile(r"(\d{1,4})([DWMY]?)")
-_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
-_PROJECTION = ("", "CR", "DX", "DR", "RG", "RF", "XA", "SC", "OT")  # modalities of one projection, or of anything
-_FRONTAL = re.compile(r"(.*\b)?(AP|PA)\b.*|(ANTERO|POSTERO).*")
-_CHEST = re.compile(r".*(CHEST|THORAX|LUNG).*")
 
 
 def read_header(path: Path) -> Header:
     """The header of a file whose pixels may be unreadable; ``NO_HEADER`` where it is damaged or not DICOM."""
     with suppress(Exception), path.open("rb") as file:  # pydicom raises many types for damage
-        data = file.read(_HEADER_BYTES)
+        data = file.read(_MAX_HEADER_BYTES)
         if looks_like_dicom(data[:HEAD_BYTES]):
             return header_of(read_elements(data, with_pixels=False))
     return NO_HEADER
@@ -195,64 +183,61 @@ def read_dataset(path: Path, keywords: Sequence[str]) -> Dataset | None:
 
 
 def header_of(elements: Elements) -> Header:
-    """The header in ``elements``; what is malformed counts as absent.
+    """The header in ``elements``; malformed values count as absent.
 
-    An age is taken as ``051Y``, in days, weeks or months, or as the bare number of years that RSNA's files have
-    (DICOM PS3.5 6.2 wants a unit). View and body part may only warn: they are wrong often enough.
+    An age is ``051Y``, in days, weeks or months, or the bare number of years that RSNA's files have (DICOM PS3.5 6.2
+    requires a unit). View and body part only make a note: they are wrong too often to refuse an image.
     """
     text_of = elements.text
-    sex, view = text_of("PatientSex"), text_of("ViewPosition")
-    said = [
+    sex, view, body_part, modality = map(text_of, ("PatientSex", "ViewPosition", "BodyPartExamined", "Modality"))
+    stated = [
         f"{name} {value}"
         for name, value, expected in (
-            ("modality", text_of("Modality"), text_of("Modality") in _PROJECTION),
-            ("body part", text_of("BodyPartExamined"), _CHEST.fullmatch(text_of("BodyPartExamined"))),
+            ("modality", modality, modality in _PROJECTION),
+            ("body part", body_part, _CHEST.fullmatch(body_part)),
             ("view", view, _FRONTAL.fullmatch(view)),
         )
         if value and not expected
     ]
-    note = one_line(f"the header says {', '.join(said)}, but only frontal chest radiographs are judged") if said else ""
+    note = f"not a frontal chest radiograph according to its header: {', '.join(stated)}" if stated else ""
     identity, instance = text_of("PatientID"), text_of("SOPInstanceUID")
     name, number = elements.decoded("PatientName").replace("^", " "), elements.decoded("PatientID")
     # Alphabetic, ideographic and phonetic, each in parts and as one word.
-    names = [part for group in name.split("=") for part in (*group.split(), "".join(group.split())) if part]
+    names = [part for group in name.split("=") for part in (*group.split(), "".join(group.split()))]
     acquired, is_study_date = _acquired(text_of)
     return Header(
         age_years=_years(text_of("PatientAge")),
         sex=sex if sex in ("M", "F") else None,
         view=view if view in ("AP", "PA") else None,
-        note=note,
+        note=one_line(note),
         patient=hashlib.sha256(identity.encode()).hexdigest()[:16] if identity else "",
         sop_instance_uid=instance if len(instance) <= _LONGEST_UID else "",
         acquired=acquired,
         is_study_date=is_study_date,
         view_text=view,
         patient_text=" · ".join(filter(None, (" ".join(name.replace("=", " / ").split()), number))),
-        patient_names=tuple(dict.fromkeys([*names, *([number] if number else [])])),
+        patient_names=tuple(dict.fromkeys(filter(None, (*names, number)))),
         is_own_result=text_of("Manufacturer") == MANUFACTURER.upper(),
     )
 
 
 def _acquired(text_of: Callable[[str], str]) -> tuple[str, bool]:
-    """When the image was acquired, by ISO 8601, and whether only the date of the study is known."""
+    """When the image was acquired, and whether only the date of the study is known."""
     whole = text_of("AcquisitionDateTime")
     pairs = [(whole[:8], whole[8:14].partition("+")[0])]
     pairs += [(text_of(f"{event}Date"), text_of(f"{event}Time")) for event in ("Acquisition", "Content", "Study")]
-    moments = [_moment(*pair) for pair in pairs]
-    found = next((place for place, moment in enumerate(moments) if moment), None)
-    return ("", False) if found is None else (moments[found], found == len(moments) - 1)
+    *image, study = [_iso(*pair) for pair in pairs]
+    acquired = next(filter(None, image), "")
+    return acquired or study, bool(study and not acquired)
 
 
-def _moment(day: str, time: str) -> str:
-    """ISO 8601 from DICOM's own forms, to the minute or the day alone; empty where the day is absent or malformed."""
-    with suppress(ValueError):
-        date = DA(day)
-        if date is None:
-            return ""
-        with suppress(ValueError):
-            clock = TM(time)
-            return f"{date:%Y-%m-%d}" if clock is None else f"{date:%Y-%m-%d}T{clock:%H:%M}"
-        return f"{date:%Y-%m-%d}"
+def _iso(day: str, time: str) -> str:
+    """ISO 8601 to the minute, or the day alone; empty where the day is absent or malformed."""
+    with suppress(ValueError, TypeError):  # DA and TM of an empty text are None
+        date = f"{DA(day):%Y-%m-%d}"
+        with suppress(ValueError, TypeError):
+            return f"{date}T{TM(time):%H:%M}"
+        return date
     return ""
 
 

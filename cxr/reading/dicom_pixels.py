@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
-from PIL import Jpeg2KImagePlugin as Jpeg2KImagePlugin  # imported so that Pillow need not look through all its formats
+from PIL import Jpeg2KImagePlugin as Jpeg2KImagePlugin  # imported so that Pillow need not try all its formats
 from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
@@ -24,8 +24,8 @@ _DCT = tuple(_JPEG + number for number in ("50", "51", "53", "55"))  # the last 
 _LOSSLESS = (_JPEG + "57", _JPEG + "70")
 _LOSSY = (*_DCT, *(_JPEG + number for number in ("81", "91", "203")))
 _UNKNOWN_TO_PYDICOM = {_JPEG + number: "JPEG XL" for number in ("110", "111", "112")}
-# The packages for what Pillow does not read. pydicom works with others too; of those for one syntax this is the most
-# permissively licensed (pylibjpeg-libjpeg is GPL-3.0, and the only one for 12 bits of JPEG Extended).
+# The most permissively licensed packages for what Pillow does not read (pylibjpeg-libjpeg is GPL-3.0, and the only one
+# for 12 bits of JPEG Extended).
 _PACKAGES = {
     **dict.fromkeys(_DCT, "pylibjpeg pylibjpeg-libjpeg"),
     **dict.fromkeys(_LOSSLESS, "python-gdcm"),
@@ -35,7 +35,7 @@ _PACKAGES = {
 _CODECS = ("pillow", "pyjpegls", "pylibjpeg", "pydicom", "gdcm")  # gdcm last: it may abort where others raise
 _ADDRESS = re.compile(r" ?<[^>]*>")  # of an object in memory, which Pillow puts into messages
 
-_Pixels: TypeAlias = tuple[NDArray[Any], dict[str, Any]]  # [H, W] or [H, W, 3], and what pydicom says of them
+_Pixels: TypeAlias = tuple[NDArray[Any], dict[str, Any]]  # [H, W] or [H, W, 3], and pydicom's description of them
 
 
 class Layout(NamedTuple):
@@ -63,16 +63,16 @@ def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shri
 
     Returns:
         Of grey, the stored values as unsigned numbers [H, W] below 2 ** ``layout.stored``; of colour the luma, uint8
-        [H, W]. JPEG comes as an image of mode L, shrunk as ``Picture.decode`` has it.
+        [H, W]. JPEG comes as an image of mode L, shrunk as ``Picture.decode`` does it.
 
     Raises:
-        ValueError: pixel data that do not fit the header, a transfer syntax that is no still picture's or whose codec
-            is not installed (says what to install). A decoder met with damage raises whatever it likes.
+        ValueError: pixel data that do not fit the header, a transfer syntax that is not of a still picture or whose
+            codec is not installed (names the package). Decoders raise many other errors for damage.
     """
     syntax, encapsulated = elements.syntax, element.length == UNDEFINED_LENGTH
     if encapsulated == (syntax in _NATIVE):
         form = "encapsulated" if encapsulated else "not encapsulated"
-        raise ValueError(f"pixel data are {form}; transfer syntax {syntax or '(none given)'} does not allow that")
+        raise ValueError(f"pixel data are {form}, which transfer syntax {syntax or '(none)'} does not allow")
     content = element.value or b""
     if not encapsulated:
         big = elements.order == ">" or syntax == _GE_BIG_ENDIAN_PIXELS
@@ -81,10 +81,10 @@ def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shri
     image = _opened(frame)
     if image is not None:
         if image.size != (layout.width, layout.height):
-            said = f"the header says {layout.width} x {layout.height}"
-            raise ValueError(f"compressed pixel data of {image.width} x {image.height} pixels; {said}")
+            stated = f"the header states {layout.width} x {layout.height}"
+            raise ValueError(f"compressed pixel data of {image.width} x {image.height} pixels; {stated}")
         if image.format != "JPEG2000" and layout.stored > 8:
-            raise ValueError(f"pixel data compressed with 8 bits; the header says {layout.stored}")
+            raise ValueError(f"pixel data compressed with 8 bits; the header states {layout.stored}")
         if syntax in _DCT and layout.photometric != "RGB" and isinstance(image, JpegImageFile):
             if shrink > 1:
                 image.draft(None, (layout.width // shrink, layout.height // shrink))
@@ -123,10 +123,10 @@ def _options(layout: Layout) -> dict[str, Any]:
 
 
 def _values(decoded: NDArray[Any], about: dict[str, Any], layout: Layout, *, lossy: bool) -> NDArray[Any]:
-    """What ``read_frame`` returns, from what a decoder gave.
+    """The stored values, or the luma, of a decoder's output.
 
-    The header speaks of the pixels before compression (PS3.5 8.2), so the stored bits lie where it says. What loses a
-    little may overshoot their range and is clipped; else other bits are other data.
+    The header describes the pixels before compression (PS3.5 8.2), so the stored bits lie where it states. Lossy
+    compression may overshoot their range and is clipped; else other bits are other data.
     """
     if layout.samples == 3:
         mode = "YCbCr" if about["photometric_interpretation"].startswith("YBR_FULL") else "RGB"  # PS3.3 C.7.6.3.1.2
@@ -142,7 +142,7 @@ def _values(decoded: NDArray[Any], about: dict[str, Any], layout: Layout, *, los
 
 
 def _join_fragments(content: bytes) -> bytes:
-    """The one frame, joined; some writers forget the offset table that should come first (DICOM PS3.5 A.4)."""
+    """The one frame, joined; some writers leave out the offset table that should come first (DICOM PS3.5 A.4)."""
     items = BytesIO(content)
     if content[8:10] not in (b"\xff\xd8", b"\xff\x4f"):  # as JPEG and JPEG 2000 begin
         parse_basic_offsets(items)
@@ -178,18 +178,18 @@ def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, s
     for codec in sorted(decoder.available_plugins, key=_CODECS.index):
         try:
             return decoder.as_array(content, index=0, raw=True, validate=False, decoding_plugin=codec, **options)
-        except Exception as error:  # each has its own
-            reason = str(error).rpartition(f"{codec}: ")[2]  # behind what pydicom says of all its plugins
+        except Exception as error:  # of many types
+            reason = str(error).rpartition(f"{codec}: ")[2]  # without pydicom's list of all its plugins
             failed.append(f"{codec}: {_ADDRESS.sub('', reason)}")
     other = f"pip install {_PACKAGES[syntax]}" if syntax in _PACKAGES else ""
     if not failed:
         raise ValueError(f"{kind} needs a decoder that is not installed: {other}")
-    # The advice first: what follows may be cut.
+    # The advice first: the rest may be cut.
     raise ValueError(f"{kind} cannot be decoded{other and f'; another decoder: {other}'} ({'; '.join(failed)})")
 
 
 def _with_scan_end(frame: bytes, syntax: str) -> bytes:
-    """A sequential JPEG whose scan is said to end at coefficient 0 has all 64 (ISO/IEC 10918-1 B.2.3)."""
+    """A sequential JPEG whose scan header ends at coefficient 0 has all 64 (ISO/IEC 10918-1 B.2.3)."""
     if syntax != _JPEG + "51":
         return frame
     scan = frame.find(b"\xff\xda")

@@ -1,8 +1,8 @@
 """Stored DICOM pixel values -> grey levels: modality LUT, VOI, polarity and padding folded into one table.
 
-Pixels hold at most 16 bits, so the whole pipeline (DICOM PS3.3 C.11.1 and C.11.2) runs on the few thousand values that
-a pixel can have instead of on millions of pixels. Why not ``pydicom.pixels.apply_voi_lut``: its 3.0 wraps the index of
-an 8-bit LUT with more than 256 entries, cannot index by rescaled values below 0, and warns about rescaled input.
+Pixels hold at most 16 bits, so the whole pipeline (DICOM PS3.3 C.11.1 and C.11.2) runs on the values that a pixel can
+have. ``pydicom.pixels.apply_voi_lut`` 3.0 wraps the index of an 8-bit LUT with more than 256 entries, cannot index by
+rescaled values below 0, and warns about rescaled input.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,7 @@ _ROWS_AT_ONCE = 256
 
 
 def full_range(bits: int) -> NDArray[np.uint8]:
-    """uint8 [2 ** bits]: the range that ``bits`` can hold spread over 0..255, rounded. For 8 bits it is the identity.
-
-    The range of the format and not that of the picture, so that two exposures stay two exposures.
-    """
+    """uint8 [2 ** bits]: the range that ``bits`` can hold spread over 0..255, rounded. For 8 bits it is the identity."""
     return GreyScale(bits).table()
 
 
@@ -50,7 +47,7 @@ class Lut(NamedTuple):
 
     @property
     def top(self) -> int:
-        """White: the largest number of as many bits as the entries need; the declared number of bits is often wrong."""
+        """White: the largest number of as many bits as the entries need; the bits stated are often wrong."""
         return 2 ** int(self.entries.max()).bit_length() - 1
 
 
@@ -86,7 +83,7 @@ class GreyScale:
         bits_stored: 1..16 bits of a pixel that count.
         signed: whether they are two's complement.
         modality: a table, or (slope, intercept).
-        voi: None spreads the whole range that the bits can hold, as dcmtk's dcm2pnm does unless told otherwise.
+        voi: None spreads the whole range that the bits can hold, as dcmtk's dcm2pnm does by default.
         inverted: MONOCHROME1, or a Presentation LUT Shape of INVERSE: the lowest value is white.
         padding: stored values from..to, both included, that fill the frame around the picture; they come out black.
     """
@@ -111,7 +108,7 @@ class GreyScale:
             brightness = self._brightness(stored.astype(np.float64))
         grey = np.rint(np.clip(brightness, 0, 1) * 255).astype(np.uint8)
         if self.inverted:
-            grey = 255 - grey  # after rounding, so that MONOCHROME1 is MONOCHROME2 turned round to the last bit
+            grey = 255 - grey  # after rounding, so that MONOCHROME1 is the exact inverse of MONOCHROME2
         if self.padding is not None:
             grey[(stored >= self.padding[0]) & (stored <= self.padding[1])] = 0
         return grey
