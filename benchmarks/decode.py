@@ -2,9 +2,9 @@
 
     python benchmarks/decode.py --images chest_xray/train --dicoms dataset_det/stage_2_train_images
 
-Alternates, over several rounds in one process and on the same files: read_square on all cores; decode, which also
+Alternates, over several rounds in one process and on the same files: Radiograph.square on all cores; decode, which also
 hashes the files and writes the store; and Pillow or pydicom with a resize from the whole picture, on one core and on
-all. Prints median ratios with their range, and how far in grey levels the squares of read_square
+all. Prints median ratios with their range, and how far in grey levels the squares of Radiograph.square
 are from those of the whole pictures.
 """
 
@@ -41,11 +41,11 @@ class BenchConfig:
 
 def ours(path: Path, size: int) -> NDArray[np.uint8]:
     """The project's square."""
-    return reading.read_square(path, size)[0]
+    return reading.read(path).square(size)
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """With the antialiasing of torchvision's Resize and of read_square, the cheapest there is."""
+    """With the antialiasing of torchvision's Resize and of Radiograph.square, the cheapest there is."""
     return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -77,15 +77,15 @@ def measure(kind: str, paths: Sequence[Path], plain: str, reader: Reader, config
         f"{plain} on one core": lambda: [reader(path, config.size) for path in paths],
         plain: lambda: on_all_cores(reader),
     }
-    taken = alternate({"read_square": lambda: on_all_cores(ours), "store": into_store, **peers}, config.rounds)
+    taken = alternate({"Radiograph.square": lambda: on_all_cores(ours), "store": into_store, **peers}, config.rounds)
     print(f"{kind}, {len(paths)} files to {config.size} px on {reading.cores()} cores")
     print(f"images/s: {rates(taken, dict.fromkeys(taken, len(paths)))}")
-    for mine in ("read_square", "store"):
+    for mine in ("Radiograph.square", "store"):
         for other in peers:
             print(spread(f"{kind}: speed of {mine} / {other}", speedups(taken, mine, other)))
     pairs = ((ours(path, config.size).astype(np.int16), reader(path, config.size)) for path in paths)
     apart = [float(np.abs(mine - whole).mean()) for mine, whole in pairs]
-    print(spread(f"{kind}: grey levels between read_square and {plain}, mean of a picture", apart))
+    print(spread(f"{kind}: grey levels between Radiograph.square and {plain}, mean of a picture", apart))
 
 
 def main(config: BenchConfig) -> None:

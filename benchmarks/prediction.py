@@ -182,11 +182,11 @@ def main(config: BenchConfig) -> None:
         one = prepared(config, model, run)
         words = [sys.executable, str(Path(one.script.__file__)), "--image", str(paths[0]), "--model", str(model)]
         measure_process([*words, one.quick], config.rounds)
-        square = np.stack([reading.read_square(path, one.store_size)[0] for path in paths[:BATCH]])
+        square = np.stack([reading.read(path).square(one.store_size) for path in paths[:BATCH]])
         measure_folder(
             paths,
             "folder: speed of the prediction / speed of decoding, then computing, fp32",
-            lambda path: reading.read_square(path, one.store_size),
+            lambda path: reading.read(path).square(one.store_size),
             lambda count: one.compute(square[:count]),
             lambda: one.predict(paths),
             config.rounds,

@@ -58,7 +58,7 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     judges = script.open_room(config, run).judges
     classifier, detector = judges.classifier, judges.detector
     assert detector is not None
-    small, large = (np.stack([reading.read_square(path, size)[0] for path in paths[:BATCH]]) for size in judges.sizes)
+    small, large = (np.stack([reading.read(path).square(size) for path in paths[:BATCH]]) for size in judges.sizes)
 
     def compute(count: int) -> None:
         classifier.predict(small[:count], run, grad_cam=True)

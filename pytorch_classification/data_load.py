@@ -153,7 +153,7 @@ def _labels(names: ClassNames) -> dict[str, int]:
 
 def class_folders(folder: Path) -> list[str]:
     """The names of the folders in ``folder``, sorted, without those of file servers and operating systems."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not reading.is_of_a_system(entry.name))
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not reading.is_system_file(entry.name))
 
 
 def _samples(folder: Path, names: ClassNames) -> list[tuple[Path, int]]:

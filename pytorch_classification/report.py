@@ -220,7 +220,7 @@ def draw_errors(path: Path, evaluated: EvaluatedImages) -> None:
         of_class = wrong[labels[wrong] == label]
         shown = of_class[:_SHEET]
         heading = f"{CLASSES[label]}, predicted {CLASSES[1 - label]} ({len(of_class)} of {(labels == label).sum()})"
-        images = [thumbnail(reading.read_grey(paths[index]), 300) for index in shown]
+        images = [thumbnail(reading.read(paths[index]).whole(), 300) for index in shown]
         blocks.append(Block(heading, images, [f"{paths[i].stem}\nP = {probabilities[i]:.3f}" for i in shown]))
     point = f"operating point {evaluated.threshold:.3f}"
     image_sheet(blocks, path, note=f"P: probability of PNEUMONIA ({point}); the most confident errors of each class")
@@ -242,7 +242,7 @@ def draw_grad_cam(path: Path, evaluated: EvaluatedImages, run: runtime.Runtime) 
     heat = evaluated.classifier.predict(evaluated.images[shown], alone, grad_cam=True).grad_cam
     assert heat is not None
     plots.grad_cam_grid(
-        [reading.read_grey(evaluated.paths[i]) for i in shown],
+        [reading.read(evaluated.paths[i]).whole() for i in shown],
         list(heat),
         titles,
         path,

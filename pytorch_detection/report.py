@@ -286,7 +286,7 @@ def draw_examples(
     reported = [evaluated.scores[index] >= evaluated.threshold for index in shown]
     counts = [plots.number_of_boxes(int(kept.sum()), evaluated.threshold) for kept in reported]
     plots.detection_grid(
-        [reading.read_grey(exam.path) for exam in exams],
+        [reading.read(exam.path).whole() for exam in exams],
         [truths[index] for index in shown],
         [evaluated.boxes[index][kept] for index, kept in zip(shown, reported, strict=True)],
         [evaluated.scores[index][kept] for index, kept in zip(shown, reported, strict=True)],

@@ -28,13 +28,13 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from cxr.reading.greyscale import GreyScale, Window, full_range
+from cxr.reading.greyscale import GreyScale, Window
 
 TWELVE, EIGHT = ramp(12), ramp(8).astype(np.uint8)
 WINDOW = {"WindowCenter": "1500", "WindowWidth": "2000"}
 SEEN = GreyScale(12, voi=Window(1500, 2000)).table()[TWELVE]
 BY_WINDOW, BY_LUT, COLOUR = ["+Wi", "1"], ["+Wl", "1"], ["+G"]
-PLAIN, CURVE = full_range(12)[TWELVE], root_curve(4096, 12)
+PLAIN, CURVE = GreyScale(12).table()[TWELVE], root_curve(4096, 12)
 
 # A 16 x 16 ramp over the whole range by OpenJPEG's opj_compress; Pillow writes neither signed nor 12 bits.
 J2K_SIGNED_14 = base64.b85decode(
@@ -169,15 +169,15 @@ YBR = pydicom.pixels.convert_color_space(colours(), "RGB", "YBR_FULL")
 
 VARIANTS = {
     # depths, signs and bits
-    **{f"{bits} bits": (dataset(ramp(bits), bits), full_range(bits)[ramp(bits)], []) for bits in (8, 10, 12, 14, 15, 16)},
-    **{f"{bits} bits signed": (dataset(ramp(bits, True), bits, signed=True), full_range(bits)[ramp(bits)], []) for bits in (8, 12, 16)},
+    **{f"{bits} bits": (dataset(ramp(bits), bits), GreyScale(bits).table()[ramp(bits)], []) for bits in (8, 10, 12, 14, 15, 16)},
+    **{f"{bits} bits signed": (dataset(ramp(bits, True), bits, signed=True), GreyScale(bits).table()[ramp(bits)], []) for bits in (8, 12, 16)},
     "8 bits in 16 beside other data": (dataset(EIGHT.astype(int) | 0x3100, 16, BitsStored=8, HighBit=7), EIGHT, []),
     "high bit 15 of 12 stored": (dataset(TWELVE << 4, 16, BitsStored=12, HighBit=15), PLAIN, []),
-    "10 bits above 2 others": (dataset(TWELVE, 16, BitsStored=10, HighBit=11), full_range(10)[TWELVE >> 2], []),
+    "10 bits above 2 others": (dataset(TWELVE, 16, BitsStored=10, HighBit=11), GreyScale(10).table()[TWELVE >> 2], []),
     "12 bits signed, not extended": (dataset(ramp(12, True) & 0xFFF, 16, BitsStored=12, HighBit=11, PixelRepresentation=1), PLAIN, []),
     "an overlay in an unused bit": (overlay_in_bit_12(), PLAIN, ["-O"]),
-    "values beyond the bits stored": (dataset(ramp(14), 16, BitsStored=12, HighBit=11), full_range(12)[ramp(14) & 0xFFF], []),
-    "12 bits that are said to be 16": (dataset(TWELVE, 16), full_range(16)[TWELVE], []),
+    "values beyond the bits stored": (dataset(ramp(14), 16, BitsStored=12, HighBit=11), GreyScale(12).table()[ramp(14) & 0xFFF], []),
+    "12 bits that are said to be 16": (dataset(TWELVE, 16), GreyScale(16).table()[TWELVE], []),
     "Rows and bits as other kinds of number": (with_elements(without(twelve(), "Rows", "BitsStored"), ("Rows", "UL", HEIGHT), ("BitsStored", "SS", 12)), PLAIN, None),
     "a last byte that is not 0": (rewritten(dataset(EIGHT, 8), (EIGHT.tobytes()[-9:] + b"\0", EIGHT.tobytes()[-9:] + b"\x20")), EIGHT, []),
     # polarity
@@ -189,7 +189,7 @@ VARIANTS = {
     "MONOCHROME2 shape INVERSE": (twelve(PresentationLUTShape="INVERSE"), 255 - PLAIN, []),
     # rescaling and windows
     "rescale": (twelve(RescaleSlope="2.5", RescaleIntercept="-1024"), PLAIN, []),
-    "rescale, slope below 0": (dataset(signed14, 14, signed=True, RescaleSlope="-1", RescaleIntercept="100"), full_range(14)[::-1][ramp(14)], []),
+    "rescale, slope below 0": (dataset(signed14, 14, signed=True, RescaleSlope="-1", RescaleIntercept="100"), GreyScale(14).table()[::-1][ramp(14)], []),
     "rescale and window": (twelve(RescaleSlope="2", RescaleIntercept="-1024", WindowCenter="1000", WindowWidth="3000"), table(TWELVE, 12, modality=(2.0, -1024.0), voi=Window(1000, 3000)), BY_WINDOW),
     "slope 0": (twelve(RescaleSlope="0", RescaleIntercept="7", **WINDOW), SEEN, BY_WINDOW),
     "window": (twelve(**WINDOW), SEEN, BY_WINDOW),
@@ -241,18 +241,18 @@ VARIANTS = {
     "a sequence of unknown kind": (unknown_sequence(twelve()), PLAIN, []),
     "pictures in nested sequences": (with_icons(), EIGHT, None),
     "digital signature behind the pixels": (dicom_bytes(twelve()) + b"\xfa\xff\xfa\xffSQ\0\0\0\0\0\0", PLAIN, []),
-    "nothing said that can be left out": (without(dataset(ramp(16), 16, NumberOfFrames=""), "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation"), full_range(16)[ramp(16)], None),
+    "nothing said that can be left out": (without(dataset(ramp(16), 16, NumberOfFrames=""), "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation"), GreyScale(16).table()[ramp(16)], None),
     # compression
     "RLE of 8 bits": (rle(dataset(EIGHT, 8)), EIGHT, []),
-    "RLE of 16 bits signed": (rle(dataset(ramp(16, True), 16, signed=True)), full_range(16)[ramp(16)], []),
+    "RLE of 16 bits signed": (rle(dataset(ramp(16, True), 16, signed=True)), GreyScale(16).table()[ramp(16)], []),
     "JPEG Baseline": (compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, jpeg), DECODED, []),
     "JPEG Baseline MONOCHROME1": (compressed(dataset(EIGHT, 8, photometric="MONOCHROME1"), uid.JPEGBaseline8Bit, jpeg), 255 - DECODED, []),
     "JPEG Baseline with a window": (compressed(dataset(EIGHT, 8, WindowCenter="120", WindowWidth="150"), uid.JPEGBaseline8Bit, jpeg), table(DECODED, 8, voi=Window(120, 150)), BY_WINDOW),
     "JPEG Extended of 8 bits": (compressed(dataset(EIGHT, 8), uid.JPEGExtended12Bit, jpeg), DECODED, []),
     "JPEG Baseline in three fragments": (compressed(dataset(EIGHT, 8), uid.JPEGBaseline8Bit, jpeg, fragments_per_frame=3), DECODED, []),
     "JPEG 2000 of 8 bits": (compressed(dataset(EIGHT, 8), uid.JPEG2000Lossless, j2k), EIGHT, None),
-    "JPEG 2000 of 16 bits": (compressed(dataset(TWELVE << 4, 16), uid.JPEG2000Lossless, deep_j2k), full_range(16)[TWELVE << 4], None),
-    "JPEG 2000 of 14 bits signed": (compressed(dataset(ramp(14, True, 16, 16), 14, signed=True), uid.JPEG2000Lossless, J2K_SIGNED_14), full_range(14)[ramp(14, False, 16, 16)], None),
+    "JPEG 2000 of 16 bits": (compressed(dataset(TWELVE << 4, 16), uid.JPEG2000Lossless, deep_j2k), GreyScale(16).table()[TWELVE << 4], None),
+    "JPEG 2000 of 14 bits signed": (compressed(dataset(ramp(14, True, 16, 16), 14, signed=True), uid.JPEG2000Lossless, J2K_SIGNED_14), GreyScale(14).table()[ramp(14, False, 16, 16)], None),
     # colour
     "RGB": (dataset(colours(), 8, photometric="RGB"), luma(colours()), COLOUR),
     "RGB in planes": (in_planes(), luma(colours()), COLOUR),

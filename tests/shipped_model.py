@@ -19,9 +19,9 @@ if __name__ == "__main__":
 import torch
 from PIL import Image
 
+from cxr import reading
 from cxr.cli import ROOT
 from cxr.files import sha256_of
-from cxr.reading import read_square
 from cxr.runtime import Runtime
 from phantom.cohort import PlannedImage, render_image
 from pytorch_classification.classifier import Classifier
@@ -47,7 +47,7 @@ def answers(folder: Path) -> dict[str, Any]:
         picture, _ = render_image(film, seed=0, widest=600)
         path = folder / f"{name}.png"
         Image.fromarray(picture.pixels).save(path)
-        judged = classifier.predict(read_square(path, classifier.store_size).image[None], processor)
+        judged = classifier.predict(reading.read(path).square(classifier.store_size)[None], processor)
         found[name] = {
             "probability": float(judged.probability[0]),
             "unlike": None if judged.out_of_distribution is None else bool(judged.out_of_distribution[0]),

@@ -54,19 +54,19 @@ def test_twice_the_speed_is_half_the_time():
 
 def test_generated_files_are_of_the_sizes_of_the_real_ones(tmp_path):
     generated.write_dicoms([tmp_path / "1.dcm"])
-    assert reading.read_grey(tmp_path / "1.dcm").shape == (1024, 1024)
+    assert reading.read(tmp_path / "1.dcm").whole().shape == (1024, 1024)
     folder = generated.write_chest_xray(tmp_path / "data", 2)
     for path in (folder / "train").rglob("*.jpeg"):
-        height, width = reading.read_grey(path).shape
+        height, width = reading.read(path).whole().shape
         assert 700 <= height < 1500 and 1000 <= width < 2000
 
 
 def test_decode(command):
     found = ratios(command(decode.main, "--rounds", 1, "--files", 2))
     for kind, plain in (("JPEG", "Pillow"), ("DICOM", "pydicom")):
-        for mine in ("read_square", "store"):
+        for mine in ("Radiograph.square", "store"):
             assert {f"{kind}: speed of {mine} / {plain}", f"{kind}: speed of {mine} / {plain} on one core"} <= {*found}
-    assert found["DICOM: grey levels between read_square and pydicom, mean of a picture"] < 1
+    assert found["DICOM: grey levels between Radiograph.square and pydicom, mean of a picture"] < 1
 
 
 def test_classification_epoch(command):

@@ -57,7 +57,7 @@ def stored(paths):
 # ------------------------------------------------------------------------------------------------------------- content
 
 
-def test_it_holds_what_read_square_gives_in_the_order_of_the_paths(paths):
+def test_cached_squares_equal_those_of_reading_in_the_order_of_the_paths(paths):
     found = decode(paths)
     assert found.images.shape == (6, 16, 16)
     assert (found.images.dtype, found.sizes.dtype, found.readable.dtype) == (np.uint8, np.int32, bool)
@@ -86,7 +86,7 @@ def test_what_a_header_says_is_kept(tmp_path):
     path = tmp_path / "a.dcm"
     write_dicom(path, np.zeros((20, 30), np.uint8), PatientAge="051Y", PatientSex="F", ViewPosition="LL")
     for _ in range(2):
-        with pytest.warns(UserWarning, match="^of 1 train images something is to be noted, such as: .*view LL"):
+        with pytest.warns(UserWarning, match="^1 train images have a note, most often: .*view LL"):
             (header,) = reading.decode_once([path], 16, tmp_path / "store", name="train", progress=False).headers
         assert header[:3] == (51, "F", None)
 
@@ -186,7 +186,7 @@ def test_all_files_that_cannot_be_read_are_named_each_with_its_reason(paths):
     message = str(caught.value)
     assert f"{paths[1]}: neither JPEG, PNG" in message
     assert f"{paths[4]}: is empty (0 bytes)" in message
-    assert message.endswith(". Mend or remove them, or leave them out with --skip-bad")
+    assert message.endswith(". Repair or remove them, or skip them with --skip-bad")
 
 
 def test_bad_files_are_left_out_on_demand_without_decoding_again(paths, reads):
@@ -207,7 +207,7 @@ def test_a_file_gone_since_it_was_listed_is_named(paths):
     paths[2].unlink()
     with pytest.raises(FileNotFoundError) as caught:
         decode(paths)
-    assert str(caught.value) == f"{paths[2]}: was there when the images were listed, is no longer"
+    assert str(caught.value) == f"{paths[2]}: file disappeared since the images were listed"
 
 
 def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(paths, monkeypatch):
@@ -220,7 +220,7 @@ def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(path
         return found
 
     monkeypatch.setattr(radiograph, "read", change)
-    with pytest.raises(ValueError, match=r"5\.png: changed while it was read; start again when it is complete"):
+    with pytest.raises(ValueError, match=r"5\.png: changed while it was read; run again when it is complete"):
         decode(paths)
     assert stored(paths) == ["train-16px.lock"]
 

@@ -98,7 +98,7 @@ def test_hidden_files_and_folders_and_other_files_are_no_images(tmp_path):
     )
     touch(tmp_path / "train", *kept, *left)
     (tmp_path / "train" / ".cache").mkdir()
-    with pytest.warns(UserWarning, match="passed over: ") as caught:
+    with pytest.warns(UserWarning, match="skipped: ") as caught:
         listing = list_folders(tmp_path, "train")
     assert [path.relative_to(tmp_path / "train").as_posix() for path in listing.paths] == list(kept)
     said = " ".join(str(warning.message) for warning in caught)
@@ -139,7 +139,7 @@ def test_an_empty_class_folder_is_named(tmp_path, empty):
         image.unlink()
     with pytest.raises(FileNotFoundError) as caught:
         list_folders(tmp_path, "train")
-    assert str(caught.value).startswith(f"{tmp_path / 'train' / empty}: holds no images; passed over: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'train' / empty}: holds no images; skipped: ")
 
 
 # ------------------------------------------------------------------------------------------------ images of one's own

@@ -11,9 +11,8 @@ from PIL import Image
 from tiny_classification import chest
 
 import export_onnx
-from cxr import checkpoints
+from cxr import checkpoints, reading
 from cxr.cli import ROOT
-from cxr.reading import read_square
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import TASK
 
@@ -44,7 +43,7 @@ def squares(folder, side):
     for number, size in enumerate(SIZES):
         path = folder / f"{number}.png"
         Image.fromarray(chest(number % 2, number)).resize(size).save(path)
-        found.append(read_square(path, side).image)
+        found.append(reading.read(path).square(side))
     return np.stack(found)
 
 
@@ -123,7 +122,9 @@ def test_the_documented_lines_predict_without_torch(trained, model, tmp_path):
     ended = subprocess.run([sys.executable, "-c", without_torch], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     classifier = load(trained)
-    expected = classifier.probabilities(read_square(picture, classifier.store_size).image[None], export_onnx.PROCESSOR)
+    expected = classifier.probabilities(
+        reading.read(picture).square(classifier.store_size)[None], export_onnx.PROCESSOR
+    )
     answer, probability = re.fullmatch(r"(\w+), probability of PNEUMONIA ([\d.]+)\n", ended.stdout).groups()
     assert float(probability) == pytest.approx(expected[0], abs=6e-4)  # three digits are printed
     assert answer == ("PNEUMONIA" if expected[0] >= classifier.threshold else "NORMAL")

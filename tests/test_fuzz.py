@@ -79,7 +79,7 @@ def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path, kind, times)
                     continue
                 assert read.image.shape == (36, 36) and read.image.dtype == np.uint8
                 # What a picture of the answer is drawn from; it would take the other answers with it.
-                assert reading.read_grey(read.path).shape == (read.height, read.width), read.path
+                assert reading.read(read.path).whole().shape == (read.height, read.width), read.path
     assert 0.2 * len(paths) < refused < len(paths)  # damage that is always seen, or never, tries nothing
 
 
@@ -91,7 +91,7 @@ def test_a_bomb_is_refused_soon(tmp_path, name):
     assert path.stat().st_size < 30 * 2**20
     with within_bounds() as check:
         with pytest.raises(reading.UnreadableImage, match=reason):
-            reading.read_square(path, 36)
+            reading.read(path).square(36)
         check(name)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr.reading.greyscale import GreyScale, Lut, Window, full_range, look_up
+from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_modality_comes_before_voi():
 
 
 def test_without_voi_the_range_of_the_bits_is_spread():
-    assert full_range(8).tolist() == list(range(256))
-    assert full_range(12)[[0, 8, 9, 2047, 2048, 4095]].tolist() == [0, 0, 1, 127, 128, 255]
+    assert GreyScale(8).table().tolist() == list(range(256))
+    assert GreyScale(12).table()[[0, 8, 9, 2047, 2048, 4095]].tolist() == [0, 0, 1, 127, 128, 255]
     assert GreyScale(16, signed=True).table()[[0x8000, 0xFFFF, 0x0000, 0x7FFF]].tolist() == [0, 127, 128, 255]
 
 

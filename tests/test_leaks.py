@@ -123,7 +123,7 @@ def test_a_good_model_is_worth_nothing_on_shuffled_labels(trained, detection, pr
     """Scoring looks at no more than the answers and the labels that it is given."""
     chance = np.random.default_rng(0)
     paths = sorted((trained.config.data_dir / "train").rglob("*.jpeg"))
-    images = np.stack([reading.read_square(path, 36)[0] for path in paths])
+    images = np.stack([reading.read(path).square(36) for path in paths])
     labels = np.array([int(path.parent.name == "PNEUMONIA") for path in paths])
     classifier = Classifier.load(trained.config.model_file, processor)
     probabilities = classifier.probabilities(images, processor)

@@ -75,7 +75,7 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, thres
     ended = predict(film)
     sentence, picture, model = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
-    square = reading.read_square(film, 36).image
+    square = reading.read(film).square(36)
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
     assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
@@ -182,7 +182,7 @@ def save_dicom(grey, path):
 
 
 def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path):
-    grey = reading.read_grey(film)
+    grey = reading.read(film).whole()
     Image.fromarray(grey).save(tmp_path / "chest.png")
     Image.fromarray(grey).save(tmp_path / "chest.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")
@@ -199,7 +199,7 @@ def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tm
     from highdicom.sr import srread
     from pydicom import dcmread
 
-    save_dicom(reading.read_grey(film), tmp_path / "chest.dcm")
+    save_dicom(reading.read(film).whole(), tmp_path / "chest.dcm")
     ended = predict(tmp_path / "chest.dcm", film, "--dicom-output", tmp_path / "pacs")
     assert ended.code == 0, ended.err
     sentence = f"2 DICOM documents in {tmp_path / 'pacs'}; 1 files are not DICOM and got none"

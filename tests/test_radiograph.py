@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cxr.reading import UnreadableImage, find_images, radiograph, read_grey, read_square
+from cxr.reading import UnreadableImage, find_images, radiograph, read
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +101,7 @@ def strip_fields(width, height, length, **other):
     ],
 )
 def test_lossless_8_bit_grey_comes_back_as_it_was(tmp_path, name, options):
-    grey = read_grey(write(tmp_path / name, scene(), **options))
+    grey = read(write(tmp_path / name, scene(), **options)).whole()
     assert grey.dtype == np.uint8
     assert grey.flags.writeable
     assert np.array_equal(grey, scene())
@@ -111,10 +111,10 @@ def test_lossless_8_bit_grey_comes_back_as_it_was(tmp_path, name, options):
 def test_16_bits_are_scaled_by_the_range_of_the_format(tmp_path, name):
     values = np.full((16, 20), 32768, np.uint16)
     values[0, :7] = [0, 1, 128, 129, 257, 65407, 65535]  # 65535 / 255 is 257, half of which is 128.5
-    grey = read_grey(write(tmp_path / name, values))
+    grey = read(write(tmp_path / name, values)).whole()
     assert grey[0, :7].tolist() == [0, 0, 0, 1, 1, 255, 255]
     assert grey[1, 1] == 128  # 32768 / 257 is 127.502
-    assert np.array_equal(grey, read_grey(write(tmp_path / "b.png", grey)))
+    assert np.array_equal(grey, read(write(tmp_path / "b.png", grey)).whole())
 
 
 @pytest.mark.parametrize(("order", "depth"), [("<", 8), (">", 8), ("<", 16)])
@@ -124,32 +124,32 @@ def test_tiff_with_white_at_zero_is_inverted(tmp_path, order, depth):
     (tmp_path / "a.tif").write_bytes(
         tiff_bytes(strip_fields(90, 72, len(data), depth=depth, photometric=0), data, order)
     )
-    assert np.array_equal(read_grey(tmp_path / "a.tif"), 255 - scene())
+    assert np.array_equal(read(tmp_path / "a.tif").whole(), 255 - scene())
 
 
 def test_colour_becomes_luma(tmp_path):
     colours = np.zeros((16, 16, 3), np.uint8)
     colours[0, :4] = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 10, 10)]
     image = Image.fromarray(colours)
-    grey = read_grey(write(tmp_path / "a.png", image))
+    grey = read(write(tmp_path / "a.png", image)).whole()
     assert grey[0, :4].tolist() == [76, 150, 29, 10]  # 255 x .299, .587, .114
-    assert np.array_equal(grey, read_grey(write(tmp_path / "a.tif", image)))
+    assert np.array_equal(grey, read(write(tmp_path / "a.tif", image)).whole())
     assert np.array_equal(
-        grey, read_grey(write(tmp_path / "p.png", image.convert("P", palette=Image.Palette.ADAPTIVE)))
+        grey, read(write(tmp_path / "p.png", image.convert("P", palette=Image.Palette.ADAPTIVE))).whole()
     )
 
 
 def test_what_is_transparent_is_black(tmp_path):
     rgba = np.full((16, 16, 4), 200, np.uint8)
     rgba[:, :8, 3], rgba[:, 8:, 3] = 255, 0
-    grey = read_grey(write(tmp_path / "a.png", rgba))
+    grey = read(write(tmp_path / "a.png", rgba)).whole()
     assert grey[0, 0] == 200
     assert grey[0, -1] == 0
     opaque = Image.fromarray(scene()).convert("LA")
-    assert np.array_equal(read_grey(write(tmp_path / "b.png", opaque)), scene())
+    assert np.array_equal(read(write(tmp_path / "b.png", opaque)).whole(), scene())
     palette = Image.fromarray(scene()).convert("P")
     keyed = write(tmp_path / "c.png", palette, transparency=bytes([255] * 200 + [0] * 56))
-    assert np.array_equal(read_grey(keyed), np.where(scene() < 200, scene(), 0))
+    assert np.array_equal(read(keyed).whole(), np.where(scene() < 200, scene(), 0))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -159,13 +159,13 @@ def test_exif_orientation_is_obeyed_in_every_format(tmp_path, orientation):
     upright = np.array(ImageOps.exif_transpose(_with_orientation(scene(), orientation)))
     for name in ("a.png", "a.tif"):
         path = write(tmp_path / name, scene(), exif=exif)
-        assert np.array_equal(read_grey(path), upright), name
+        assert np.array_equal(read(path).whole(), upright), name
     path = write(tmp_path / "a.jpg", scene(), exif=exif, quality=95)
-    grey = read_grey(path)
+    grey = read(path).whole()
     assert grey.shape == upright.shape
     assert np.abs(grey.astype(int) - upright).mean() < 2
-    square, size, _ = read_square(path, 32)
-    assert size == upright.shape
+    square = read(path).square(32)
+    assert read(path).size == upright.shape
     whole = Image.fromarray(grey).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.abs(square.astype(int) - np.array(whole)).max() <= 1
 
@@ -181,8 +181,8 @@ def _with_orientation(grey, orientation):
 
 def test_square_is_the_antialiased_squash_of_the_whole_image(tmp_path):
     path = write(tmp_path / "a.png", scene(90, 140))
-    square, size, _ = read_square(path, 40)
-    assert size == (90, 140)
+    square = read(path).square(40)
+    assert read(path).size == (90, 140)
     assert square.shape == (40, 40)
     assert square.dtype == np.uint8
     assert square.flags.writeable
@@ -194,10 +194,9 @@ def test_square_is_the_antialiased_squash_of_the_whole_image(tmp_path):
 def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
     grain = np.random.default_rng(0).normal(0, 12, shape)
     path = write(tmp_path / "a.jpg", (scene(*shape) + grain).clip(0, 255).astype(np.uint8), quality=90)
-    whole = Image.fromarray(read_grey(path))
+    whole = Image.fromarray(read(path).whole())
     for size in (16, 32, 64, 112):
-        square, original, _ = read_square(path, size)
-        assert original == shape
+        square = read(path).square(size)
         expected = np.array(whole.resize((size, size), Image.Resampling.BILINEAR))
         assert np.abs(square.astype(float) - expected).mean() < 1
 
@@ -223,7 +222,7 @@ def test_unreadable_content_is_refused_in_one_line(tmp_path, name):
     path = tmp_path / "scan.png"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason) as caught:
-        read_square(path, 32)
+        read(path).square(32)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -235,7 +234,7 @@ def test_jpeg_that_claims_300_megapixels_is_refused_from_its_header(tmp_path):
     content = content[: frame + 5] + struct.pack(">HH", 15000, 20000) + content[frame + 9 :]
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=r"300000000 pixels.* exceeds limit"):
-        read_grey(tmp_path / "a.jpg")
+        read(tmp_path / "a.jpg").whole()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "webp"])
@@ -245,16 +244,16 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, suffix):
     for tenths in range(10):
         path.write_bytes(content[: 1 + len(content) * tenths // 10])
         with pytest.raises(UnreadableImage):
-            read_grey(path)
+            read(path).whole()
 
 
 def test_cmyk_and_floating_point_are_refused_by_name(tmp_path):
     cmyk = write(tmp_path / "a.jpg", Image.fromarray(scene()).convert("CMYK"))
     with pytest.raises(UnreadableImage, match="mode CMYK; expected grey or RGB"):
-        read_grey(cmyk)
+        read(cmyk).whole()
     floating = write(tmp_path / "a.tif", scene().astype(np.float32))
     with pytest.raises(UnreadableImage, match="mode F; expected grey or RGB"):
-        read_grey(floating)
+        read(floating).whole()
 
 
 def test_pages_and_animations_are_refused(tmp_path):
@@ -262,7 +261,7 @@ def test_pages_and_animations_are_refused(tmp_path):
     for name, reason in (("a.tif", "a TIFF of 2 pages"), ("a.png", "an animation"), ("a.webp", "an animation")):
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
         with pytest.raises(UnreadableImage, match=f"{reason}; expected one"):
-            read_grey(tmp_path / name)
+            read(tmp_path / name).whole()
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -275,25 +274,25 @@ def test_a_thumbnail_beside_the_picture_of_a_tiff_is_passed_over(tmp_path, first
     head = tiff_bytes(fields[0], one.tobytes(), following=start + two.size)
     tail = two.tobytes() + directory(fields[1] | {273: (4, start)})
     (tmp_path / "a.tif").write_bytes(head + tail)
-    assert np.array_equal(read_grey(tmp_path / "a.tif"), scene())
+    assert np.array_equal(read(tmp_path / "a.tif").whole(), scene())
 
 
 def test_the_first_picture_of_a_telephone_s_jpeg_is_read(tmp_path):
     pages = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
     pages[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pages[1:], quality=95)
-    assert np.abs(read_grey(tmp_path / "a.jpg").astype(int) - scene()).mean() < 2
+    assert np.abs(read(tmp_path / "a.jpg").whole().astype(int) - scene()).mean() < 2
 
 
 def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file") as caught:
-        read_grey(Path("gone.png"))
+        read(Path("gone.png")).whole()
     assert str(tmp_path / "gone.png") in str(caught.value)
 
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UnreadableImage, match="is a folder; expected a file"):
-        read_grey(tmp_path)
+        read(tmp_path).whole()
 
 
 def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
@@ -301,7 +300,7 @@ def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(radiograph.MAX_FILE_BYTES + 1)  # sparse: takes no room on disk
     with pytest.raises(UnreadableImage, match="no radiograph needs more than 458 MiB"):
-        read_grey(path)
+        read(path).whole()
 
 
 # --- quiet, in threads too ------------------------------------------------------------------------------------------
@@ -322,7 +321,7 @@ def test_damaged_notes_neither_warn_in_a_script_nor_lose_the_picture(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout in ("(90, 72)\n", "(72, 90)\n") and done.stderr == ""  # some Pillows still find the orientation
     path.write_bytes(damaged_exif().replace(b"Exif\0\0II*\0\x08", b"Exif\0\0II*\0\xf8"))
-    assert read_grey(path).shape == (72, 90)
+    assert read(path).whole().shape == (72, 90)
 
 
 def test_threads_read_alike_and_leave_the_warning_filters_alone(tmp_path):
@@ -331,19 +330,19 @@ def test_threads_read_alike_and_leave_the_warning_filters_alone(tmp_path):
     (tmp_path / "notes.jpg").write_bytes(damaged_exif())
     before, barrier = list(warnings.filters), threading.Barrier(4)
 
-    def read(worker):
+    def read_all(worker):
         barrier.wait()
-        squares = [read_square(path, 24)[0] for path in paths]
-        read_grey(tmp_path / "notes.jpg")
+        squares = [read(path).square(24) for path in paths]
+        read(tmp_path / "notes.jpg").whole()
         with pytest.raises(UnreadableImage):
-            read_grey(tmp_path / "bad.png")
+            read(tmp_path / "bad.png").whole()
         return squares
 
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(read, range(4)))
+        results = list(pool.map(read_all, range(4)))
     assert list(warnings.filters) == before
     for squares in results:
-        assert all(np.array_equal(one, read_square(path, 24)[0]) for one, path in zip(squares, paths, strict=True))
+        assert all(np.array_equal(one, read(path).square(24)) for one, path in zip(squares, paths, strict=True))
 
 
 # --- real radiographs -----------------------------------------------------------------------------------------------
@@ -357,8 +356,8 @@ def test_real_jpegs_equal_a_full_decode_within_one_grey_level():
     for path in find_images([str(folder)])[::20]:
         with Image.open(path) as image:
             whole = image.convert("L")
-        assert np.array_equal(read_grey(path), np.array(whole))
+        assert np.array_equal(read(path).whole(), np.array(whole))
         expected = np.array(whole.resize((224, 224), Image.Resampling.BILINEAR))
-        square, size, _ = read_square(path, 224)
-        assert size == (whole.height, whole.width)
+        square = read(path).square(224)
+        assert read(path).size == (whole.height, whole.width)
         assert np.abs(square.astype(float) - expected).mean() < 1

@@ -6,7 +6,7 @@ import pytest
 from cxr.reading import find_images
 from cxr.reading.files import looks_like_dicom, looks_like_picture
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* passed over:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.* skipped:UserWarning")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ SYSTEMS = ("@eaDir/a.jpeg/SYNOPHOTO_THUMB_M.jpg", "#recycle/c.jpeg", "lost+found
 
 def test_what_file_servers_and_systems_add_is_passed_over_and_named(tmp_path):
     put(tmp_path, "a.jpeg", "sub/b.jpeg", ".Trash-1000/files/x.jpeg", *SYSTEMS, *(f"sub/{name}" for name in SYSTEMS))
-    with pytest.warns(UserWarning, match=r"^12 passed over: .*#recycle.* and 7 more$"):
+    with pytest.warns(UserWarning, match=r"^12 skipped: .*#recycle.* and 7 more$"):
         assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpeg", "sub/b.jpeg"]
 
 
@@ -136,7 +136,7 @@ def test_unknown_endings_are_told_by_content_and_the_rest_is_named(tmp_path):
     put(tmp_path, "CHEST_PA.dic", "PAT01.CR.THORAX.0001.IMA", "1.2.840.1.img", content=bytes(128) + b"DICM")
     put(tmp_path, "a.jpeg", "scan.jpeg_large", "c.bmp", "d.webp")
     put(tmp_path, "e.heic", content=b"\0\0\0\x18ftypheic")
-    with pytest.warns(UserWarning, match=r"^1 passed over: .*e\.heic$"):
+    with pytest.warns(UserWarning, match=r"^1 skipped: .*e\.heic$"):
         found = names(find_images([str(tmp_path)]), tmp_path)
     assert found == sorted({"CHEST_PA.dic", "PAT01.CR.THORAX.0001.IMA", "1.2.840.1.img", "a.jpeg", "scan.jpeg_large", "c.bmp", "d.webp"})  # fmt: skip
 
@@ -151,9 +151,9 @@ def test_a_folder_that_may_not_be_opened_is_named_and_skipped(tmp_path, monkeypa
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", guarded)
-    with pytest.warns(UserWarning, match=r"^1 passed over: .*closed/$"):
+    with pytest.warns(UserWarning, match=r"^1 skipped: .*closed/$"):
         assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpeg"]
-    with pytest.raises(FileNotFoundError, match=r"holds no images; passed over: .*closed/"):
+    with pytest.raises(FileNotFoundError, match=r"holds no images; skipped: .*closed/"):
         find_images([str(tmp_path / "closed")])
 
 

@@ -1,10 +1,10 @@
-"""Any radiograph file -> one grey image; lists of files; squares of many, read ahead or decoded once and kept."""
+"""Radiograph files: found, read as one grey image, prefetched in batches, or decoded once into a cache."""
 
 from cxr.reading.cache import Decoded, decode_once
-from cxr.reading.files import SUFFIXES, find_images, is_of_a_system
+from cxr.reading.files import SUFFIXES, find_images, is_system_file
 from cxr.reading.picture import NO_HEADER, Header
 from cxr.reading.prefetch import Read, cores, in_batches, read_again, read_ahead
-from cxr.reading.radiograph import Radiograph, UnreadableImage, read, read_grey, read_square
+from cxr.reading.radiograph import Radiograph, UnreadableImage, read
 
 __all__ = [
     "NO_HEADER",
@@ -18,10 +18,8 @@ __all__ = [
     "decode_once",
     "find_images",
     "in_batches",
-    "is_of_a_system",
+    "is_system_file",
     "read",
     "read_again",
     "read_ahead",
-    "read_grey",
-    "read_square",
 ]

@@ -1,6 +1,6 @@
-"""Decode once: radiographs as one memory-mapped uint8 array on disk, from which every epoch is read.
+"""Radiographs decoded once into a memory-mapped uint8 array on disk, from which every epoch is read.
 
-Beside the array ``<name>-<size>px-<key>.npy`` lies a JSON file of the same name with what else was learnt of each file.
+Beside the array ``<name>-<size>px-<key>.npy`` a JSON file of the same name has size, hash and header of each file.
 """
 
 import errno
@@ -34,7 +34,7 @@ from cxr.reading.prefetch import in_batches
 _DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 STORED = ("age_years", "sex", "view", "note", "patient")  # of a header: no name and no ID in clear
 _BATCH = 32
-_SHOWN = 10  # files named in an error; more would scroll the reason away
+_SHOWN = 10  # files named in an error
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Decoded:
         images: uint8 [N, S, S], bone white, squashed to a square; a read-only view of the file on disk.
         sizes: int32 [N, 2], height and width of the original in pixels.
         hashes: sha256 of each file's bytes as hexadecimal text.
-        headers: what DICOM files say of themselves.
-        readable: bool [N]; False where the file could not be read and was let pass (black, size 0, no hash).
+        headers: with the fields ``STORED`` alone.
+        readable: bool [N]; False where the file could not be read and was skipped (black, size 0, no hash).
     """
 
     images: NDArray[np.uint8]
@@ -59,23 +59,22 @@ class Decoded:
 def decode_once(
     paths: Sequence[Path], size: int, store_dir: Path, *, name: str, skip_bad: bool = False, progress: bool = True
 ) -> Decoded:
-    """The ``paths`` as squares of ``size`` pixels, from the store when it holds them as they are now.
+    """The ``paths`` as squares of ``size`` pixels, from the cache in ``store_dir`` if it is up to date.
 
-    The store is rebuilt when a path, a file's length or time of change, the size, or the code that decodes has changed;
-    the one before is removed first. Two processes that start together build it once: the second waits. A build that is
-    killed leaves no store.
+    The cache is rebuilt when a path, a file's length or modification time, the size, or the code that decodes has
+    changed; the old one is removed first. Of two processes that start together one builds it and the other waits. A
+    build that is killed leaves no cache.
 
     Args:
-        name: what the images are, in the file name and on the progress bar; one store is kept for a name and size.
+        name: of the images, in the file name and on the progress bar; one cache is kept for a name and size.
 
     Raises:
-        ValueError: a file that changes meanwhile, or files that cannot be read (all of them are tried first), unless
-            ``skip_bad``.
-        FileNotFoundError: a file that has gone since it was listed.
-        OSError: the store cannot be written.
+        ValueError: a file that changes meanwhile, or, unless ``skip_bad``, unreadable files, once all were tried.
+        FileNotFoundError: a file that disappeared since it was listed.
+        OSError: the cache cannot be written.
     """
     stem = f"{name}-{size}px"
-    store = store_dir / f"{stem}-{key(paths, size)}.npy"
+    store = store_dir / f"{stem}-{_key(paths, size)}.npy"
     store_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(store_dir / f"{stem}.lock"):
         if not store.with_suffix(".json").exists():  # which is written last
@@ -88,12 +87,12 @@ def decode_once(
         more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         raise ValueError(
             f"{len(errors)} of {len(paths)} images cannot be read: {'; '.join(errors[:_SHOWN])}{more}. "
-            "Mend or remove them, or leave them out with --skip-bad"
+            "Repair or remove them, or skip them with --skip-bad"
         )
     headers = [Header(**fact.get("header", {})) for fact in facts]
     if notes := Counter(header.note for header in headers if header.note):
         (note, _), *_ = notes.most_common(1)
-        warnings.warn(f"of {notes.total()} {name} images something is to be noted, such as: {note}", stacklevel=2)
+        warnings.warn(f"{notes.total()} {name} images have a note, most often: {note}", stacklevel=2)
     return Decoded(
         images,
         np.array([(fact.get("height", 0), fact.get("width", 0)) for fact in facts], np.int32),
@@ -103,13 +102,14 @@ def decode_once(
     )
 
 
-def key(paths: Sequence[Path], size: int) -> str:
-    """Changes with anything that could change the store: the files, the size, the code of this folder, the decoders."""
+def _key(paths: Sequence[Path], size: int) -> str:
+    """Changes with anything that could change the cache: the files, the size, the code of this folder, the decoders."""
     digest = hashlib.sha256(str(size).encode())
     for code in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(code.read_bytes())
     for name in _DECODERS:
-        digest.update(f"{name} {_version(name)}\n".encode())
+        with suppress(metadata.PackageNotFoundError):
+            digest.update(f"{name} {metadata.version(name)}\n".encode())
     for path in paths:
         digest.update(f"{path.resolve()}|{_stamp(path)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
@@ -120,15 +120,8 @@ def _stamp(path: Path) -> str:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path.absolute()}: was there when the images were listed, is no longer") from None
+        raise FileNotFoundError(f"{path.absolute()}: file disappeared since the images were listed") from None
     return f"{status.st_size}|{status.st_mtime_ns}"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: bool) -> None:
@@ -153,7 +146,7 @@ def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: 
 
 
 def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
-    """The square of a file, black if it cannot be read, and what the JSON file says of it."""
+    """The square of a file, black if it is unreadable, and its entry in the JSON file."""
     try:
         before = _stamp(path)
         found = radiograph.read(path)
@@ -161,10 +154,10 @@ def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
         changed = _stamp(path) != before
     except radiograph.UnreadableImage as error:
         return bytes(size * size), {"file": path.name, "error": str(error)}
-    except OSError as error:  # would be taken for one of the store
+    except OSError as error:  # which would be reported as one of writing the cache
         raise ValueError(str(error)) from error
     if changed:
-        raise ValueError(f"{path.absolute()}: changed while it was read; start again when it is complete")
+        raise ValueError(f"{path.absolute()}: changed while it was read; run again when it is complete")
     height, width = found.size
     stored = {name: value for name in STORED if (value := getattr(found.header, name))}
     return square.tobytes(), {
@@ -177,7 +170,7 @@ def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
 
 
 def _remove_stale(folder: Path, stem: str) -> None:
-    """Remove stores that are out of date, and what builds that were killed have left."""
+    """Remove outdated caches, and what killed builds have left."""
     for other in folder.glob(f"{stem}-*"):
-        with suppress(PermissionError):  # Windows: another run still has it mapped; the next build removes it
+        with suppress(PermissionError):  # Windows: another run has it mapped; the next build removes it
             other.unlink()

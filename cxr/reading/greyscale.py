@@ -16,11 +16,6 @@ VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 _ROWS_AT_ONCE = 256
 
 
-def full_range(bits: int) -> NDArray[np.uint8]:
-    """uint8 [2 ** bits]: the range that ``bits`` can hold spread over 0..255, rounded. For 8 bits it is the identity."""
-    return GreyScale(bits).table()
-
-
 def look_up(table: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]:
     """``table[values]`` for values [H, W] in its range, in strips: numpy turns indices into 8 bytes each."""
     grey = np.empty(values.shape, np.uint8)

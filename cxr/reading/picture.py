@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, TiffImagePlugi
 from PIL import WebPImagePlugin as WebPImagePlugin  # imported so that Pillow need not try all its formats
 
 from cxr.reading.files import check_size
-from cxr.reading.greyscale import full_range, look_up
+from cxr.reading.greyscale import GreyScale, look_up
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 _SUBFILE, _BITS, _PHOTOMETRIC = 254, 258, 262  # tags of TIFF 6.0
@@ -122,7 +122,7 @@ def _grey(image: ImageFile.ImageFile) -> Image.Image:
     sixteen_bit_png = image.mode == "I" and image.format == "PNG"  # Pillow before 11
     if image.mode.startswith("I;16") or sixteen_bit_png:
         fields = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-        table = full_range(12 if fields.get(_BITS) == (12,) else 16)
+        table = GreyScale(12 if fields.get(_BITS) == (12,) else 16).table()
         white_is_zero = fields.get(_PHOTOMETRIC) == 0  # Pillow inverts this for 8 bits, but not for 16
         return Image.fromarray(look_up(table[::-1] if white_is_zero else table, np.asarray(image)))
     if image.mode in ("LA", "PA", "RGBA") or (image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info):

@@ -61,10 +61,11 @@ def in_batches(read: Callable[[File], Found], files: Sequence[File], batch_size:
 
 def _read(path: Path, size: int) -> Read:
     try:
-        image, (height, width), header = radiograph.read_square(path, size)
+        found = radiograph.read(path)
+        image, (height, width) = found.square(size), found.size
     except (radiograph.UnreadableImage, OSError) as error:
         return Read(path, None, 0, 0, one_line(error))
-    return Read(path, image, height, width, "", header.note)
+    return Read(path, image, height, width, "", found.header.note)
 
 
 def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:
@@ -73,7 +74,7 @@ def read_again(read: Read) -> tuple[NDArray[np.uint8] | None, str]:
     Keeping every whole picture until its answer is known would take memory by the batch.
     """
     try:
-        image = radiograph.read_grey(read.path)
+        image = radiograph.read(read.path).whole()
     except (radiograph.UnreadableImage, OSError) as error:
         return None, one_line(error)
     if image.shape != (read.height, read.width):

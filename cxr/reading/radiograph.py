@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ class Radiograph:
     has (``files.check_size``), a DICOM codec that is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes) -> None:
         self.path = path
-        self._data = _content(path)
+        self._data = data
         self._images: dict[int, Image.Image] = {}
 
     @cached_property
@@ -121,29 +121,6 @@ def read(path: Path) -> Radiograph:
         FileNotFoundError: no file at ``path``.
         UnreadableImage: a folder, or a file that is empty or larger than any radiograph.
     """
-    return Radiograph(path)
-
-
-def read_grey(path: Path) -> NDArray[np.uint8]:
-    """``Radiograph.whole`` of a file."""
-    return read(path).whole()
-
-
-class Square(NamedTuple):
-    """``Radiograph.square``, its size (height, width) and its header."""
-
-    image: NDArray[np.uint8]
-    size: tuple[int, int]
-    header: Header
-
-
-def read_square(path: Path, side: int) -> Square:
-    """``Radiograph.square`` of a file."""
-    found = read(path)
-    return Square(found.square(side), found.size, found.header)
-
-
-def _content(path: Path) -> bytes:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -154,7 +131,7 @@ def _content(path: Path) -> bytes:
         raise UnreadableImage(f"{path}: is empty (0 bytes)")
     if size > MAX_FILE_BYTES:
         raise UnreadableImage(f"{path}: has {size >> 20} MiB; no radiograph needs more than {MAX_FILE_BYTES >> 20} MiB")
-    return path.read_bytes()
+    return Radiograph(path, path.read_bytes())
 
 
 def _reason(error: Exception) -> str:
