@@ -143,9 +143,6 @@ def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         warnings.formatwarning = _one_line_warning
-        # What Pillow and pydicom report of damaged notes and odd headers; what matters of a file, cxr.reading reports.
-        warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
-        logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler Python prints what is logged
         code = main(config) or 0
         sys.stdout.flush()  # where a full disk or a closed pipe still ends in one line
         return code

@@ -13,7 +13,7 @@ from cxr import messages, patients, prediction, tables
 from cxr.metrics import interval_text
 from cxr.model_file import image_key
 from cxr.plots import forest_plot
-from cxr.reading.dicom_header import Header
+from cxr.reading import Header
 
 RESAMPLES, SUBGROUP_RESAMPLES = 2000, 500  # of the bootstrap, for all images and for each subgroup
 _NO_SUBGROUPS = ("patient", "split")  # columns of a table that have a meaning of their own

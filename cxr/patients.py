@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.messages import first_of, one_line, shortened
-from cxr.reading.dicom_header import Header
+from cxr.reading import Header
 
 FOLDS = 5
 _ANONYMISED = 10  # so many DICOM files of a single Patient ID: anonymisation has replaced it

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr.patients import header_columns, split, subgroups
-from cxr.reading.dicom_header import Header
+from cxr.reading import Header
 
 # (patient, label, content) of each image, where a patient may have several labels and a content several patients
 drawn_images = st.lists(
