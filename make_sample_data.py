@@ -152,7 +152,7 @@ def write_dicom(path: Path, uid: str, pixels: NDArray[np.uint8], header: dict[st
 
 @contextmanager
 def _whole_or_nothing(folder: Path, record: dict[str, Any]) -> Generator[Path | None, None, None]:
-    """A temporary folder, renamed to ``folder`` at the end of the block; None if ``folder`` has this ``record`` already.
+    """A temporary folder, renamed to ``folder`` at the end of the block; None if ``folder`` has this ``record``.
 
     Raises:
         ValueError: ``folder`` has other content, which is not changed.

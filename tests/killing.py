@@ -77,7 +77,7 @@ class Script:
     train: Callable[[Any], object]
     checkpoints: tuple[str, ...]
     report: str
-    plots: int
+    pictures: int
 
     @property
     def module(self) -> ModuleType:
@@ -158,7 +158,7 @@ def _run(script: str, config: Any, log: Path, die_at: tuple[str, int], die_by: i
 
     def hook(event: str, details: tuple[object, ...]) -> None:
         if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(details[0]).startswith(folder):
-            name = re.sub(r"\.partial$", "", str(details[0]).removeprefix(folder))
+            name = re.sub(r"(\.[0-9a-f]{8})?\.partial$", "", str(details[0]).removeprefix(folder))
             name = re.sub(r"(?<=decoded)/.*", "", Path(name).as_posix())
             touched[name] += 1
             if (name, touched[name]) == die_at:
@@ -214,7 +214,7 @@ def kill_and_resume(script: Script, whole: Any, seconds: float, folder: Path, ki
             if code == TERMINATED:
                 assert lines[-1].endswith(FAREWELL), lines
                 assert not any("Traceback" in line or "Error" in line for line in lines), lines
-                assert not list(config.output_dir.parent.rglob("*.partial"))
+                assert not list(config.output_dir.rglob("*.partial"))
             met.append(at[0])
             for name in script.checkpoints:
                 path = config.output_dir.parent / name
@@ -237,11 +237,11 @@ def assert_same_run(script: Script, one: Any, other: Any, pictures: bool = True)
         *(training_run.read_records(config.output_dir / "metrics.jsonl") for config in (one, other)), where="the log"
     )
     assert_same_state(*(json.loads((place / script.report).read_text()) for place in places), where=script.report)
-    if plots:
+    if pictures:
         drawn = [{path.name: path.read_bytes() for path in config.images_dir.iterdir()} for config in (one, other)]
         assert len(drawn[0]) == script.pictures and drawn[0].keys() == drawn[1].keys()
         assert [name for name, content in drawn[0].items() if content != drawn[1][name]] == []
-    assert not list(other.output_dir.parent.rglob("*.partial"))
+    assert not list(other.output_dir.rglob("*.partial"))
 
 
 def assert_same_state(one: Any, other: Any, where: str) -> None:

@@ -101,7 +101,7 @@ MORE_CHANGES = {
         "crop_prob": 0.9,
         "style_mix_prob": 0.9,
         "randconv_prob": 0.9,
-        "flip_average": False,
+        "flip_tta": False,
     },
     "detection": {
         "backbone": "resnet50_v2",

@@ -6,7 +6,7 @@ import torch
 from killing import run_in_two
 
 from cxr import runtime
-from cxr.runtime import Runtime
+from cxr.runtime import Runtime, Squares
 from cxr.training_run import lock_folder
 
 CPU = torch.device("cpu")
@@ -21,9 +21,6 @@ def part(rank, world_size):
 def no_torchrun(monkeypatch):
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-
-
-# --------------------------------------------------------------------------------------------- device and precision
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -145,9 +142,6 @@ def test_a_run_begun_in_bf16_goes_on_in_it_with_a_warning_where_it_is_slow(monke
         assert runtime.as_begun(ALONE, state).bf16
 
 
-# -------------------------------------------------------------------------------------------------------------- seeds
-
-
 def draws(seed, epoch, run):
     """One number of each random stream."""
     generator = runtime.seed_epoch(seed, epoch, run)
@@ -159,20 +153,18 @@ def test_an_epoch_draws_the_same_again_whatever_was_drawn_before_it():
     torch.rand(1000), np.random.rand(10), random.random()  # noqa: NPY002
     assert draws(3, 7, ALONE) == first
 
+    def at_start():
+        with runtime.start("cpu", "fp32", seed=11):
+            return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
+
+    assert at_start() == at_start()
+
 
 def test_seeds_epochs_and_processes_draw_differently_in_every_stream():
     places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (2**62, 0, 0)]
     found = [draws(seed, epoch, part(rank, 2)) for seed, epoch, rank in places]
     for stream in zip(*found, strict=True):
         assert len(set(stream)) == len(places)
-
-
-def test_the_start_seeds_every_stream():
-    def first():
-        with runtime.start("cpu", "fp32", seed=11):
-            return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
-
-    assert first() == first()
 
 
 def test_the_order_of_an_epoch_is_a_shuffle_that_all_processes_share():
@@ -183,9 +175,6 @@ def test_the_order_of_an_epoch_is_a_shuffle_that_all_processes_share():
     assert not np.array_equal(order, runtime.epoch_order(indices, 0, 6))
     assert not np.array_equal(order, runtime.epoch_order(indices, 1, 5))
     assert np.array_equal(indices, [3, 1, 4, 15, 9, 2, 6, 5])
-
-
-# ----------------------------------------------------------------------------------------------------- many processes
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
@@ -247,3 +236,45 @@ def test_batches_are_whole_and_divided_among_the_processes():
     assert runtime.steps_per_epoch(3, 4, ALONE) == len(runtime.batches(order[:3], 4, ALONE)) == 1
     with pytest.raises(ValueError, match="--batch-size 5 cannot be divided among 2 processes"):
         runtime.steps_per_epoch(11, 5, pair[0])
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Seven different squares in a file that cannot be written."""
+    array = np.arange(7 * 4 * 4, dtype=np.uint8).reshape(7, 4, 4)
+    np.save(tmp_path / "squares.npy", array)
+    return np.load(tmp_path / "squares.npy", mmap_mode="r")
+
+
+def test_a_batch_is_the_squares_at_its_indices(mapped):
+    batch = Squares(mapped, CPU)[np.array([5, 0, 5])]
+    assert batch.dtype == torch.uint8 and batch.device == CPU
+    assert np.array_equal(batch.numpy(), mapped[[5, 0, 5]])
+    batch += 1  # a copy: the file does not change
+    assert np.array_equal(Squares(mapped, CPU)[np.array([5])].numpy(), mapped[[5]])
+
+
+@pytest.mark.parametrize(("free", "resident"), [(4 * 112, True), (4 * 112 - 1, False)])
+def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch, free, resident):
+    class Copied(Exception):
+        pass
+
+    def to_gpu(*_):
+        raise Copied
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 10**9))
+    monkeypatch.setattr(runtime.np, "array", to_gpu)
+    if resident:
+        with pytest.raises(Copied):
+            Squares(mapped, torch.device("cuda", 0))
+    else:
+        assert Squares(mapped, torch.device("cuda", 0)).array is mapped
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("share", [0, 1])
+def test_batches_lie_on_the_gpu(mapped, monkeypatch, share):
+    monkeypatch.setattr(runtime, "_RESIDENT_FRACTION", share)
+    batch = Squares(mapped, torch.device("cuda", 0))[np.array([5, 0])]
+    assert batch.is_cuda and np.array_equal(batch.cpu().numpy(), mapped[[5, 0]])

@@ -26,30 +26,27 @@ def squashed(image, size):
     return np.asarray(Image.fromarray(image).convert("L").resize((size, size)))
 
 
-def unlike_share(classifier, squares, run):
+def ood_fraction(classifier, squares, run):
     return classifier.predict(np.stack(squares), run).out_of_distribution.mean()
 
 
-# ------------------------------------------------------------------------------------------------------- what is flagged
-
-
-def test_most_images_like_those_of_training_pass(classifier, processor):
+def test_most_images_of_the_training_distribution_pass(classifier, processor):
     size = classifier.store_size
-    assert unlike_share(classifier, [squashed(chest(n % 2, 900 + n), size) for n in range(60)], processor) < 0.2
+    assert ood_fraction(classifier, [squashed(chest(n % 2, 900 + n), size) for n in range(60)], processor) < 0.2
 
 
 @pytest.mark.parametrize("kind", ["noise", "black", "photographs"])
-def test_what_is_no_image_like_those_of_training_is_flagged(classifier, processor, kind):
+def test_other_images_are_flagged(classifier, processor, kind):
     random, size = np.random.default_rng(0), classifier.store_size
     squares = {
         "noise": [random.integers(0, 256, (size, size), dtype=np.uint8) for _ in range(10)],
         "black": [np.zeros((size, size), np.uint8)],
         "photographs": [squashed(image, size) for image in load_sample_images().images],
     }[kind]
-    assert unlike_share(classifier, squares, processor) == 1
+    assert ood_fraction(classifier, squares, processor) == 1
 
 
-def test_looking_at_features_changes_no_answer_and_ends(classifier, processor):
+def test_collecting_features_changes_no_prediction_and_ends(classifier, processor):
     squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(3)])
     before = classifier.probabilities(squares, processor)
     with out_of_distribution.features(classifier.model) as seen:
@@ -75,9 +72,6 @@ def test_many_batches_have_the_features_of_one(classifier, processor, monkeypatc
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------- the distance
-
-
 def test_the_distance_is_mahalanobis_with_a_shrunk_covariance():
     random = np.random.default_rng(1)
     training = random.normal(size=(50, 8)) @ random.normal(size=(8, 8)) + 3
@@ -95,10 +89,7 @@ def test_the_limit_lets_all_but_one_in_two_hundred_of_validation_pass():
     assert fitted.is_ood(validation).sum() == 10
 
 
-# ----------------------------------------------------------------------------------------------------------- the file
-
-
-def test_a_model_file_keeps_it(trained, classifier):
+def test_a_model_file_has_it(trained, classifier):
     state = checkpoints.load(trained.config.model_file, task=TASK)
     again = FeatureDistance.of(state["likeness"], Path("m.pth"))
     assert again is not None and again.limit == classifier.feature_distance.limit
@@ -107,6 +98,6 @@ def test_a_model_file_keeps_it(trained, classifier):
     assert FeatureDistance.of(None, Path("m.pth")) is None
 
 
-def test_a_damaged_one_is_refused():
+def test_an_incomplete_one_is_refused():
     with pytest.raises(ValueError, match=r"m\.pth: incomplete statistics of its training images"):
         FeatureDistance.of({"stages": []}, Path("m.pth"))

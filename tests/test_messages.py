@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from cxr import messages, tables
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("폐렴 wide\u3000space", "폐렴 wide\u3000space"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("gpj.\u202egnp", "gpj.\\u202egnp"),  # which would reverse the rest of the line
+        ("line\u2028end", "line\\u2028end"),
+        ("two\nlines\r.png", "two\\nlines\\r.png"),
+        ("\udcff.png", "\\udcff.png"),
+    ],
+)
+def test_control_characters_are_written_as_escapes(tmp_path, given, shown):
+    assert messages.printable(given) == messages.shown_path(Path(given)) == shown
+    tables.write_csv(tmp_path / "a.csv", ("path",), [[messages.shown_path(Path(given))]])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == f"path\n{shown}\n"
+
+
+def test_several_lines_become_one_and_long_texts_and_lists_are_cut():
+    assert messages.one_line(ValueError("first\n  second\tthird\x00")) == "first second third\\x00"
+    assert (messages.shortened("abcdef", 3), messages.shortened("abc", 3)) == ("abc...", "abc")
+    assert messages.quoted({"a": "x\n" * 400}).startswith("{'a': 'x") and len(messages.quoted("x" * 400)) == 303
+    assert messages.first_of([1, 2, 3], shown=2) == "1, 2 and 1 more"
+    assert messages.first_of(["a", "b"]) == "a, b"
+
+
+def test_used_names_are_numbered_whatever_their_case(tmp_path):
+    taken = set()
+    stems = ["a", "a", "A", "a-2", "b", "a"]
+    found = [messages.free_name(tmp_path, stem, "_x.png", taken).name for stem in stems]
+    assert found == ["a_x.png", "a-2_x.png", "A-3_x.png", "a-2-2_x.png", "b_x.png", "a-4_x.png"]
+    assert messages.free_name(tmp_path, "a", "_x.png", set()) == tmp_path / "a_x.png"  # another run
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [("=cmd()", "=cmd()"), ("흉부 X선", "흉부 X선"), ("two\nlines\x1b", "two_lines_"), ("\udcff", "_")],
+)
+def test_a_picture_has_a_name_that_can_be_written(tmp_path, stem, name):
+    path = messages.free_name(tmp_path, stem, "_x.png", set())
+    assert path.name == f"{name}_x.png"
+    path.write_bytes(b"")
+
+
+def test_the_picture_of_an_image_with_the_longest_name_can_be_written(tmp_path):
+    longest, taken = "폐" * 83 + "ab", set()  # 251 bytes, and .png
+    paths = [messages.free_name(tmp_path, longest, "_grad_cam.png", taken) for _ in range(2)]
+    for path in paths:
+        tables.write_csv(path, ("x",), [])
+    assert paths[0] != paths[1] and paths[0].name.startswith("폐" * 66)
