@@ -1,7 +1,7 @@
 """Scores of images with confidence intervals by patient.
 
-Every score is a function of *weights*, the number of times each image counts, so that a bootstrap of thousands of
-resamples is one call on a table of weights, where scikit-learn would be called once for each resample.
+Every score is a function of *weights*, the number of times each image counts, so that a bootstrap is one call on a
+table of weights, where scikit-learn would be called once for each resample.
 """
 
 import math
@@ -59,7 +59,7 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = No
 def cluster_resamples(groups: Sequence[object] | NDArray[Any], resamples: int, seed: int) -> Array:
     """Weights of bootstrap resamples that draw groups (patients) with replacement, each with all its images.
 
-    Images of one patient are alike. Drawing images would count them as independent and make intervals too narrow.
+    Images of one patient are correlated: drawing images would make intervals too narrow.
 
     Args:
         groups: [N], the group of each image.
@@ -84,15 +84,15 @@ def bootstrap(
     """Scores on all images, each with a 95 % percentile interval over ``cluster_resamples``.
 
     Args:
-        score: takes weights [R, N] and returns named scores [R], NaN where a score is undefined. It is called with
-            parts of the table of resamples, so that memory does not grow with their number.
+        score: takes weights [R, N] and returns named scores [R], NaN where a score is undefined; called on parts of
+            the resamples, so that memory does not grow with their number.
         groups: [N], the patient of each image.
         reflected: names of scores that noise can only raise, such as a calibration error. Resampling adds its noise to
             the sample's, so percentiles lie too high; these are mirrored at the value (the basic bootstrap), from 0 up.
 
     Returns:
-        For each name ``value``, ``low`` and ``high``: floats, or None with a ``note`` that says why. Resamples in which
-        a score is undefined are left out, and its note counts them.
+        For each name ``value``, ``low`` and ``high``: floats, or None with a ``note`` on the reason. Resamples in which
+        a score is undefined are left out; the note counts them.
     """
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def add_wilson_interval(rate: dict[str, Any], trials: int) -> None:
     """Give a rate of 0 or 1, which resamples cannot bound, Wilson's interval over so many patients, with a note."""
     if rate["low"] is None and rate["value"] in (0, 1):
         rate["low"], rate["high"] = wilson_interval(int(rate["value"]) * trials, trials)
-        rate["note"] = "all resamples agree, so this is Wilson's interval over patients"
+        rate["note"] = "Wilson's interval over patients: all resamples give the same value"
 
 
 def interval_text(score: Mapping[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _interval(value: float, resampled: Array, reflect: bool) -> dict[str, Any]:
         return {"value": None, "low": None, "high": None, "note": "undefined for these images"}
     defined = resampled[~np.isnan(resampled)]
     if defined.size == 0 or np.ptp(defined) == 0:
-        return {"value": value, "low": None, "high": None, "note": "all resamples agree, so they bound nothing"}
+        return {"value": value, "low": None, "high": None, "note": "all resamples give the same value"}
     low, high = (float(edge) for edge in np.percentile(defined, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]))
     if reflect:
         low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
@@ -142,7 +142,7 @@ def _draw(group_of: NDArray[np.integer[Any]], resamples: int, generator: np.rand
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
-    """Division that answers NaN, without a warning, where there is nothing to divide by."""
+    """Division with NaN, and no warning, where the denominator is 0."""
     above, below = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 

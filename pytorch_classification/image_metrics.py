@@ -1,4 +1,4 @@
-"""The report on a yes/no classifier of images: scores with intervals by patient, held to scikit-learn by the tests."""
+"""Scores of a binary image classifier with intervals by patient; the tests compare them with scikit-learn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def evaluate_classifier(
     prevalence: float = 0.1,
     resamples: int = 2000,
 ) -> dict[str, Any]:
-    """The whole report on a classifier as plain values, which JSON and a checkpoint can hold.
+    """All scores of a classifier as plain values, which JSON and a checkpoint can hold.
 
     Args:
         probabilities: [N], of PNEUMONIA.
@@ -54,8 +54,8 @@ def evaluate_classifier(
         groups: [N], the patient of each image; intervals are drawn by patient.
         threshold: an image is predicted as PNEUMONIA where its probability is at or above it. [N] where each has its
             own; then the report gives their range.
-        prevalence: share of PNEUMONIA at which PPV and NPV are stated too: it is far higher in data sets than in a
-            hospital. About 10 % of the upright (PA) exams of the RSNA challenge show pneumonia.
+        prevalence: at which PPV and NPV are stated too; it is far higher in data sets than in a hospital. About 10 %
+            of the upright (PA) exams of the RSNA challenge show pneumonia.
 
     Returns:
         ``images``, ``patients``, ``threshold``, ``confidence``, ``resamples``, ``seed``; ``confusion_matrix``
@@ -64,9 +64,9 @@ def evaluate_classifier(
         ``f1``, each like a score, and ``support``; ``at_prevalence``: ``prevalence``, ``ppv``, ``npv``.
     """
     scores, truth = checked(probabilities, labels)
-    called = scores >= threshold
+    positive = scores >= threshold
     found = bootstrap(
-        lambda weights: _classifier_scores(scores, truth, called, prevalence, weights),
+        lambda weights: _classifier_scores(scores, truth, positive, prevalence, weights),
         groups,
         resamples=resamples,
         seed=_SEED,
@@ -75,10 +75,10 @@ def evaluate_classifier(
     for name, score in found.items():
         if score["value"] is None:
             score["note"] = _UNDEFINED.get(name, "needs images of both classes")
-    bound(found, counted(truth, called), groups)
+    add_wilson_intervals(found, counted(truth, positive), groups)
     keys = zip(CLASSES, ("npv", "ppv"), ("specificity", "sensitivity"), ("f1_negative", "f1_positive"), strict=True)
     table = {name: {"precision": found[p], "recall": found[r], "f1": found.pop(f)} for name, p, r, f in keys}
-    matrix = [[int((row & column).sum()) for column in (~called, called)] for row in (~truth, truth)]
+    matrix = [[int((row & column).sum()) for column in (~positive, positive)] for row in (~truth, truth)]
     at = float(threshold) if np.ndim(threshold) == 0 else [float(np.min(threshold)), float(np.max(threshold))]
     return {
         "images": int(truth.size),
@@ -89,20 +89,26 @@ def evaluate_classifier(
         "seed": _SEED,
         "confusion_matrix": matrix,
         "classes": {name: {**table[name], "support": sum(row)} for name, row in zip(CLASSES, matrix, strict=True)},
-        "at_prevalence": {"prevalence": prevalence, "ppv": found.pop("ppv_there"), "npv": found.pop("npv_there")},
+        "at_prevalence": {
+            "prevalence": prevalence,
+            "ppv": found.pop("ppv_at_prevalence"),
+            "npv": found.pop("npv_at_prevalence"),
+        },
         "scores": found,
     }
 
 
-def rates(of: Counted, weights: Array) -> dict[str, Array]:
-    """The share of the images that are hits, under ``weights`` [R, N]; NaN among no images."""
-    return {name: ratio(weights @ hits, weights @ among) for name, (hits, among) in of.items()}
+def rates(counts: Counted, weights: Array) -> dict[str, Array]:
+    """The share of hits, [R] under ``weights`` [R, N]; NaN among no images."""
+    return {name: ratio(weights @ hits, weights @ among) for name, (hits, among) in counts.items()}
 
 
-def bound(found: dict[str, dict[str, Any]], of: Counted, groups: Sequence[object] | NDArray[Any]) -> None:
-    """Give those of the bootstrapped ``rates`` in ``found`` that are 0 or 1 Wilson's interval over patients."""
-    for name in of.keys() & found.keys():
-        add_wilson_interval(found[name], len({*np.asarray(groups)[of[name][1]]}))
+def add_wilson_intervals(
+    found: dict[str, dict[str, Any]], counts: Counted, groups: Sequence[object] | NDArray[Any]
+) -> None:
+    """Wilson's interval over patients for those of the bootstrapped ``rates`` in ``found`` that are 0 or 1."""
+    for name in counts.keys() & found.keys():
+        add_wilson_interval(found[name], len({*np.asarray(groups)[counts[name][1]]}))
 
 
 def format_report(report: Mapping[str, Any]) -> str:
@@ -143,15 +149,15 @@ def format_report(report: Mapping[str, Any]) -> str:
 def _threshold_text(threshold: float | Sequence[float]) -> str:
     if isinstance(threshold, Sequence):
         low, high = threshold
-        return f"{low:.4g} to {high:.4g}, each patient by that of the others"
+        return f"{low:.4g} to {high:.4g}, cross-fitted by patient"
     return f"{threshold:.4g}"
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """Precision averaged over the positives, as scikit-learn defines it; arguments and result as in ``roc_auc``."""
     positives, negatives = by_score(scores, labels, weights)
-    found, called = positives.cumsum(-1), (positives + negatives).cumsum(-1)
-    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    found, positive = positives.cumsum(-1), (positives + negatives).cumsum(-1)
+    precision = np.divide(found, positive, out=np.zeros_like(found), where=positive > 0)
     # Without a negative every precision is 1 whatever the scores: undefined rather than perfect.
     return ratio((positives * precision).sum(-1), np.where(negatives.sum(-1) > 0, found[..., -1], 0))
 
@@ -188,11 +194,11 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
 
 
 def _classifier_scores(
-    scores: Array, truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float, weights: Array
+    scores: Array, truth: NDArray[np.bool_], positive: NDArray[np.bool_], prevalence: float, weights: Array
 ) -> dict[str, Array]:
-    found = rates(counted(truth, called), weights)
+    found = rates(counted(truth, positive), weights)
     accuracy, sensitivity, specificity = found.pop("accuracy"), found["sensitivity"], found["specificity"]
-    ppv_there, npv_there = predictive_values(sensitivity, specificity, prevalence)
+    ppv_at_prevalence, npv_at_prevalence = predictive_values(sensitivity, specificity, prevalence)
     return {
         "accuracy": accuracy,
         "balanced_accuracy": (sensitivity + specificity) / 2,
@@ -201,22 +207,22 @@ def _classifier_scores(
         "average_precision": average_precision(scores, truth, weights),
         "brier": ratio(weights @ (scores - truth) ** 2, weights.sum(-1)),
         "ece": calibration_error(scores, truth, weights),
-        "f1_negative": ratio(2 * (weights @ (~truth & ~called)), weights @ (1.0 * ~truth + ~called)),
-        "f1_positive": ratio(2 * (weights @ (truth & called)), weights @ (1.0 * truth + called)),
-        "ppv_there": ppv_there,
-        "npv_there": npv_there,
+        "f1_negative": ratio(2 * (weights @ (~truth & ~positive)), weights @ (1.0 * ~truth + ~positive)),
+        "f1_positive": ratio(2 * (weights @ (truth & positive)), weights @ (1.0 * truth + positive)),
+        "ppv_at_prevalence": ppv_at_prevalence,
+        "npv_at_prevalence": npv_at_prevalence,
     }
 
 
-def counted(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> Counted:
-    """What the scores that are proportions count."""
-    right = truth == called
+def counted(truth: NDArray[np.bool_], positive: NDArray[np.bool_]) -> Counted:
+    """Hits and images for each score that is a proportion."""
+    right = truth == positive
     return {
         "accuracy": (right, np.ones_like(right)),
         "sensitivity": (right & truth, truth),
         "specificity": (right & ~truth, ~truth),
-        "ppv": (right & called, called),
-        "npv": (right & ~called, ~called),
+        "ppv": (right & positive, positive),
+        "npv": (right & ~positive, ~positive),
     }
 
 
@@ -227,6 +233,6 @@ _UNDEFINED = {
     "npv": "no image was predicted as NORMAL",
     "f1_positive": "no image shows or was predicted as PNEUMONIA",
     "f1_negative": "no image shows or was predicted as NORMAL",
-    "ppv_there": "needs images of both classes, and one predicted as PNEUMONIA",
-    "npv_there": "needs images of both classes, and one predicted as NORMAL",
+    "ppv_at_prevalence": "needs images of both classes, and one predicted as PNEUMONIA",
+    "npv_at_prevalence": "needs images of both classes, and one predicted as NORMAL",
 }

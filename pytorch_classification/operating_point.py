@@ -1,4 +1,4 @@
-"""From log-odds to decisions: temperature scaling, thresholds, and an operating point set for other images."""
+"""From log-odds to decisions: temperature scaling, thresholds, and an operating point for other images."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -15,24 +15,31 @@ from cxr.metrics import Array, bootstrap, checked, interval_text
 from cxr.model_file import AT_OPERATING_POINT
 from pytorch_classification import image_metrics
 from pytorch_classification.data_load import CLASSES, patients_of_each_class
-from pytorch_classification.image_metrics import Counted, bound, counted, predictive_values, rates
+from pytorch_classification.image_metrics import (
+    Counted,
+    add_wilson_intervals,
+    counted,
+    predictive_values,
+    rates,
+)
 from pytorch_classification.model import TASK, to_probability
 
 Measure: TypeAlias = Literal["sensitivity", "specificity"]
-# Logits that need more than a twentyfold change are no classifier's (all alike, or worse than chance): stop there.
+_MEASURES: tuple[Measure, ...] = ("sensitivity", "specificity")
+# Beyond these the logits are no classifier's: all alike, or worse than chance.
 TEMPERATURE_LIMITS = (0.05, 20.0)
+LEAST_PATIENTS = 20  # of each class: one of them is a twentieth of the sensitivity
+_TARGETS = (0.99, 0.975, 0.95, 0.9, 0.8)  # of the sensitivities and specificities in the table of thresholds
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature for which ``sigmoid(logit / temperature)`` has the smallest log loss on these images.
 
-    The labels are softened as Platt proposed, to (n + 1) / (n + 2) and 1 / (n + 2) for a class of n images: n images
-    without an error leave room for one. Otherwise a perfectly separated validation set would give a
-    temperature of 0, that is certainty, which no finite set of images can support.
+    The labels are smoothed as Platt proposed, to (n + 1) / (n + 2) and 1 / (n + 2) for a class of n images. Otherwise a
+    perfectly separated validation set would give a temperature of 0, that is certainty.
 
-    There is no bias term. It would carry the prevalence in the validation images into every probability, and that is a
-    property of the data set (74 % in Kaggle's train/, 62 % in its test/), not of the reader's patients. The decision
-    is made by the operating point, which a bias would not change.
+    There is no bias term: it would carry the prevalence of the data set (74 % in Kaggle's train/, 62 % in its test/)
+    into every probability, and it would not change decisions, which the operating point makes.
 
     Args:
         logits: [N], log-odds of PNEUMONIA.
@@ -65,10 +72,9 @@ def threshold_for(
 ) -> float:
     """The highest threshold whose sensitivity, or the lowest whose specificity, is at or above ``target`` here.
 
-    ``probability >= threshold`` is PNEUMONIA.
-    Any number between the last score that must be on its side and the next one beyond makes the same decisions here.
-    The threshold is put half-way, so that the last digit of a score (another batch size, another machine) decides
-    nothing; 0 or 1 stands in where no score is beyond. Both classes must be there.
+    ``probability >= threshold`` is PNEUMONIA. The threshold is half-way between the last score that must be on its side
+    and the next one beyond (0 or 1 without one), so that the last digit of a score, which differs between machines and
+    batch sizes, changes no decision. Both classes must be present.
     """
     scores, truth = checked(probabilities, labels)
     if measure == "sensitivity":
@@ -84,13 +90,8 @@ def threshold_for(
 
 def _last_needed(scores: Array, target: float) -> float:
     """Of the scores of one class, the most certain first, the one with which ``target`` is reached."""
-    # k / n against the target, not k against n * target: .07 * 100 is 7.000000000000001, which would ask for an 8th.
+    # k / n against the target, not k against n * target: .07 * 100 is 7.000000000000001, which would need an 8th.
     return float(scores[np.argmax(np.arange(1, scores.size + 1) / scores.size >= target)])
-
-
-# Thresholds that reach these shares of one class, to see what becomes of the other.
-_TARGETS = (0.99, 0.975, 0.95, 0.9, 0.8)
-_MEASURES: tuple[Measure, ...] = ("sensitivity", "specificity")
 
 
 def trade_off(
@@ -102,10 +103,9 @@ def trade_off(
     *,
     resamples: int = 500,
 ) -> dict[str, Any]:
-    """What a dozen thresholds would have made of these images, in ascending order.
+    """Scores of a dozen thresholds on these images: ``threshold``, one half, and those that reach ``_TARGETS``.
 
-    They are ``threshold``, one half, and those that reach a sensitivity or a specificity of .8 to .99 here, as far as
-    there are images of both classes. One chosen by this table looks better in it than it is.
+    A threshold chosen by this table scores higher on these images than on others.
 
     Args:
         probabilities, labels, groups, resamples: as for ``evaluate_classifier``.
@@ -113,50 +113,47 @@ def trade_off(
         prevalence: at which the predictive values are stated too.
 
     Returns:
-        ``prevalence`` and ``rows``: each with ``threshold``, ``reason`` (``model``, ``half``, ``sensitivity 0.95``) and
-        the scores ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``ppv_there``, ``npv_there``.
+        ``prevalence`` and ``rows`` in ascending order: each with ``threshold``, ``reason`` (``model``, ``half``,
+        ``sensitivity 0.95``) and intervals of ``sensitivity``, ``specificity``, ``ppv``, ``npv``,
+        ``ppv_at_prevalence``, ``npv_at_prevalence``.
     """
     truth = labels == 1
     reasons = {threshold: "model"}
     reasons.setdefault(0.5, "half")
-    if truth.any() and not truth.all():
-        for measure in _MEASURES:
-            for target in _TARGETS:
-                cut = threshold_for(probabilities, labels, target, measure)
-                reasons.setdefault(cut, f"{measure} {target:g}")
+    for measure in _MEASURES if truth.any() and not truth.all() else ():
+        for target in _TARGETS:
+            reasons.setdefault(threshold_for(probabilities, labels, target, measure), f"{measure} {target:g}")
     rows: list[dict[str, Any]] = []
     for cut in sorted(reasons):
-        of = counted(truth, probabilities >= cut)
-        found = bootstrap(partial(_at_threshold, of, prevalence), groups, resamples=resamples)
-        bound(found, of, groups)
+        counts = counted(truth, probabilities >= cut)
+        found = bootstrap(partial(_at_threshold, counts, prevalence), groups, resamples=resamples)
+        add_wilson_intervals(found, counts, groups)
         rows.append({"threshold": float(cut), "reason": reasons[cut], **found})
     return {"prevalence": prevalence, "rows": rows}
 
 
-def _at_threshold(of: Counted, prevalence: float, weights: Array) -> dict[str, Array]:
-    found = rates(of, weights)
+def _at_threshold(counts: Counted, prevalence: float, weights: Array) -> dict[str, Array]:
+    found = rates(counts, weights)
     del found["accuracy"]
     ppv, npv = predictive_values(found["sensitivity"], found["specificity"], prevalence)
-    return {**found, "ppv_there": ppv, "npv_there": npv}
+    return {**found, "ppv_at_prevalence": ppv, "npv_at_prevalence": npv}
 
 
 def format_trade_off(table: Mapping[str, Any]) -> str:
     """What ``trade_off`` returned, for the terminal."""
-    there, names = f"{table['prevalence']:.0%}", {"model": "the model's", "half": ""}
-    header = ["threshold", "", "sensitivity", "specificity", "PPV", "NPV", f"PPV at {there}", f"NPV at {there}"]
+    share, names = f"{table['prevalence']:.0%}", {"model": "the model's", "half": ""}
+    header = ["threshold", "", "sensitivity", "specificity", "PPV", "NPV", f"PPV at {share}", f"NPV at {share}"]
+    values = ("ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
     rows = [
         [
             f"{row['threshold']:.4f}",
             names.get(row["reason"], str(row["reason"])),
-            *(interval_text(row[name]) for name in ("sensitivity", "specificity")),
-            *(interval_text({**row[name], "low": None}) for name in ("ppv", "npv", "ppv_there", "npv_there")),
+            *(interval_text(row[name]) for name in _MEASURES),
+            *(interval_text({**row[name], "low": None}) for name in values),
         ]
         for row in table["rows"]
     ]
     return aligned([header, *rows])
-
-
-LEAST_PATIENTS = 20  # of each class: one of them is a twentieth of the sensitivity
 
 
 def require_patients(labels: NDArray[np.int64], groups: Sequence[str], measure: Measure) -> None:
@@ -177,8 +174,7 @@ def set_by_labels(log_odds: Array, labels: NDArray[np.int64], measure: Measure, 
         labels: [N], 1 is PNEUMONIA.
     """
     temperature = fit_temperature(log_odds, labels)
-    threshold = threshold_for(to_probability(log_odds, temperature), labels, target, measure)
-    return temperature, threshold
+    return temperature, threshold_for(to_probability(log_odds, temperature), labels, target, measure)
 
 
 def cross_fitted(
@@ -191,9 +187,7 @@ def cross_fitted(
     prevalence: float,
     seed: int,
 ) -> dict[str, Any]:
-    """How an operating point that is set so does on patients whom it was not set on, as ``evaluate_classifier`` says.
-
-    Each fifth of the patients is judged by temperature and threshold of the other four fifths.
+    """``evaluate_classifier`` with each fifth of the patients at temperature and threshold of the other four fifths.
 
     Args:
         log_odds: [N], before calibration.
@@ -208,16 +202,16 @@ def cross_fitted(
 
 
 def set_by_prevalence(probabilities: Array, prevalence: float, sensitivity: float, specificity: float) -> float:
-    """The threshold at which as large a share of these images is called PNEUMONIA as should be at this ``prevalence``.
+    """The threshold at which as large a share of these images is positive as is expected at this ``prevalence``.
 
-    The share follows from ``sensitivity`` and ``specificity`` on validation; the threshold is that quantile of the
-    scores at hand, half-way between two of them. Where all scores have moved and kept their order, the operating point
-    moves with them (Roschewitz et al. 2023, doi:10.1038/s41467-023-42396-y). It is as right as the prevalence.
+    The share follows from ``sensitivity`` and ``specificity`` on validation; the threshold is that quantile of these
+    scores, half-way between two of them. Where all scores have shifted and kept their order, the operating point shifts
+    with them (Roschewitz et al. 2023, doi:10.1038/s41467-023-42396-y). If the prevalence is wrong, so is the threshold.
     """
     share = prevalence * sensitivity + (1 - prevalence) * (1 - specificity)
     ranked = np.sort(probabilities)[::-1]
-    called = min(max(round(share * len(ranked)), 1), len(ranked) - 1)
-    return float((ranked[called - 1] + ranked[called]) / 2)
+    positives = min(max(round(share * len(ranked)), 1), len(ranked) - 1)
+    return float((ranked[positives - 1] + ranked[positives]) / 2)
 
 
 def validation_rates(state: dict[str, Any], path: Path) -> tuple[float, float]:

@@ -13,7 +13,12 @@ from cxr.metrics import Array
 
 # .40, .45, ... .95; rounded, so that each is the float that the literal would be.
 IOU_THRESHOLDS = tuple(round(0.40 + 0.05 * step, 2) for step in range(12))
-HIT_COLUMN = 2  # .50: what AP50, FROC, precision and sensitivity call a hit
+RSNA_COLUMNS = slice(0, 8)  # .40 to .75, the challenge's thresholds
+COCO_COLUMNS = slice(2, 12)  # .50 to .95
+HIT_COLUMN = 2  # .50: a hit for AP50, FROC, precision and sensitivity
+FALSE_POSITIVES_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+_THRESHOLD_CANDIDATES, _THRESHOLD_RESAMPLES = 100, 200
+_RECALLS = np.linspace(0, 1, 101)  # COCO's 101-point interpolation
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,12 @@ class Matches:
 def match(boxes: Sequence[ArrayLike], scores: Sequence[ArrayLike], truths: Sequence[ArrayLike]) -> Matches:
     """Match the predictions of each image to its true boxes as the challenge did.
 
-    Predictions are visited in descending score, equal scores in the order given. Each takes the true box that it
+    Predictions are matched in descending score, equal scores in the order given. Each takes the true box that it
     overlaps most among those still free, if their IoU is *above* the threshold. Later predictions change nothing for
     earlier ones, so the boxes above a higher score threshold keep their matches.
 
-    The challenge does not say which of several true boxes is taken; the most overlapped is COCO's rule. COCO also takes
-    an IoU that equals the threshold, which the boxes of a network do not have.
+    The challenge does not define which of several true boxes is taken; the most overlapped is COCO's rule. COCO also
+    accepts an IoU equal to the threshold.
     """
     predicted, score, image, true, true_boxes = _joined(boxes, scores, truths)
     order = np.lexsort((-score, image))
@@ -112,14 +117,6 @@ def _joined(
     return np.concatenate(predicted), np.concatenate(score), image, padded, true_boxes
 
 
-RSNA_COLUMNS = slice(0, 8)  # .40 to .75, the challenge's thresholds
-COCO_COLUMNS = slice(2, 12)  # .50 to .95
-FALSE_POSITIVES_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
-THRESHOLD_CANDIDATES = 100
-THRESHOLD_RESAMPLES = 200
-_RECALLS = np.linspace(0, 1, 101)  # COCO's 101-point interpolation
-
-
 def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
     """The challenge's score of each image: TP / (TP + FP + FN), averaged over the IoU thresholds .40 to .75.
 
@@ -157,28 +154,28 @@ def rsna_score(matches: Matches, thresholds: ArrayLike, weights: Array | None = 
 
 
 def choose_threshold(matches: Matches) -> tuple[float, float]:
-    """A score threshold that should do best on other images by the RSNA score, and the score it has on these.
+    """The score threshold with the highest expected RSNA score on other images, and its RSNA score on these.
 
-    Which threshold is best on a hundred images is largely chance. So it is chosen on bootstrap resamples of the images
-    and the choices are averaged (as logarithms of the number of boxes above them; of thresholds that do equally well in
-    a resample, the middle). Where the images are clear the resamples agree; where they are not, about a third of what
-    the best threshold of these images loses on others is won back (``noisy_detector`` in tests/test_box_metrics.py).
+    The best threshold of a hundred images is largely chance. So the best one is found on bootstrap resamples of the
+    images, and these are averaged (as logarithms of the number of boxes above them; of equally good thresholds of a
+    resample, the middle). This recovers about a third of what the best threshold of these images loses on others
+    (``noisy_detector`` in tests/test_box_metrics.py).
 
-    Tried are thresholds that keep 1, ..., all boxes, in steps of a few per cent of their number, each half-way to
-    the next lower score, so that the last digit of a score decides nothing. It is 1 where nothing is predicted.
+    Candidates keep 1, ..., all boxes, in steps of a few per cent of their number, each half-way to the next lower
+    score, so that the last digit of a score changes no decision. The threshold is 1 where nothing is predicted.
 
     Raises:
         ValueError: no image has a true box.
     """
     if not matches.true_boxes.any():
-        raise ValueError(f"none of {matches.images} images has a true box, so no threshold is better than another")
+        raise ValueError(f"none of {matches.images} images has a true box: no threshold can be chosen")
     if not matches.score.size:
         return 1.0, 0.0
     ranked = np.append(np.sort(matches.score)[::-1], 0.0)
-    wanted = np.geomspace(1, matches.score.size, THRESHOLD_CANDIDATES).round().astype(np.int64)
+    wanted = np.geomspace(1, matches.score.size, _THRESHOLD_CANDIDATES).round().astype(np.int64)
     reported = np.unique(np.searchsorted(-ranked[:-1], -ranked[wanted - 1], side="right"))  # equal scores go together
     thresholds = (ranked[reported - 1] + ranked[reported]) / 2
-    resamples = metrics.cluster_resamples(np.arange(matches.images), THRESHOLD_RESAMPLES, seed=0)
+    resamples = metrics.cluster_resamples(np.arange(matches.images), _THRESHOLD_RESAMPLES, seed=0)
     resamples = np.vstack([resamples[resamples @ matches.true_boxes > 0], np.ones(matches.images)])
     scores = rsna_score(matches, thresholds, resamples)
     best = scores >= scores.max(-1, keepdims=True) - 1e-12  # sums of the same numbers may differ in the last bit
@@ -190,7 +187,7 @@ def choose_threshold(matches: Matches) -> tuple[float, float]:
 def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
     """COCO's average precision at IoU .50 and over .50 to .95, with 101 recalls and boxes of any size and number.
 
-    Written out because a bootstrap counts images several times, which no library does; the tests hold it to one.
+    Implemented here because a bootstrap needs weights, which no library has; the tests compare it with one.
 
     Args:
         weights: [R, N], how often each image counts.
@@ -239,8 +236,7 @@ def froc_sensitivities(
 ) -> dict[str, Array]:
     """The share of true boxes found at no more than so many false positives per image.
 
-    The sensitivity of the lowest threshold that stays within the budget: a point of ``froc_curve``, not interpolated,
-    so that each number is one that a user can have.
+    It is that of the lowest threshold within the budget: a point of ``froc_curve``, not interpolated.
 
     Args:
         weights: [R, N], how often each image counts.
@@ -270,8 +266,7 @@ def score_detections(
     """All scores of one set of images as plain numbers, for the log of an epoch.
 
     Args:
-        boxes: predictions, already scaled.
-        scores: of the predictions.
+        boxes, scores: predictions, already scaled.
         truths: true boxes.
         threshold: on the score; by default ``choose_threshold`` of these images.
 
@@ -301,15 +296,14 @@ def evaluate_detections(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The whole test report of a detector as plain values that JSON and a checkpoint can hold.
+    """All scores of a detector with intervals, as plain values that JSON and a checkpoint can hold.
 
     Args:
-        boxes: predictions, already scaled.
-        scores: of the predictions.
+        boxes, scores: predictions, already scaled.
         truths: true boxes.
-        groups: [N], the patient of each image; intervals are drawn by patient.
+        groups: [N], the patient of each image; intervals are by patient.
         threshold: on the score, chosen on other images.
-        classes: [N], what each image shows: states false positives for each class of images without a true box.
+        classes: [N], of the images: adds a false-positive rate for each class of images without a true box.
 
     Returns:
         ``images``, ``images_with_opacity``, ``true_boxes``, ``patients``, ``threshold``, ``confidence``, ``resamples``,
@@ -319,9 +313,10 @@ def evaluate_detections(
         patients.
     """
     matches, patients = match(boxes, scores, truths), np.asarray(groups)
-    shown = np.asarray([""] * matches.images if classes is None else classes)
     without = matches.true_boxes == 0
-    clear = {} if classes is None else {str(name): without & (shown == name) for name in np.unique(shown[without])}
+    of_class = np.asarray(classes) if classes is not None else np.full(matches.images, "")
+    names = [] if classes is None else np.unique(of_class[without]).tolist()
+    clear = {name: without & (of_class == name) for name in names}
     found = metrics.bootstrap(_scores(matches, threshold, clear), patients, resamples=resamples, seed=seed)
     rates = {name: {**found.pop(name), "images": int(among.sum())} for name, among in clear.items()}
     for name, rate in rates.items():

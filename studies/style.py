@@ -16,7 +16,7 @@ from torch.nn import functional
 from cxr import metrics, patients
 from cxr.messages import aligned
 from pytorch_classification.data_load import patients_of_each_class
-from pytorch_classification.image_metrics import bound, rates
+from pytorch_classification.image_metrics import add_wilson_intervals, rates
 
 # Visible to a classifier; the sizes of image and file are not.
 PICTURE = ("outer frame", "corners", "grey histogram", "power spectrum")
@@ -174,7 +174,7 @@ def group_scores(
         of_class = {style: chosen & (labels == label) for style, chosen in styles.items()}
         counted = {style: (right & of, of) for style, of in of_class.items()}
         found = metrics.bootstrap(partial(rates, counted), groups, seed=seed)
-        bound(found, counted, groups)
+        add_wilson_intervals(found, counted, groups)
         scores[name] = {style: {**found[style], "images": int(of.sum())} for style, of in of_class.items()}
     return scores
 

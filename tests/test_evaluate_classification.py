@@ -153,42 +153,6 @@ def test_corrupted_images_are_evaluated_as_the_images_are(trained, tmp_path, com
 # ------------------------------------------------------------------------------------------------- the operating point
 
 
-def shuffled(seed, patients=150):
-    """Independent log-odds and labels, two images for each patient."""
-    random = np.random.default_rng(seed)
-    groups = np.repeat(np.arange(patients), 2).astype(str).tolist()
-    return random.normal(0, 2, 2 * patients), random.integers(0, 2, 2 * patients), groups
-
-
-@pytest.mark.parametrize("measure", ["sensitivity", "specificity"])
-@pytest.mark.parametrize("seed", range(3))
-def test_on_shuffled_labels_cross_fitted_sensitivity_and_specificity_sum_to_one(measure, seed):
-    log_odds, labels, groups = shuffled(seed)
-    found = operating_point.cross_fitted(log_odds, labels, groups, measure, 0.9, prevalence=0.1, seed=0)
-    half = found["scores"]["balanced_accuracy"]
-    assert half["low"] < 0.5 < half["high"] and half["high"] - half["low"] < 0.12
-    assert found["scores"][measure]["low"] < 0.9 < found["scores"][measure]["high"]
-    assert found["threshold"][0] < found["threshold"][1]  # each fold has its own
-
-
-def test_no_patient_is_evaluated_with_a_threshold_that_was_set_on_the_same_patient(monkeypatch):
-    log_odds, labels, groups = shuffled(0)
-    fitted, judged = [], []
-    monkeypatch.setattr(
-        operating_point, "set_by_labels", lambda values, *_: fitted.append({*values}) or (1.0, float(len(fitted)) / 10)
-    )
-    monkeypatch.setattr(
-        operating_point.image_metrics, "evaluate_classifier", lambda *arguments, **_: judged.append(arguments) or {}
-    )
-    operating_point.cross_fitted(log_odds, labels, groups, "sensitivity", 0.9, prevalence=0.1, seed=0)
-    thresholds = judged[0][3]
-    for fold, seen in enumerate(fitted, 1):
-        held_out = np.flatnonzero(thresholds == fold / 10)
-        patients = {groups[index] for index in held_out}
-        assert len(held_out) and not any(log_odds[index] in seen for index in range(300) if groups[index] in patients)
-    assert len(fitted) == 5
-
-
 def test_an_operating_point_set_by_labels_is_stored_and_stated_with_each_prediction(
     trained, others, tmp_path, command, without_pictures
 ):
@@ -223,14 +187,6 @@ def test_too_few_patients_set_no_operating_point(trained, tmp_path, command, wit
     assert without_progress(ended.err) == (
         "error: --set-specificity needs images of at least 20 patients of each class, found 6 with NORMAL\n"
     )
-
-
-def test_a_stated_prevalence_decides_how_many_are_predicted_as_pneumonia():
-    scores = np.arange(200) / 1000
-    threshold = operating_point.set_by_prevalence(scores, 0.3, sensitivity=0.9, specificity=0.95)
-    assert (scores >= threshold).sum() == round(200 * (0.3 * 0.9 + 0.7 * 0.05))
-    assert threshold not in scores
-    assert (scores >= operating_point.set_by_prevalence(scores, 0.001, 1.0, 1.0)).sum() == 1
 
 
 def test_an_operating_point_set_without_labels_is_stated_with_each_prediction(trained, others, tmp_path, command):

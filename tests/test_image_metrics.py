@@ -10,12 +10,12 @@ from test_metrics import some_predictions
 from cxr import metrics
 from pytorch_classification.image_metrics import (
     average_precision,
+    calibration_bin,
     calibration_error,
     evaluate_classifier,
     format_report,
     predictive_values,
 )
-from pytorch_classification.operating_point import format_trade_off, trade_off
 
 ranked = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=30).map(
     lambda rows: tuple(np.array(column) for column in zip(*rows, strict=True))
@@ -161,35 +161,41 @@ def test_the_printed_report_has_the_familiar_table_and_straight_columns():
     assert "95% intervals, 200 bootstrap resamples of patients" in text
 
 
-# ----------------------------------------------------------------------------------------------- a table of thresholds
-
-
-def test_each_threshold_of_a_table_is_what_a_report_at_it_would_say():
-    random = np.random.default_rng(5)
-    labels, patients = np.arange(200) % 2, [str(number // 4) for number in range(200)]
-    probabilities = 1 / (1 + np.exp(-random.normal(np.where(labels, 1, -1.5), 1.5)))
-    table = trade_off(probabilities, labels, patients, 0.3, 0.2, resamples=50)
-    cuts = [row["threshold"] for row in table["rows"]]
-    assert cuts == sorted(cuts) and len(cuts) == 12 and {0.3, 0.5} < {*cuts}
-    for row in table["rows"]:
-        report = evaluate_classifier(probabilities, labels, patients, row["threshold"], prevalence=0.2, resamples=50)
-        for name in ("sensitivity", "specificity", "ppv", "npv"):
-            assert row[name] == report["scores"][name]
-            if row["reason"].startswith(name):
-                assert row[name]["value"] >= float(row["reason"].split()[1])
-        assert row["ppv_there"]["value"] == report["at_prevalence"]["ppv"]["value"]
-    printed = format_trade_off(table).splitlines()
-    assert len(printed) == 13 and printed[0].endswith("PPV at 20%   NPV at 20%")
-    assert sum("the model's" in line for line in printed) == 1
-
-
-def test_one_class_alone_has_a_table_of_the_thresholds_that_need_no_other():
-    table = trade_off(np.array([0.2, 0.9]), np.array([1, 1]), ["a", "b"], 0.3, 0.1, resamples=20)
-    assert [row["reason"] for row in table["rows"]] == ["model", "half"]
-    assert table["rows"][0]["specificity"]["value"] is None and "undefined" in format_trade_off(table)
-
-
 def test_images_can_have_thresholds_of_their_own():
     report = evaluate_classifier([0.2, 0.4, 0.4, 0.8], [0, 0, 1, 1], list("abcd"), np.array([0.3, 0.5, 0.3, 0.5]))
     assert report["confusion_matrix"] == [[2, 0], [0, 2]] and report["threshold"] == [0.3, 0.5]
-    assert "at or above 0.3 to 0.5, each patient by that of the others" in format_report(report)
+    assert "at or above 0.3 to 0.5, cross-fitted by patient" in format_report(report)
+
+
+def test_calibration_error_of_three_worked_bins():
+    # Bin 0 holds .02 and .06 (mean .04, none of 2 positive), bin 7 holds .5 (positive), bin 14 holds 1 (negative).
+    error = calibration_error([0.02, 0.06, 0.5, 1.0], [0, 0, 1, 0])
+    assert error == pytest.approx((2 * 0.04 + 0.5 + 1.0) / 4)
+
+
+def test_bins_are_closed_below_and_one_belongs_to_the_last():
+    assert calibration_bin([0, 1 / 15 - 1e-9, 1 / 15, 0.5, 14 / 15 - 1e-9, 1]).tolist() == [0, 0, 1, 7, 13, 14]
+
+
+def test_the_interval_of_a_calibration_error_holds_the_truth_where_percentiles_do_not():
+    random = np.random.default_rng(0)
+    grid = np.linspace(-12, 12, 20_001)
+    density = np.exp(-(grid**2) / 32) / np.exp(-(grid**2) / 32).sum()
+    sharpened, true = 1 / (1 + np.exp(-2 * grid)), 1 / (1 + np.exp(-grid))
+    bins = calibration_bin(sharpened)
+    truth = np.abs(np.bincount(bins, density * (sharpened - true), minlength=15)).sum()
+    held = {"mirrored": 0, "percentile": 0}
+    for trial in range(60):
+        logits = random.normal(0, 4, 400)
+        labels = random.random(400) < 1 / (1 + np.exp(-logits))
+        probabilities = 1 / (1 + np.exp(-2 * logits))
+        for kind, reflected in (("mirrored", ["ece"]), ("percentile", [])):
+            score = metrics.bootstrap(
+                lambda w, p=probabilities, y=labels: {"ece": calibration_error(p, y, w)},
+                range(400),
+                resamples=200,
+                seed=trial,
+                reflected=reflected,
+            )["ece"]
+            held[kind] += score["low"] <= truth <= score["high"]
+    assert held["mirrored"] >= 52 > held["percentile"]

@@ -92,6 +92,6 @@ def test_bootstrap_says_what_it_left_out():
         "value": 0.5,
         "low": None,
         "high": None,
-        "note": "all resamples agree, so they bound nothing",
+        "note": "all resamples give the same value",
     }
     assert found["never"] == {"value": None, "low": None, "high": None, "note": "undefined for these images"}

@@ -1,3 +1,5 @@
+"""Temperature, thresholds, their table, and operating points set for other images."""
+
 import math
 
 import numpy as np
@@ -5,21 +7,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cxr import metrics
-from pytorch_classification.image_metrics import calibration_bin, calibration_error
-from pytorch_classification.operating_point import fit_temperature, threshold_for
+from pytorch_classification import operating_point
+from pytorch_classification.image_metrics import evaluate_classifier
+from pytorch_classification.operating_point import fit_temperature, format_trade_off, threshold_for, trade_off
 
 SCORES, LABELS = [0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1], [1, 1, 0, 1, 0, 1, 0, 0]
-
-
-def test_calibration_error_of_three_worked_bins():
-    # Bin 0 holds .02 and .06 (mean .04, none of 2 positive), bin 7 holds .5 (positive), bin 14 holds 1 (negative).
-    error = calibration_error([0.02, 0.06, 0.5, 1.0], [0, 0, 1, 0])
-    assert error == pytest.approx((2 * 0.04 + 0.5 + 1.0) / 4)
-
-
-def test_bins_are_closed_below_and_one_belongs_to_the_last():
-    assert calibration_bin([0, 1 / 15 - 1e-9, 1 / 15, 0.5, 14 / 15 - 1e-9, 1]).tolist() == [0, 0, 1, 7, 13, 14]
 
 
 def test_temperature_finds_by_how_much_logits_were_sharpened():
@@ -108,30 +100,75 @@ def test_no_higher_score_would_have_met_the_target(rows, target):
     assert np.mean(scores[labels] > lowest) < target
 
 
-def test_the_interval_of_a_calibration_error_holds_the_truth_where_percentiles_do_not():
-    random = np.random.default_rng(0)
-    grid = np.linspace(-12, 12, 20_001)
-    density = np.exp(-(grid**2) / 32) / np.exp(-(grid**2) / 32).sum()
-    sharpened, true = 1 / (1 + np.exp(-2 * grid)), 1 / (1 + np.exp(-grid))
-    bins = calibration_bin(sharpened)
-    truth = np.abs(np.bincount(bins, density * (sharpened - true), minlength=15)).sum()
-    held = {"mirrored": 0, "percentile": 0}
-    for trial in range(60):
-        logits = random.normal(0, 4, 400)
-        labels = random.random(400) < 1 / (1 + np.exp(-logits))
-        probabilities = 1 / (1 + np.exp(-2 * logits))
-        for kind, reflected in (("mirrored", ["ece"]), ("percentile", [])):
-            score = metrics.bootstrap(
-                lambda w, p=probabilities, y=labels: {"ece": calibration_error(p, y, w)},
-                range(400),
-                resamples=200,
-                seed=trial,
-                reflected=reflected,
-            )["ece"]
-            held[kind] += score["low"] <= truth <= score["high"]
-    assert held["mirrored"] >= 52 > held["percentile"]
-
-
 def test_log_odds_of_a_diverged_training_have_no_temperature():
     with pytest.raises(ValueError, match="1 of 2 scores are not finite; did training diverge"):
         fit_temperature([1.0, math.inf], [1, 0])
+
+
+def test_each_threshold_of_a_table_is_what_a_report_at_it_would_say():
+    random = np.random.default_rng(5)
+    labels, patients = np.arange(200) % 2, [str(number // 4) for number in range(200)]
+    probabilities = 1 / (1 + np.exp(-random.normal(np.where(labels, 1, -1.5), 1.5)))
+    table = trade_off(probabilities, labels, patients, 0.3, 0.2, resamples=50)
+    cuts = [row["threshold"] for row in table["rows"]]
+    assert cuts == sorted(cuts) and len(cuts) == 12 and {0.3, 0.5} < {*cuts}
+    for row in table["rows"]:
+        report = evaluate_classifier(probabilities, labels, patients, row["threshold"], prevalence=0.2, resamples=50)
+        for name in ("sensitivity", "specificity", "ppv", "npv"):
+            assert row[name] == report["scores"][name]
+            if row["reason"].startswith(name):
+                assert row[name]["value"] >= float(row["reason"].split()[1])
+        assert row["ppv_at_prevalence"]["value"] == report["at_prevalence"]["ppv"]["value"]
+    printed = format_trade_off(table).splitlines()
+    assert len(printed) == 13 and printed[0].endswith("PPV at 20%   NPV at 20%")
+    assert sum("the model's" in line for line in printed) == 1
+
+
+def test_one_class_alone_has_a_table_of_the_thresholds_that_need_no_other():
+    table = trade_off(np.array([0.2, 0.9]), np.array([1, 1]), ["a", "b"], 0.3, 0.1, resamples=20)
+    assert [row["reason"] for row in table["rows"]] == ["model", "half"]
+    assert table["rows"][0]["specificity"]["value"] is None and "undefined" in format_trade_off(table)
+
+
+def shuffled(seed, patients=150):
+    """Independent log-odds and labels, two images for each patient."""
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), 2).astype(str).tolist()
+    return random.normal(0, 2, 2 * patients), random.integers(0, 2, 2 * patients), groups
+
+
+@pytest.mark.parametrize("measure", ["sensitivity", "specificity"])
+@pytest.mark.parametrize("seed", range(3))
+def test_on_shuffled_labels_cross_fitted_sensitivity_and_specificity_sum_to_one(measure, seed):
+    log_odds, labels, groups = shuffled(seed)
+    found = operating_point.cross_fitted(log_odds, labels, groups, measure, 0.9, prevalence=0.1, seed=0)
+    half = found["scores"]["balanced_accuracy"]
+    assert half["low"] < 0.5 < half["high"] and half["high"] - half["low"] < 0.12
+    assert found["scores"][measure]["low"] < 0.9 < found["scores"][measure]["high"]
+    assert found["threshold"][0] < found["threshold"][1]  # each fold has its own
+
+
+def test_no_patient_is_evaluated_with_a_threshold_that_was_set_on_the_same_patient(monkeypatch):
+    log_odds, labels, groups = shuffled(0)
+    fitted, judged = [], []
+    monkeypatch.setattr(
+        operating_point, "set_by_labels", lambda values, *_: fitted.append({*values}) or (1.0, float(len(fitted)) / 10)
+    )
+    monkeypatch.setattr(
+        operating_point.image_metrics, "evaluate_classifier", lambda *arguments, **_: judged.append(arguments) or {}
+    )
+    operating_point.cross_fitted(log_odds, labels, groups, "sensitivity", 0.9, prevalence=0.1, seed=0)
+    thresholds = judged[0][3]
+    for fold, seen in enumerate(fitted, 1):
+        held_out = np.flatnonzero(thresholds == fold / 10)
+        patients = {groups[index] for index in held_out}
+        assert len(held_out) and not any(log_odds[index] in seen for index in range(300) if groups[index] in patients)
+    assert len(fitted) == 5
+
+
+def test_a_stated_prevalence_decides_how_many_are_predicted_as_pneumonia():
+    scores = np.arange(200) / 1000
+    threshold = operating_point.set_by_prevalence(scores, 0.3, sensitivity=0.9, specificity=0.95)
+    assert (scores >= threshold).sum() == round(200 * (0.3 * 0.9 + 0.7 * 0.05))
+    assert threshold not in scores
+    assert (scores >= operating_point.set_by_prevalence(scores, 0.001, 1.0, 1.0)).sum() == 1
