@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -263,22 +263,19 @@ def _one_row_per_box(path: Path, table: tables.Table, key: str) -> tables.Table:
     """A row for each box of a submission, and one without numbers for each image without a box; indexed by line."""
     import pandas as pd
 
-    rows = list(_parsed_strings(path, table, key))
-    lines = [line for line, *_ in rows]
-    return pd.DataFrame([row for _, *row in rows], index=lines, columns=[key, "score", *SIDES], dtype=str)
-
-
-def _parsed_strings(path: Path, table: tables.Table, key: str) -> Iterator[tuple[object, ...]]:
-    """Line, image, score and sides as text."""
+    lines: list[int] = []
+    rows: list[list[str | None]] = []
     for line, name, text in zip(table.index, table[key], table[_PREDICTION_STRING].fillna(""), strict=True):
-        words = str(text).split()
+        words = text.split()
         if len(words) % 5:
             raise ValueError(
                 f"{path}: {_PREDICTION_STRING} has {len(words)} numbers, found {quoted(text)}; expected score, x, y, "
                 f"width and height for each box (line {line})"
             )
         for first in range(0, max(1, len(words)), 5):
-            yield (line, name, *(words[first : first + 5] or [None] * 5))
+            lines.append(line)
+            rows.append([name, *(words[first : first + 5] or [None] * 5)])
+    return pd.DataFrame(rows, index=lines, columns=[key, "score", *SIDES], dtype=str)
 
 
 def _exam_names(exams: Sequence[Exam]) -> dict[str, int]:

@@ -92,15 +92,15 @@ def test_the_image_loss_is_the_cross_entropy_of_having_any_box_and_of_being_abno
     assert made.eval()(images)[0]["image_probability"].item() == pytest.approx(0.8)
 
 
-def test_without_an_image_head_there_is_no_image_loss_and_the_image_says_nothing(images):
+def test_without_an_image_head_there_is_no_image_loss_and_every_probability_is_1(images):
     made = construct(replace(SMALL, image_head=False))
     assert set(made(images, TWO_OF_THREE)) == set(LOSS_PARTS) - {"loss_image"}
     assert made.eval()(images)[0]["image_probability"] == 1
     assert not any(name.startswith("image_head") for name in made.state_dict())
 
 
-def test_the_entrance_that_is_left_out_would_have_changed_nothing(network, images):
-    """torchvision's own way in, told to resize nothing and to normalise nothing, finds the same boxes."""
+def test_torchvisions_transform_would_change_nothing(network, images):
+    """torchvision's whole detector, whose transform neither resizes nor normalises, gives the same boxes."""
     theirs = model_module._resnet18(SIZE).eval()
     theirs.backbone.body.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     theirs.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("image_head.")})
@@ -114,12 +114,12 @@ def test_the_entrance_that_is_left_out_would_have_changed_nothing(network, image
             assert torch.allclose(one[name], other[name], atol=1e-4), name
 
 
-def test_what_comes_out_of_the_heads_is_float32_under_autocast(network, images):
+def test_outputs_of_the_heads_are_float32_under_autocast(network, images):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         found = network(images)[0]
     assert {value.dtype for name, value in found.items() if name != "labels"} == {torch.float32}
     whole = found["boxes"].bfloat16().float()
-    assert not torch.equal(whole, found["boxes"])  # finer than bfloat16 could say
+    assert not torch.equal(whole, found["boxes"])  # finer than bfloat16
 
 
 def test_validation_gives_the_detections_of_evaluation_and_losses_and_changes_nothing(network, images):
@@ -140,7 +140,7 @@ def test_validation_gives_the_detections_of_evaluation_and_losses_and_changes_no
 
 def test_validation_losses_are_those_of_training(images):
     torch.manual_seed(0)
-    made = construct(replace(SMALL, frozen=True))  # without running statistics both modes compute alike
+    made = construct(replace(SMALL, frozen=True))  # without running statistics both modes are equal
     with torch.no_grad():
         torch.manual_seed(5)
         expected = made(images, TWO_OF_THREE)
@@ -149,22 +149,11 @@ def test_validation_losses_are_those_of_training(images):
     same_tensors(found, expected)
 
 
-def test_anchors_are_parts_of_the_image():
+def test_anchors_scale_with_the_image():
     small, large = (construct(replace(SMALL, size=size)).rpn.anchor_generator for size in (64, 512))
     for few, many in zip(small.sizes, large.sizes, strict=True):
         assert [round(size / 8) for size in many] == pytest.approx(few, abs=1)
     assert large.sizes[1] == (95, 125)  # .186 and .244 of 512
-
-
-@pytest.mark.parametrize(("part", "stride"), [(0.04, 8), (0.25, 8), (0.4, 16), (0.5, 16)])
-def test_a_box_is_pooled_from_more_cells_than_bins(part, stride):
-    made = construct(replace(SMALL, size=384))
-    pool = made.roi_heads.box_roi_pool
-    pool({str(level): torch.zeros(1, 128, 384 // 2**power, 384 // 2**power) for level, power in enumerate((3, 4, 5))},
-         [torch.zeros(0, 4)], [(384, 384)])  # fmt: skip
-    side = part * 384
-    (level,) = pool.map_levels([torch.tensor([[0, 0, side, side]])])
-    assert 8 * 2**level == stride and (side / stride > 7 or stride == 8)
 
 
 def test_a_frozen_network_keeps_its_first_layers_and_its_statistics(images):
@@ -193,7 +182,7 @@ def photographs():
     return network
 
 
-def test_a_downloaded_backbone_sees_grey_as_three_equal_planes(photographs, monkeypatch, images):
+def test_a_downloaded_backbone_computes_grey_as_three_equal_planes(photographs, monkeypatch, images):
     weights = torchvision.models.ResNet18_Weights
     monkeypatch.setattr(weights, "get_state_dict", lambda self, **_: OrderedDict(photographs.state_dict()))
     made = build("imagenet", "resnet18", SIZE, image_head=True).eval()
@@ -207,7 +196,7 @@ def test_a_downloaded_backbone_sees_grey_as_three_equal_planes(photographs, monk
     assert torch.allclose(found, three, rtol=1e-3, atol=1e-4)
 
 
-def test_a_classifier_of_ours_gives_backbone_and_image_head(tmp_path, processor):
+def test_a_classifier_gives_backbone_and_image_head(tmp_path, processor):
     write_classifier(tmp_path / "classifier.pth")
     given = checkpoints.load(tmp_path / "classifier.pth", task="classification")["model"]
     made = build(str(tmp_path / "classifier.pth"), "resnet18", SIZE, image_head=True)
@@ -221,7 +210,7 @@ def test_a_classifier_of_ours_gives_backbone_and_image_head(tmp_path, processor)
     assert build(str(tmp_path / "classifier.pth"), "resnet18", SIZE, image_head=False).image_head is None
 
 
-def test_a_detector_of_ours_is_taken_whole(network, tmp_path):
+def test_a_detector_is_loaded_whole(network, tmp_path):
     path = tmp_path / "best.pth"
     checkpoints.save(path, task=TASK, architecture=asdict(SMALL), model=network.state_dict())
     same_tensors(dict(build(str(path), "resnet18", 128, image_head=True).state_dict()), dict(network.state_dict()))
@@ -252,7 +241,6 @@ WRONG = {
         },
         r"layer1\.0\.conv1\.weight is missing",
     ),
-    "a classifier without weights": (lambda: {"format": 1, "task": "classification"}, "expected a checkpoint"),
     "a detector without weights": (
         lambda: {"format": 1, "task": TASK, "architecture": asdict(SMALL)},
         "expected a checkpoint",
@@ -272,12 +260,16 @@ def test_other_files_are_refused_by_name(content, message, tmp_path):
         build(str(tmp_path / "other.pth"), "resnet18", SIZE, image_head=True)
 
 
-def test_a_classifier_fits_no_other_backbone(tmp_path):
+MISFITS = {
+    "classifier": ("classifier.pth", "resnet50_v2", "weights of --backbone resnet18, not resnet50_v2"),
+    "coco": ("coco", "resnet18", "it has coco for --backbone resnet50_v2, and imagenet for both"),
+    "synthetic": ("synthetic", "resnet50_v2", "--weights synthetic: a ResNet-18; for resnet50_v2 use coco, imagenet"),
+}
+
+
+@pytest.mark.parametrize(("weights", "backbone", "message"), MISFITS.values(), ids=MISFITS)
+def test_weights_of_another_backbone_are_refused(weights, backbone, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write_classifier(tmp_path / "classifier.pth")
-    with pytest.raises(ValueError, match="weights of --backbone resnet18, not resnet50_v2"):
-        build(str(tmp_path / "classifier.pth"), "resnet50_v2", SIZE, image_head=True)
-
-
-def test_coco_has_no_resnet18():
-    with pytest.raises(ValueError, match="it has coco for --backbone resnet50_v2, and imagenet for both"):
-        build("coco", "resnet18", SIZE, image_head=True)
+    with pytest.raises(ValueError, match=message):
+        build(weights, backbone, SIZE, image_head=True)

@@ -1,4 +1,4 @@
-"""The detector of synthetic chests: what it finds on chests it has not learnt from, and that its script makes such a one."""
+"""The bundled weights on synthetic exams that were not among their training exams, and the script that makes them."""
 
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ from pytorch_detection.model import TASK, build
 from pytorch_detection.pretrain_detection import PretrainConfig
 from pytorch_detection.settings import SYNTHETIC_FILE, TrainConfig
 
-OTHER_SEED = 77  # than that of the exams it learnt from
+OTHER_SEED = 77  # not that of the training exams
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def drawn():
     ]
 
 
-def test_the_start_finds_opacities_of_drawn_chests(drawn, processor):
+def test_the_bundled_weights_detect_opacities_in_synthetic_radiographs(drawn, processor):
     images, truths = drawn
     assert sum(len(boxes) for boxes in truths) >= 8
     network = build("synthetic", "resnet18", PretrainConfig.size, image_head=True)
@@ -41,7 +41,7 @@ def test_the_start_finds_opacities_of_drawn_chests(drawn, processor):
     assert scores["ap50"] > 0.6 and scores["image_auc"] > 0.9
 
 
-def test_the_start_holds_a_network_alone_that_trains_whole_and_is_the_default():
+def test_the_bundled_weights_are_a_network_alone_that_trains_whole_and_the_default():
     state = checkpoints.load(SYNTHETIC_FILE, task=TASK)
     assert set(state) == {"format", "task", "architecture", "model"}  # no path, no rule to predict with
     assert SYNTHETIC_FILE.stat().st_size < 30 * 2**20
@@ -52,18 +52,13 @@ def test_the_start_holds_a_network_alone_that_trains_whole_and_is_the_default():
     assert kernel.dtype == torch.float32 and torch.equal(kernel, state["model"]["rpn.head.conv.0.0.weight"].float())
 
 
-def test_the_start_fits_no_other_backbone():
-    with pytest.raises(ValueError, match="--weights synthetic: a ResNet-18; for resnet50_v2 use coco, imagenet"):
-        build("synthetic", "resnet50_v2", 256, image_head=True)
-
-
-def test_a_start_that_is_gone_is_missed_with_the_way_out(monkeypatch, tmp_path):
+def test_a_missing_weights_file_is_named_with_the_alternatives(monkeypatch, tmp_path):
     monkeypatch.setattr(model_module, "SYNTHETIC_FILE", tmp_path / "gone.pth")
     with pytest.raises(FileNotFoundError, match=r"gone\.pth, which is part of the repository; .* --weights none"):
         build("synthetic", "resnet18", 256, image_head=True)
 
 
-def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
+def test_the_script_writes_the_initial_weights_of_a_training_and_resumes(
     command, tmp_path, monkeypatch, without_pictures
 ):
     file = tmp_path / "start.pth"
@@ -85,7 +80,7 @@ def test_the_script_writes_what_a_training_begins_with_and_goes_on_where_it_was(
     assert other.code == 2 and "epochs" in other.err
 
 
-def test_a_place_for_the_weights_that_is_none_is_told_before_the_training(command, tmp_path):
+def test_an_invalid_place_for_the_weights_is_refused_before_the_training(command, tmp_path):
     for place in (tmp_path, tmp_path / "nowhere" / "start.pth"):
         ended = command(pretrain_detection.main, "--weights-file", place, "--output-dir", tmp_path / "made")
         assert ended.code == 2 and f"--weights-file {place}: expected a file in an existing folder" in ended.err
