@@ -14,7 +14,7 @@ unless --classifier and --detector name some; an untrained detector finds more b
 
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,8 +30,8 @@ from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
 from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
-from reading_room.inbox import state_of
-from reading_room.pictures import FILM_SIDE
+from reading_room.thumbnails import FILM_SIDE
+from reading_room.watch import state_of
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,21 @@ def film_of(path: Path) -> Image.Image:
 
 def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime.Runtime, rounds: int) -> None:
     """Print how fast the worklist is against its two parts one after the other."""
-    judges = script.open_room(config, run).judges
-    classifier, detector = judges.classifier, judges.detector
+    predictor = script.open_worklist(config, run).predictor
+    classifier, detector = predictor.classifier, predictor.detector
     assert detector is not None
-    small, large = (np.stack([reading.read(path).square(size) for path in paths[:BATCH]]) for size in judges.sizes)
+    squares = [[reading.read(path).square(side) for path in paths[:BATCH]] for side in predictor.sides]
+    small, large = map(np.stack, squares)
 
     def compute(count: int) -> None:
         classifier.predict(small[:count], run, grad_cam=True)
         detector.predict(large[:count], run)[0]
 
     def listing() -> None:
-        room = replace(script.open_room(config, run), judges=judges)
-        for _ in room.answer([(path, state_of(path)) for path in paths]):
+        listed = script.open_worklist(config, run)
+        for _ in listed.predictor.predict([(path, state_of(path)) for path in paths]):
             pass
-        room.write()
+        listed.write()
 
     title = "worklist: speed / speed of decoding once, then computing, fp32"
     measure_folder(paths, title, film_of, compute, listing, rounds)

@@ -13,46 +13,46 @@
   const keep = () => { try { sessionStorage.setItem("worklist", JSON.stringify(state)); } catch { /* as above */ } };
   document.documentElement.classList.add("scripted");
 
-  // --- words ---
-  const say = (key, values = {}) =>
+  // --- texts ---
+  const text = (key, values = {}) =>
     texts[key][state.language === "ko" ? 1 : 0].replace(/\{(\w+)\}/g, (_, name) => values[name]);
   function translate(root) {
     for (const element of all("[data-t]", root)) {
-      element.textContent = say(element.dataset.t, element.dataset.v ? JSON.parse(element.dataset.v) : {});
+      element.textContent = text(element.dataset.t, element.dataset.v ? JSON.parse(element.dataset.v) : {});
     }
-    for (const element of all("[data-label]", root)) element.ariaLabel = say(element.dataset.label);
-    for (const element of all("[data-placeholder]", root)) element.placeholder = say(element.dataset.placeholder);
+    for (const element of all("[data-label]", root)) element.ariaLabel = text(element.dataset.label);
+    for (const element of all("[data-placeholder]", root)) element.placeholder = text(element.dataset.placeholder);
   }
-  let spoken = "en";
-  function speak(language) {
+  let translated = "en";
+  function setLanguage(language) {
     state.language = document.documentElement.lang = language;
-    document.title = say("title");
-    if (language !== spoken) translate(document);
-    spoken = language;
+    document.title = text("title");
+    if (language !== translated) translate(document);
+    translated = language;
     for (const button of all("[data-language]")) button.ariaPressed = String(button.dataset.language === language);
     show();
     enlarge(current());
   }
 
   // --- which rows, in which order ---
-  const haystack = new Map(rows.map((row) => [row, ["file", "view", "acquired", "patient", "instance"]
+  const searchable = new Map(rows.map((row) => [row, ["file", "view", "acquired", "patient", "instance"]
     .map((name) => row.dataset[name]).join("\n").toLowerCase()]));
   const visible = () => [...body.rows].filter((row) => !row.hidden);
   function show() {
     const wanted = state.search.trim().toLowerCase();
     let count = 0;
     for (const row of rows) {
-      const fits = (state.group === "all" || row.classList.contains(state.group)) && haystack.get(row).includes(wanted);
+      const fits = (state.group === "all" || row.classList.contains(state.group)) && searchable.get(row).includes(wanted);
       row.hidden = !fits;
       count += fits;
     }
-    one("#shown").textContent = say("shown", { shown: count, all: rows.length });
+    one("#shown").textContent = text("shown", { shown: count, all: rows.length });
     one("#empty").hidden = count > 0;
     for (const button of all("[data-group]")) button.ariaPressed = String(button.dataset.group === state.group);
   }
   const numeric = new Set(["rank", "probability", "marks", "boxes"]);
   function value(row, key) {
-    if (key === "marks") return ["noted", "borderline", "unlike"].reduce((sum, mark, at) => sum + (row.classList.contains(mark) << at), 0);
+    if (key === "marks") return ["noted", "borderline", "ood"].reduce((sum, mark, at) => sum + (row.classList.contains(mark) << at), 0);
     return numeric.has(key) ? Number(row.dataset[key]) : row.dataset[key];
   }
   function sort() {
@@ -61,7 +61,7 @@
     const compare = numeric.has(state.sort) ? (a, b) => a - b : new Intl.Collator(state.language, { numeric: true }).compare;
     const sorted = [...rows].sort((a, b) => {
       const [left, right] = [values.get(a), values.get(b)];
-      if ((left === "") !== (right === "")) return left === "" ? 1 : -1; // what is not stated stands last
+      if ((left === "") !== (right === "")) return left === "" ? 1 : -1; // missing values last
       return sign * compare(left, right) || a.dataset.rank - b.dataset.rank;
     });
     body.append(...sorted);
@@ -116,15 +116,15 @@
     stage.append(film);
     for (const name of ["probability", "marks", "boxes", "acquired", "view", "patient"]) {
       const cell = one(`td.${name}`, row);
-      if (cell) fact(say(name), copied(cell));
+      if (cell) fact(text(name), copied(cell));
     }
     if (picture) {
       const [width, height] = ["width", "height"].map((name) => picture.getAttribute(name));
-      fact(say("size"), say("pixels", { width, height }));
+      fact(text("size"), text("pixels", { width, height }));
     }
-    if (row.dataset.note) fact(say("note"), row.dataset.note, true);
-    if (row.dataset.instance) fact(say("instance"), row.dataset.instance, true);
-    fact(say("file"), copied(one("td.file", row)), true);
+    if (row.dataset.note) fact(text("note"), row.dataset.note, true);
+    if (row.dataset.instance) fact(text("instance"), row.dataset.instance, true);
+    fact(text("file"), copied(one("td.file", row)), true);
   }
   function layers() {
     for (const button of all("[data-layer]")) {
@@ -164,7 +164,7 @@
     if (on) one("#close").focus(); else current()?.focus({ preventScroll: true });
   }
 
-  // --- what a reader does ---
+  // --- events ---
   body.addEventListener("click", (event) => {
     const row = event.target.closest("tr"), film = event.target.closest("button.film");
     if (film) film.ariaPressed = String(film.ariaPressed !== "true");
@@ -174,7 +174,7 @@
   body.addEventListener("dblclick", () => fill(true));
   for (const button of all("[data-sort]")) button.addEventListener("click", () => sortBy(button.dataset.sort));
   for (const button of all("[data-layer]")) button.addEventListener("click", () => toggle(button.dataset.layer));
-  for (const button of all("[data-language]")) button.addEventListener("click", () => { speak(button.dataset.language); keep(); });
+  for (const button of all("[data-language]")) button.addEventListener("click", () => { setLanguage(button.dataset.language); keep(); });
   for (const button of all("[data-group]")) button.addEventListener("click", () => narrow({ group: button.dataset.group }));
   one("#search").addEventListener("input", (event) => narrow({ search: event.target.value }));
   one("#sorting").addEventListener("change", (event) => sortBy(event.target.value));
@@ -209,7 +209,7 @@
   }
   layers();
   if (state.sort !== "rank" || state.order !== "ascending") sort();
-  speak(state.language);
+  setLanguage(state.language);
   const kept = rows.find((row) => row.dataset.key === state.key && !row.hidden);
   if (kept) select(kept, false); else if (wide.matches) select(visible()[0], false);
 })();

@@ -1,10 +1,10 @@
-"""Answers -> worklist.html, one file that needs nothing else, and worklist.csv beside it."""
+"""Exams -> worklist.html, one file that needs no other, and worklist.csv beside it."""
 
 import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ from markupsafe import Markup
 
 from cxr.files import write_pieces
 from cxr.messages import printable, shortened
-from cxr.prediction import Model, in_words
+from cxr.prediction import Model, in_words, is_borderline
 from cxr.tables import write_csv
-from reading_room.answers import Answers, Box, Exam
-from reading_room.header import HIDDEN
+from reading_room.exams import HIDDEN, Exam, Journal
 from reading_room.texts import TEXTS, english
 
 PAGE, TABLE = "worklist.html", "worklist.csv"
-TABLE_COLUMNS = (
+COLUMNS = [
     "rank",
     "file",
     "probability",
@@ -35,20 +34,20 @@ TABLE_COLUMNS = (
     "note",
     "key",
     "error",
-)
+]
 SOURCES = Path(__file__).resolve().parent
 _LONGEST = 300  # characters of a name or a header's text in the page; the table has them all
 
 
 @dataclass(frozen=True)
-class Made:
-    """What the page says of where it comes from.
+class About:
+    """What the page states of its own origin.
 
     Attributes:
         classes: names of what is below, and of what is at or above the classifier's threshold.
         commit: of the code; None outside a git checkout.
         written: date and time, for a reader.
-        watched: whether the page goes on changing.
+        watched: whether the page keeps changing.
     """
 
     classifier: Model
@@ -59,21 +58,32 @@ class Made:
     identifiers: bool
     watched: bool
 
-    def above(self, exam: Exam) -> bool:
-        """Whether the exam is called the second class."""
-        return exam.probability >= self.classifier.threshold
+    def groups_of(self, exam: Exam) -> list[str]:
+        """The filters that an exam passes."""
+        found = exam.prediction
+        above = exam.probability >= self.classifier.threshold
+        passed = {
+            "above": above,
+            "below": not above,
+            "borderline": is_borderline(exam.probability, self.classifier.threshold),
+            "ood": found.out_of_distribution,
+            "noted": found.note,
+            "boxed": found.boxes,
+        }
+        return [group for group, does in passed.items() if does]
 
 
-def write(answers: Answers, made: Made) -> None:
-    """Replace page and table in the folder of ``answers``; a reader sees the old or the new one, never half of one."""
-    exams, failed = answers.answered(), answers.unanswered()
-    write_pieces(answers.folder / PAGE, (piece.encode() for piece in page(answers, exams, failed, made)))
-    rows = [_row(str(rank), exam, made) for rank, exam in enumerate(exams, 1)] + [_row("", one, made) for one in failed]
-    patient = ("patient",) if made.identifiers else ()
-    write_csv(answers.folder / TABLE, (*TABLE_COLUMNS, *patient), rows)
+def write(journal: Journal, about: About) -> None:
+    """Replace page and table in the journal's folder; a reader sees the old or the new one, never half of one."""
+    exams = sorted(journal.exams.values(), key=lambda exam: exam.urgency)
+    failed = sorted(journal.failed.values(), key=lambda exam: exam.file)
+    write_pieces(journal.folder / PAGE, (piece.encode() for piece in page(journal, exams, failed, about)))
+    rows = [_row(str(rank), exam, about) for rank, exam in enumerate(exams, 1)]
+    rows += [_row("", exam, about) for exam in failed]
+    write_csv(journal.folder / TABLE, [*COLUMNS, *["patient"] * about.identifiers], rows)
 
 
-def page(answers: Answers, exams: list[Exam], failed: list[Exam], made: Made) -> Iterator[str]:
+def page(journal: Journal, exams: list[Exam], failed: list[Exam], about: About) -> Iterator[str]:
     """The page in pieces, so that its pictures are never in memory together."""
     environment = Environment(
         loader=FileSystemLoader(SOURCES),
@@ -81,10 +91,13 @@ def page(answers: Answers, exams: list[Exam], failed: list[Exam], made: Made) ->
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,  # a page cut short is told by its end
+        keep_trailing_newline=True,  # by its end a whole page is recognized
     )
-    style, script = _source("page.css"), _source("page.js")
-    checked = any(exam.out_of_distribution is not None for exam in exams)
+    style, script = (Markup((SOURCES / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    ood_stated = any(exam.prediction.out_of_distribution is not None for exam in exams)
+    counts = Counter(group for exam in exams for group in about.groups_of(exam))
+    shown = {"ood": ood_stated, "noted": counts["noted"], "boxed": about.detector is not None}
+    groups = [name for name in ("above", "borderline", "ood", "noted", "boxed", "below") if shown.get(name, True)]
     return environment.get_template("page.html").generate(
         english=english,
         texts=TEXTS,
@@ -92,109 +105,72 @@ def page(answers: Answers, exams: list[Exam], failed: list[Exam], made: Made) ->
         style_hash=_policy_hash(style),
         script=script,
         script_hash=_policy_hash(script),
-        made=made,
-        columns=_columns(made),
-        groups=_groups(exams, made, checked),
-        unlike_checked=checked,
-        threshold=f"{made.classifier.threshold:.3f}",
-        point=f"{99 * made.classifier.threshold:.2f}",  # of 100; the mark is 1 wide
+        about=about,
+        columns=_columns(about),
+        groups={"all": len(exams), **{name: counts[name] for name in groups}},
+        ood_stated=ood_stated,
+        threshold=f"{about.classifier.threshold:.3f}",
+        point=f"{99 * about.classifier.threshold:.2f}",  # of 100; the mark is 1 wide
         count=len(exams),
-        exams=(_shown(rank, exam, answers, made) for rank, exam in enumerate(exams, 1)),
-        failed=[(_text(exam.file), _text(exam.error)) for exam in failed],
+        exams=(_shown(rank, exam, journal, about) for rank, exam in enumerate(exams, 1)),
+        failed=[(_text(exam.file), _text(exam.prediction.error)) for exam in failed],
     )
 
 
-def _columns(made: Made) -> list[tuple[str, str]]:
-    """What a list can be sorted by, and which way round at first."""
+def _columns(about: About) -> list[tuple[str, str]]:
+    """What the list can be sorted by, and in which order at first."""
     columns = [("rank", "ascending"), ("probability", "descending"), ("marks", "descending")]
-    if made.detector is not None:
-        columns.append(("boxes", "descending"))
+    columns += [("boxes", "descending")] if about.detector is not None else []
     columns += [("acquired", "descending"), ("view", "ascending")]
-    if made.identifiers:
-        columns.append(("patient", "ascending"))
+    columns += [("patient", "ascending")] if about.identifiers else []
     return [*columns, ("file", "ascending")]
 
 
-def _groups(exams: list[Exam], made: Made, checked: bool) -> dict[str, int]:
-    """What a list can be filtered by, and how many exams that leaves."""
-    counts = Counter(group for exam in exams for group in _groups_of(exam, made))
-    boxed = ["boxed"] if made.detector is not None else []
-    unlike = ["unlike"] if checked else []
-    noted = ["noted"] if counts["noted"] else []
-    names = ["above", "borderline", *unlike, *noted, *boxed, "below"]
-    return {"all": len(exams), **{name: counts[name] for name in names}}
-
-
-def _groups_of(exam: Exam, made: Made) -> list[str]:
-    belongs = {
-        "above": made.above(exam),
-        "below": not made.above(exam),
-        "borderline": exam.borderline,
-        "unlike": bool(exam.out_of_distribution),
-        "noted": bool(exam.note),
-        "boxed": bool(exam.boxes),
-    }
-    return [group for group, does in belongs.items() if does]
-
-
-def _shown(rank: int, exam: Exam, answers: Answers, made: Made) -> dict[str, Any]:
-    """What a row says, as text; whatever comes from a file or its header is left for the template to escape."""
-    groups = _groups_of(exam, made)
+def _shown(rank: int, exam: Exam, journal: Journal, about: About) -> dict[str, Any]:
+    """The values of a row as text; the template escapes what comes from a file or its header."""
+    found, groups = exam.prediction, about.groups_of(exam)
     folder, _, name = exam.file.rpartition("/")
     return {
         "rank": rank,
         "key": exam.name,
         "instance": _text(exam.instance),
         "groups": groups,
-        "marks": [mark for mark in ("borderline", "unlike", "noted") if mark in groups],
-        "note": _text(exam.note),
-        "above": made.above(exam),
-        "label": made.classes[made.above(exam)],
+        "marks": [mark for mark in ("borderline", "ood", "noted") if mark in groups],
+        "note": _text(found.note),
+        "label": about.classes["above" in groups],
         "probability": f"{exam.probability:.3f}",
         "percent": f"{100 * exam.probability:.2f}",
-        "boxes": [_shown_box(box) for box in exam.boxes],
-        "highest": f"{exam.highest:.2f}",
-        "width": exam.width,
-        "height": exam.height,
-        "picture": _data(answers.picture(exam, "film.jpg"), "image/jpeg"),
-        "heat": _data(answers.picture(exam, "heat.webp"), "image/webp"),
+        "boxes": [{side: f"{value:.2f}" for side, value in box._asdict().items()} for box in found.boxes],
+        "highest": f"{found.highest_score or 0:.2f}",
+        "width": found.width,
+        "height": found.height,
+        "picture": _data(journal.picture(exam, "film.jpg"), "image/jpeg"),
+        "heat": _data(journal.picture(exam, "heat.webp"), "image/webp"),
         "acquired": exam.acquired,
-        "study_date": exam.study_date,
+        "is_study_date": exam.is_study_date,
         "view": _text(exam.view),
-        "patient": _text(exam.patient) if made.identifiers else "",
+        "patient": _text(exam.patient) if about.identifiers else "",
         "file": _text(exam.file),
         "folder": _text(folder),
         "name": _text(f"{name} (UID …{exam.instance[-6:]})" if HIDDEN in name and exam.instance else name),
     }
 
 
-def _shown_box(box: Box) -> dict[str, str]:
-    return {side: f"{value:.2f}" for side, value in asdict(box).items()}
-
-
-def _row(rank: str, exam: Exam, made: Made) -> list[str]:
+def _row(rank: str, exam: Exam, about: About) -> list[str]:
     """For the table."""
-    patient = [exam.patient] if made.identifiers else []
-    if exam.error:
-        return [rank, exam.file, *[""] * 7, exam.acquired, exam.view, exam.note, exam.key, exam.error, *patient]
-    detector = made.detector is not None
-    return [
-        rank,
-        exam.file,
-        f"{exam.probability:.6f}",
-        f"{made.classifier.threshold:.6f}",
-        made.classes[made.above(exam)],
-        in_words(exam.borderline),
-        in_words(exam.out_of_distribution),
-        str(len(exam.boxes)) if detector else "",
-        f"{exam.highest:.6f}" if detector else "",
-        exam.acquired,
-        exam.view,
-        exam.note,
-        exam.key,
-        "",
-        *patient,
-    ]
+    found, values = exam.prediction, [""] * 7
+    if not found.error:
+        groups = about.groups_of(exam)
+        values = [
+            f"{exam.probability:.6f}",
+            f"{about.classifier.threshold:.6f}",
+            about.classes["above" in groups],
+            in_words("borderline" in groups),
+            in_words(found.out_of_distribution),
+            *(["", ""] if found.highest_score is None else [str(len(found.boxes)), f"{found.highest_score:.6f}"]),
+        ]
+    patient = [exam.patient] if about.identifiers else []
+    return [rank, exam.file, *values, exam.acquired, exam.view, found.note, exam.key, found.error, *patient]
 
 
 def _text(text: str) -> str:
@@ -209,10 +185,6 @@ def _data(path: Path, kind: str) -> Markup | None:
     return Markup(f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
 
 
-def _source(name: str) -> Markup:
-    return Markup((SOURCES / name).read_text(encoding="utf-8"))
-
-
 def _policy_hash(text: str) -> str:
-    """By which the page's Content-Security-Policy knows its own style and script, and lets no other in."""
+    """For the Content-Security-Policy, which admits the page's own style and script and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

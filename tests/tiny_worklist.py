@@ -1,6 +1,6 @@
-"""Answers for a worklist that no model has given, and the page as a reader's program finds it."""
+"""Exams of a worklist that no model has predicted, and its page as a browser parses it."""
 
-import tempfile
+import io
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cxr import reading
-from cxr.prediction import Model
-from reading_room import page, pictures
-from reading_room.answers import Answers, Box, Exam
+from cxr.prediction import Box, Model, Prediction
+from reading_room import page, thumbnails
+from reading_room.exams import Exam, Journal
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",
@@ -30,28 +29,36 @@ HOSTILE = (
 
 
 def exam(number: int, **changes: Any) -> Exam:
-    """One with an answer; the higher its ``number``, the less urgent."""
+    """One with a prediction, which ``changes`` may be of too; the higher its ``number``, the less urgent."""
+    file = changes.get("file", f"folder/exam-{number:04}.dcm")
     values: dict[str, Any] = {
         "key": f"1.2.3.{number}",
-        "content": f"{number:064}",
+        "sha256": f"{number:064}",
         "place": f"place {number}",
         "state": f"state {number}",
-        "file": f"folder/exam-{number:04}.dcm",
+        "file": file,
+        "acquired": f"2026-11-{1 + number % 28:02}T10:{number % 60:02}",
+        "is_study_date": False,
+        "view": ("PA", "AP")[number % 2],
+        "patient": "",
+    }
+    predicted: dict[str, Any] = {
+        "path": Path(file),
         "probability": 0.95 - 0.9 * number / (number + 10),
-        "highest": 0.1,
+        "highest_score": 0.1,
         "width": 120,
         "height": 100,
-        "acquired": f"2026-11-{1 + number % 28:02}T10:{number % 60:02}",
-        "view": ("PA", "AP")[number % 2],
     }
-    return Exam(**values | changes)
+    of_exam = {name: value for name, value in changes.items() if name in values}
+    of_prediction = {name: value for name, value in changes.items() if name not in values}
+    return Exam(**values | of_exam, prediction=Prediction(**predicted | of_prediction))
 
 
 def box(score: float = 0.8) -> Box:
     return Box(10.0, 20.0, 30.5, 40.0, score)
 
 
-def made(**changes: Any) -> page.Made:
+def about(**changes: Any) -> page.About:
     values: dict[str, Any] = {
         "classifier": Model("a classifier", "classifier.pth", "c1a55" * 12, 0.5),
         "detector": Model("a detector", "detector.pth", "de7ec7" * 10, 0.6),
@@ -61,36 +68,36 @@ def made(**changes: Any) -> page.Made:
         "identifiers": False,
         "watched": False,
     }
-    return page.Made(**values | changes)
+    return page.About(**values | changes)
 
 
-def film(number: int = 0) -> bytes:
-    grey = np.random.default_rng(number).integers(0, 256, (10, 12), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        Image.fromarray(grey).resize((120, 100)).save(Path(folder) / "a.png")
-        return pictures.film(reading.read(Path(folder) / "a.png"))
+def film() -> bytes:
+    stream = io.BytesIO()
+    grey = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
+    Image.fromarray(grey).resize((120, 100)).save(stream, "JPEG")
+    return stream.getvalue()
 
 
 def heat() -> bytes:
-    return pictures.heat(np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32))
+    return thumbnails.heat(np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32))
 
 
-def answers(folder: Path, exams: list[Exam]) -> Answers:
-    """In ``folder``, with pictures for those that have an answer."""
-    found = Answers.start(folder, {"watched": False})
-    for number, one in enumerate(exams):
-        found.add(one, *(() if one.error else (film(number), heat())))
+def journal(folder: Path, exams: list[Exam]) -> Journal:
+    """In ``folder``, with pictures for those that have a prediction."""
+    found = Journal.start(folder, {"watched": False})
+    for one in exams:
+        found.add(one, *(() if one.prediction.error else (film(), heat())))
     return found
 
 
 def written(folder: Path, exams: list[Exam], **changes: Any) -> Path:
     """The page of ``exams`` in ``folder``."""
-    page.write(answers(folder, exams), made(**changes))
+    page.write(journal(folder, exams), about(**changes))
     return folder / page.PAGE
 
 
 class Page(HTMLParser):
-    """What a browser without a script makes of a page.
+    """A page as a browser without a script parses it.
 
     Attributes:
         tags: every element with its attributes, in order. rows: attributes of each exam. texts: all text outside of style and

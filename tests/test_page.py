@@ -5,7 +5,7 @@ import re
 
 import pytest
 from PIL import Image
-from tiny_worklist import HOSTILE, Page, answers, box, exam, made, written
+from tiny_worklist import HOSTILE, Page, about, box, exam, journal, written
 
 from cxr.prediction import Model
 from reading_room import page
@@ -17,12 +17,12 @@ def table_in(folder):
         return list(csv.DictReader(file))
 
 
-def test_the_sickest_stands_first_and_boxes_decide_between_equals(tmp_path):
+def test_exams_are_sorted_by_urgency_and_equal_ones_by_boxes(tmp_path):
     exams = [
         exam(0, probability=0.2, file="low"),
-        exam(1, probability=0.9, highest=0.3, file="equal, weaker box"),
-        exam(2, probability=0.9, highest=0.7, file="equal, stronger box"),
-        exam(3, probability=0.99, borderline=True, out_of_distribution=True, file="highest"),
+        exam(1, probability=0.9, highest_score=0.3, file="equal, weaker box"),
+        exam(2, probability=0.9, highest_score=0.7, file="equal, stronger box"),
+        exam(3, probability=0.99, out_of_distribution=True, file="highest"),
     ]
     rows = Page(written(tmp_path, exams)).rows
     assert [row["data-file"] for row in rows] == ["highest", "equal, stronger box", "equal, weaker box", "low"]
@@ -31,12 +31,10 @@ def test_the_sickest_stands_first_and_boxes_decide_between_equals(tmp_path):
     assert [row["file"] for row in table] == [row["data-file"] for row in rows]
 
 
-def test_a_row_says_what_was_found_in_words(tmp_path):
-    found = exam(
-        1, probability=0.61, borderline=True, out_of_distribution=True, boxes=(box(0.81), box(0.7)), highest=0.81
-    )
+def test_a_row_states_the_prediction_in_words(tmp_path):
+    found = exam(1, probability=0.61, out_of_distribution=True, boxes=(box(0.81), box(0.7)), highest_score=0.81)
     text = Page(written(tmp_path, [found])).text
-    for words in ("0.610 PNEUMONIA", "at or above 0.500", "Borderline", "Unlike training", "2 highest score 0.81"):
+    for words in ("0.610 PNEUMONIA", "at or above 0.500", "Borderline", "Out of distribution", "2 highest score 0.81"):
         assert words in text
     for words in ("2026-11-02 10:01", "AP", "exam-0001.dcm"):
         assert words in text
@@ -44,19 +42,19 @@ def test_a_row_says_what_was_found_in_words(tmp_path):
     assert "0.310 NORMAL" in text and "below 0.500" in text
 
 
-def test_what_the_header_says_against_a_chest_is_told(tmp_path):
+def test_a_note_of_the_header_is_shown(tmp_path):
     parsed = Page(written(tmp_path, [exam(0, note="the header says view LL")]))
     assert "See note 1" in parsed.text and parsed.rows[0]["data-note"] == "the header says view LL"
     assert table_in(tmp_path)[0]["note"] == "the header says view LL"
     assert "See note" not in Page(written(tmp_path, [exam(0)])).text
 
 
-def test_a_threshold_that_was_set_after_training_is_told(tmp_path):
+def test_a_threshold_that_was_set_after_training_is_stated(tmp_path):
     adapted = Model(
         "a classifier", "classifier.pth", "c1a55" * 12, 0.5, "operating point set for <i>sensitivity</i> 0.9"
     )
-    told = "SHA-256 c1a55c1a55c1 · operating point set for <i>sensitivity</i> 0.9"
-    assert told in Page(written(tmp_path, [exam(0)], classifier=adapted)).text
+    stated = "SHA-256 c1a55c1a55c1 · operating point set for <i>sensitivity</i> 0.9"
+    assert stated in Page(written(tmp_path, [exam(0)], classifier=adapted)).text
     assert "SHA-256 c1a55c1a55c1 ·" not in Page(written(tmp_path, [exam(0)])).text
 
 
@@ -65,23 +63,23 @@ def test_the_threshold_itself_is_called_pneumonia(tmp_path):
     assert classes == ["above", "below"]
 
 
-def test_boxes_stand_where_they_were_found(tmp_path):
-    tags = Page(written(tmp_path, [exam(0, boxes=(box(),), highest=0.8)])).tags
+def test_boxes_are_in_pixels_of_the_original(tmp_path):
+    tags = Page(written(tmp_path, [exam(0, boxes=(box(),), highest_score=0.8)])).tags
     (drawn,) = [attributes for tag, attributes in tags if tag == "rect" and "class" not in attributes]
     assert drawn == {"x": "10.00", "y": "20.00", "width": "30.50", "height": "40.00"}
     (frame,) = [attributes for tag, attributes in tags if tag == "svg" and attributes.get("class") == "boxes"]
     assert frame["viewbox"] == "0 0 120 100"  # pixels of the original
 
 
-def test_a_picture_that_was_removed_is_said_to_be_missing(tmp_path):
-    found = answers(tmp_path, [exam(0)])
+def test_a_removed_picture_is_stated(tmp_path):
+    found = journal(tmp_path, [exam(0)])
     for picture in (tmp_path / "pictures").iterdir():
         picture.unlink()
-    page.write(found, made())
-    assert "The picture is missing" in Page(tmp_path / page.PAGE).text
+    page.write(found, about())
+    assert "Image file missing" in Page(tmp_path / page.PAGE).text
 
 
-def test_nothing_comes_from_elsewhere(tmp_path):
+def test_the_page_needs_no_other_file(tmp_path):
     parsed = Page(written(tmp_path, [exam(0)]))
     sources = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
     assert all(source.startswith(("data:", "#")) for source in sources) and len(sources) >= 3
@@ -111,15 +109,15 @@ def test_hostile_names_and_headers_stay_text(tmp_path, hostile):
     assert max(map(len, parsed.texts)) < 1000
 
 
-def test_hostile_texts_are_whole_in_the_table(tmp_path):
+def test_the_table_holds_whole_texts(tmp_path):
     written(tmp_path, [exam(number, file=text, probability=1 - number / 100) for number, text in enumerate(HOSTILE)])
     rows = table_in(tmp_path)
     assert [row["file"] for row in rows] == list(HOSTILE)
 
 
-def test_the_table_holds_every_answer_and_every_failure(tmp_path):
+def test_the_table_holds_every_prediction_and_every_failure(tmp_path):
     exams = [
-        exam(0, probability=0.61, borderline=True, boxes=(box(),), highest=0.8),
+        exam(0, probability=0.61, boxes=(box(),), highest_score=0.8),
         exam(1, error="is empty (0 bytes)"),
         exam(2, probability=0.2, out_of_distribution=False),
     ]
@@ -146,15 +144,15 @@ def test_the_table_holds_every_answer_and_every_failure(tmp_path):
     assert len(rows) == 3
 
 
-def test_files_without_an_answer_have_a_list_of_their_own(tmp_path):
+def test_files_without_a_prediction_are_listed(tmp_path):
     parsed = Page(written(tmp_path, [exam(0), exam(1, error="is empty (0 bytes)")]))
     assert len(parsed.rows) == 1
-    assert parsed.text.count("Not answered 1") == 2  # above the list, which may be long, and below it
-    assert ("a", {"href": "#unanswered"}) in parsed.tags and "exam-0001.dcm is empty (0 bytes)" in parsed.text
-    assert "Not answered" not in Page(written(tmp_path, [exam(0)])).text
+    assert parsed.text.count("No prediction 1") == 2  # above the list, which may be long, and below it
+    assert ("a", {"href": "#failed"}) in parsed.tags and "exam-0001.dcm is empty (0 bytes)" in parsed.text
+    assert "No prediction" not in Page(written(tmp_path, [exam(0)])).text
 
 
-def test_the_page_says_what_made_it_and_what_it_is_not_for(tmp_path):
+def test_the_page_states_its_models_and_the_disclaimer(tmp_path):
     text = Page(written(tmp_path, [exam(0)])).text
     for words in (
         "Research only. Not a medical device",
@@ -167,21 +165,21 @@ def test_the_page_says_what_made_it_and_what_it_is_not_for(tmp_path):
         assert words in text
 
 
-def test_without_a_detector_nothing_speaks_of_boxes_found(tmp_path):
-    parsed = Page(written(tmp_path, [exam(0)], detector=None))
-    assert "none: boxes were not looked for" in parsed.text and "With boxes" not in parsed.text
+def test_without_a_detector_there_are_no_boxes(tmp_path):
+    parsed = Page(written(tmp_path, [exam(0, highest_score=None)], detector=None))
+    assert "none: no boxes were predicted" in parsed.text and "With boxes" not in parsed.text
     (row,) = table_in(tmp_path)
     assert row["boxes"] == row["highest_score"] == ""
 
 
-def test_what_was_not_checked_is_said_to_be_unchecked(tmp_path):
-    unchecked = Page(written(tmp_path, [exam(0)])).text
-    checked = Page(written(tmp_path, [exam(0, out_of_distribution=False)])).text
-    assert "was not checked" in unchecked and "Unlike training 0" not in unchecked
-    assert "was not checked" not in checked and "Unlike training 0" in checked
+def test_a_model_that_cannot_flag_images_is_stated(tmp_path):
+    unstated = Page(written(tmp_path, [exam(0)])).text
+    stated = Page(written(tmp_path, [exam(0, out_of_distribution=False)])).text
+    assert "are not flagged" in unstated and "Out of distribution 0" not in unstated
+    assert "are not flagged" not in stated and "Out of distribution 0" in stated
 
 
-def test_patients_are_told_only_where_that_was_asked_for(tmp_path):
+def test_patients_are_shown_only_with_identifiers(tmp_path):
     named = [exam(0, patient="Hong Gildong · 0017")]
     path = written(tmp_path, named)
     assert "Gildong" not in path.read_text(encoding="utf-8") + (tmp_path / page.TABLE).read_text(encoding="utf-8")
@@ -191,12 +189,12 @@ def test_patients_are_told_only_where_that_was_asked_for(tmp_path):
     assert row["patient"] == "Hong Gildong · 0017"
 
 
-def test_files_whose_names_are_hidden_are_told_apart_by_their_uid(tmp_path):
+def test_hidden_names_are_distinguished_by_their_uid(tmp_path):
     text = Page(written(tmp_path, [exam(0, file="….dcm", key="1.2.3.456789")])).text
     assert "….dcm (UID …456789)" in text
 
 
-def test_every_word_is_there_in_both_languages_with_the_same_values():
+def test_every_text_is_in_both_languages_with_the_same_values():
     for key, (english, korean) in TEXTS.items():
         assert english.strip() and korean.strip(), key
         values = [sorted(re.findall(r"\{(\w+)\}", text)) for text in (english, korean)]
@@ -204,9 +202,9 @@ def test_every_word_is_there_in_both_languages_with_the_same_values():
         assert re.search("[가-힣]", korean) or english == korean, key
 
 
-def test_the_page_names_only_words_that_exist_and_every_word_is_used(tmp_path):
+def test_the_page_uses_every_text_and_no_other(tmp_path):
     exams = [
-        exam(0, boxes=(box(),), borderline=True, out_of_distribution=True, study_date=True, note="a lateral"),
+        exam(0, boxes=(box(),), out_of_distribution=True, is_study_date=True, note="a lateral"),
         exam(1, error="damaged"),
     ]
     pages = [
@@ -220,25 +218,25 @@ def test_the_page_names_only_words_that_exist_and_every_word_is_used(tmp_path):
     template = (page.SOURCES / "page.html").read_text(encoding="utf-8")
     named = {key for text in pages for key in re.findall(r'data-(?:t|label|placeholder)="(\w+)"', text)}
     assert named <= TEXTS.keys()
-    spoken = named | set(re.findall(r'say\("(\w+)"', script)) | set(re.findall(r'"(\w+)"', script + template))
-    assert TEXTS.keys() <= spoken
+    used = named | set(re.findall(r'text\("(\w+)"', script)) | set(re.findall(r'"(\w+)"', script + template))
+    assert TEXTS.keys() <= used
 
 
-def test_a_page_of_a_thousand_films_of_noise_stays_below_60_megabytes(tmp_path):
+def test_a_page_of_a_thousand_images_of_noise_stays_below_60_megabytes(tmp_path):
     import numpy as np
 
     from cxr import reading
-    from reading_room import pictures
+    from reading_room import thumbnails
 
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8))
     noise.save(tmp_path / "noise.png")
-    assert len(pictures.film(reading.read(tmp_path / "noise.png"))) <= pictures.MOST_FILM_BYTES
-    found = answers(tmp_path, [])
+    assert len(thumbnails.film(reading.read(tmp_path / "noise.png"))) <= thumbnails.MOST_FILM_BYTES
+    found = journal(tmp_path, [])
     found.add(
-        exam(0, boxes=(box(),) * 3, borderline=True),
-        bytes(pictures.MOST_FILM_BYTES),
-        pictures.heat(np.random.default_rng(0).random((112, 112), np.float32)),
+        exam(0, boxes=(box(),) * 3),
+        bytes(thumbnails.MOST_FILM_BYTES),
+        thumbnails.heat(np.random.default_rng(0).random((112, 112), np.float32)),
     )
-    page.write(found, made())
+    page.write(found, about())
     empty = written(tmp_path / "empty", [])
     assert ((tmp_path / page.PAGE).stat().st_size - empty.stat().st_size) * 1000 + empty.stat().st_size < 60e6

@@ -1,4 +1,4 @@
-"""The worklist's page in a real browser, which has no way to any network."""
+"""The worklist's page in a real browser without network."""
 
 import shutil
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Chromium, whose every page is a new one."""
+    """Chromium."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (
@@ -47,7 +47,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Opens a page of exams; after the test nothing may stand in the console."""
+    """Opens a page of exams; after the test the console must be empty."""
 
     def opened(exams, size=WIDE, **made):
         width, height = size
@@ -64,14 +64,14 @@ def show(browser, tmp_path):
 
 
 def mixed():
-    """Twelve exams of every kind, numbered by urgency, and a file without an answer."""
+    """Twelve exams of every kind, numbered by urgency, and a file without a prediction."""
     kinds = [
-        {"boxes": (box(0.9), box(0.7)), "highest": 0.9},
-        {"boxes": (box(0.6),), "highest": 0.6},
-        {"borderline": True},
-        {"borderline": True, "out_of_distribution": True},
+        {"boxes": (box(0.9), box(0.7)), "highest_score": 0.9},
+        {"boxes": (box(0.6),), "highest_score": 0.6},
+        {},
+        {"out_of_distribution": True},
         {"acquired": "", "view": ""},
-        {"study_date": True},
+        {"is_study_date": True},
     ]
     exams = [exam(number, **{"out_of_distribution": False} | kinds[number % 6]) for number in range(12)]
     return [*exams, exam(99, file="broken.dcm", error="is empty (0 bytes)")]
@@ -92,7 +92,7 @@ def press(browser, *keys):
 
 
 def ranks(browser):
-    """Of the exams in sight, as they stand."""
+    """Of the visible exams, in their order."""
     code = "[...document.querySelectorAll('#exams tr')].filter((row) => !row.hidden).map((row) => Number(row.dataset.rank))"
     return script(browser, code)
 
@@ -105,7 +105,7 @@ def visibility(browser, selector):
     return script(browser, "getComputedStyle(document.querySelector(arguments[0])).visibility", selector)
 
 
-def test_opens_from_disk_and_asks_nobody_for_anything(show):
+def test_opens_from_disk_without_any_request(show):
     browser = show(mixed())
     assert script(browser, "location.protocol") == "file:"
     sources = script(browser, "performance.getEntriesByType('resource').map((entry) => entry.name.slice(0, 5))")
@@ -120,13 +120,13 @@ def test_opens_from_disk_and_asks_nobody_for_anything(show):
         ("rank", list(range(12, 0, -1)), list(range(1, 13))),  # it is sorted by rank when it opens
         ("probability", list(range(1, 13)), list(range(12, 0, -1))),
         ("boxes", [1, 7, 2, 8, 3, 4, 5, 6, 9, 10, 11, 12], [3, 4, 5, 6, 9, 10, 11, 12, 2, 8, 1, 7]),
-        ("marks", [4, 10, 3, 9, 1, 2, 5, 6, 7, 8, 11, 12], [1, 2, 5, 6, 7, 8, 11, 12, 3, 9, 4, 10]),
+        ("marks", [10, 4, 6, 7, 8, 9, 11, 12, 1, 2, 3, 5], [1, 2, 3, 5, 6, 7, 8, 9, 11, 12, 4, 10]),
         ("acquired", [12, 10, 9, 8, 7, 6, 4, 3, 2, 1, 5, 11], [1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 5, 11]),
         ("view", [2, 4, 6, 8, 10, 12, 1, 3, 7, 9, 5, 11], [1, 3, 7, 9, 2, 4, 6, 8, 10, 12, 5, 11]),
         ("file", list(range(1, 13)), list(range(12, 0, -1))),
     ],
 )
-def test_sorts_by_each_column_and_what_is_not_stated_stands_last(show, column, first, then):
+def test_sorts_by_each_column_with_missing_values_last(show, column, first, then):
     browser = show(mixed())
     for expected in (first, then):
         click(browser, f"[data-sort={column}]")
@@ -140,8 +140,8 @@ def test_sorts_by_each_column_and_what_is_not_stated_stands_last(show, column, f
     [
         ("above", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
         ("below", [11, 12]),
-        ("borderline", [3, 4, 9, 10]),
-        ("unlike", [4, 10]),
+        ("borderline", [6, 7, 8, 9, 10, 11, 12]),
+        ("ood", [4, 10]),
     ],
 )
 def test_filters_by_group(show, group, left):
@@ -159,7 +159,7 @@ def test_finds_by_file_view_and_date(show):
         browser.find_element("id", "search").clear()
         browser.find_element("id", "search").send_keys(words)
         assert ranks(browser) == left
-    assert browser.find_element("id", "empty").text == "No exam fits the filter."
+    assert browser.find_element("id", "empty").text == "No exam matches the filter."
 
 
 def test_the_large_view_shows_the_exam_with_its_boxes(show):
@@ -241,26 +241,24 @@ def test_keys_move_enlarge_and_switch(show):
     assert ranks(browser) == [4]
 
 
-def test_keys_pass_by_what_is_filtered_out(show):
+def test_keys_skip_filtered_exams(show):
     from selenium.webdriver.common.keys import Keys
 
     browser = show(mixed())
-    click(browser, "[data-group=borderline]")
+    click(browser, "[data-group=ood]")
     seen = [current(browser)]  # the first that is left
     for _ in range(4):
         press(browser, Keys.ARROW_DOWN)
         seen.append(current(browser))
-    assert seen == [3, 4, 9, 10, 10]
+    assert seen == [4, 10, 10, 10, 10]
 
 
-def test_all_of_it_is_there_in_korean(show):
+def test_everything_is_translated_to_korean(show):
     browser = show(mixed(), watched=True)
     click(browser, "[data-language=ko]")
     assert script(browser, "[document.documentElement.lang, document.title]") == ["ko", "워크리스트"]
-    spoken = script(
-        browser, "[...document.querySelectorAll('[data-t]')].map((one) => [one.dataset.t, one.textContent])"
-    )
-    for key, text in spoken:
+    texts = script(browser, "[...document.querySelectorAll('[data-t]')].map((one) => [one.dataset.t, one.textContent])")
+    for key, text in texts:
         assert "{" not in text and (text == TEXTS[key][1] or "{" in TEXTS[key][1]), key
     labels = script(
         browser, "[...document.querySelectorAll('[data-label]')].map((one) => [one.dataset.label, one.ariaLabel])"
@@ -281,12 +279,12 @@ def test_all_of_it_is_there_in_korean(show):
     assert "연구용" not in browser.find_element("tag name", "body").text
 
 
-def test_what_a_reader_has_chosen_survives_a_reload(show):
+def test_choices_survive_a_reload(show):
     browser = show(mixed(), watched=True)
     for selector in (
         "[data-language=ko]",
         "[data-sort=view]",
-        "[data-group=borderline]",
+        "[data-group=ood]",
         "#exam-4",
         "[data-layer=heat]",
     ):
@@ -300,10 +298,7 @@ def test_what_a_reader_has_chosen_survives_a_reload(show):
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_hostile_texts_stay_text(show, size):
-    exams = [
-        exam(number, file=text, view=text, patient=text, key=text, borderline=True)
-        for number, text in enumerate(HOSTILE)
-    ]
+    exams = [exam(number, file=text, view=text, patient=text, key=text) for number, text in enumerate(HOSTILE)]
     exams += [exam(100 + number, file=text, error=text) for number, text in enumerate(HOSTILE)]
     browser = show(exams, size, identifiers=True)
     for row in range(1, len(HOSTILE) + 1):
@@ -336,12 +331,12 @@ def test_prints_the_list_that_is_shown_with_boxes_and_without_controls(show):
     import base64
 
     browser = show(mixed())
-    click(browser, "[data-group=borderline]")
+    click(browser, "[data-group=ood]")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     for selector in (".tools", ".languages", "#viewer", ".keys"):
         assert not script(browser, "document.querySelector(arguments[0]).checkVisibility()", selector)
-    assert visibility(browser, "#exam-3 svg.boxes") == "visible"
-    assert len(ranks(browser)) == 4
+    assert visibility(browser, "#exam-4 svg.boxes") == "visible"
+    assert len(ranks(browser)) == 2
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
     assert pdf.startswith(b"%PDF")
 
