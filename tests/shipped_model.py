@@ -1,10 +1,10 @@
-"""What the classifier in the repository answers for a few synthetic chests, to be recorded when it is replaced.
+"""Predictions of the bundled classifier for a few synthetic chests, recorded when it is replaced.
 
-    python tests/shipped_model.py && python model_card.py --external-report tests/shipped_model_on_rsna.json
+    python tests/shipped_model.py && python model_card.py --external-report docs/results/pneumonia_resnet18_on_rsna.json
 
 writes shipped_model.json beside this file, from ``pneumonia_resnet18.pth`` at the root of the repository, and
 MODEL_CARD.md beside the model. Both are committed with it, and so is the report, which evaluate_classification.py
-wrote with --corruptions on RSNA's films; the tests hold the four to each other.
+wrote with --corruptions on RSNA's images; tests compare all four.
 """
 
 import json
@@ -28,8 +28,8 @@ from pytorch_classification.classifier import Classifier
 
 MODEL = ROOT / "pneumonia_resnet18.pth"
 RECORDED = Path(__file__).with_suffix(".json")
-ON_RSNA = Path(__file__).with_name("shipped_model_on_rsna.json")
-_FILMS = {
+ON_RSNA = ROOT / "docs" / "results" / "pneumonia_resnet18_on_rsna.json"
+_IMAGES = {
     "normal": PlannedImage("", None, 1, 1),
     "another normal": PlannedImage("", None, 2, 1),
     "lobar": PlannedImage("", "lobar", 3, 1),
@@ -38,21 +38,21 @@ _FILMS = {
 }
 
 
-def answers(folder: Path) -> dict[str, Any]:
-    """The hash of the model file, and what it says of each chest, which is drawn into ``folder``."""
+def predictions(folder: Path) -> dict[str, Any]:
+    """The hash of the model file, and its prediction for each chest, which is rendered into ``folder``."""
     processor = Runtime(torch.device("cpu"), bf16=False)
     classifier = Classifier.load(MODEL, processor)
     found: dict[str, Any] = {}
-    for name, film in _FILMS.items():
-        picture, _ = render_image(film, seed=0, widest=600)
+    for name, image in _IMAGES.items():
+        picture, _ = render_image(image, seed=0, widest=600)
         path = folder / f"{name}.png"
         Image.fromarray(picture.pixels).save(path)
-        judged = classifier.predict(reading.read(path).square(classifier.store_size)[None], processor)
+        output = classifier.predict(reading.read(path).square(classifier.store_size)[None], processor)
         found[name] = {
-            "probability": float(judged.probability[0]),
-            "unlike": None if judged.out_of_distribution is None else bool(judged.out_of_distribution[0]),
+            "probability": float(output.probability[0]),
+            "out_of_distribution": None if output.out_of_distribution is None else bool(output.out_of_distribution[0]),
         }
-    return {"sha256": sha256_of(MODEL), "answers": found}
+    return {"sha256": sha256_of(MODEL), "predictions": found}
 
 
 def is_committed() -> bool:
@@ -66,7 +66,7 @@ def is_replaced() -> bool:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of this checkout; nothing in a copy without one, or without git."""
+    """The output of git; empty outside a checkout or without git."""
     try:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
@@ -77,6 +77,6 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as temporary:
-        recorded = answers(Path(temporary))
+        recorded = predictions(Path(temporary))
     RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
-    print(f"{RECORDED}: {len(recorded['answers'])} answers of {MODEL.name}")
+    print(f"{RECORDED}: {len(recorded['predictions'])} predictions of {MODEL.name}")

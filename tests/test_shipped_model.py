@@ -1,19 +1,18 @@
-"""The classifier that a clone brings along, where it does, against the answers recorded of it."""
+"""The bundled classifier against its recorded predictions and its card."""
 
 import json
 
 import pytest
-from shipped_model import MODEL, ON_RSNA, RECORDED, answers, is_committed, is_replaced
+from shipped_model import MODEL, ON_RSNA, RECORDED, is_committed, is_replaced, predictions
 
 from cxr import checkpoints
 from cxr.files import sha256_of
-from model_card import read_report
-from pytorch_classification.card import card
+from model_card import read_report, render
 from pytorch_classification.model import TASK
 
 RECORD_ANEW = (
-    "a model that is to be shipped is recorded by `python tests/shipped_model.py`, evaluated anew, and told by "
-    "`python model_card.py --external-report tests/shipped_model_on_rsna.json`"
+    "a model that is to be shipped is recorded by `python tests/shipped_model.py`, evaluated anew, and described by "
+    "`python model_card.py --external-report docs/results/pneumonia_resnet18_on_rsna.json`"
 )
 
 
@@ -33,17 +32,17 @@ def test_the_shipped_model_is_the_recorded_one(recorded):
     assert MODEL.stat().st_size < 25e6
 
 
-def test_the_shipped_model_answers_as_recorded(recorded, tmp_path):
-    found = answers(tmp_path)["answers"]
-    expected = recorded["answers"]
+def test_the_shipped_model_predicts_as_recorded(recorded, tmp_path):
+    found = predictions(tmp_path)["predictions"]
+    expected = recorded["predictions"]
     assert len(expected) >= 5 and found.keys() == expected.keys()
-    for name, answer in expected.items():
-        assert found[name]["probability"] == pytest.approx(answer["probability"], abs=2e-3), name
-        assert found[name]["unlike"] == answer["unlike"], name
+    for name, prediction in expected.items():
+        assert found[name]["probability"] == pytest.approx(prediction["probability"], abs=2e-3), name
+        assert found[name]["out_of_distribution"] == prediction["out_of_distribution"], name
 
 
 def test_the_card_is_what_the_program_writes_of_the_shipped_model_and_its_report(recorded):
     state = checkpoints.load(MODEL, task=TASK)
-    text = card(state, MODEL, external=[read_report(ON_RSNA, state)])
+    text = render(state, MODEL, external=[read_report(ON_RSNA, state)])
     assert "## Recipe" in text and recorded["sha256"] in text
     assert (MODEL.parent / "MODEL_CARD.md").read_text(encoding="utf-8") == text, RECORD_ANEW
