@@ -38,22 +38,6 @@ def highest(monkeypatch):
     monkeypatch.setattr(augment, "uniform", lambda count, low, high, generator: torch.full((count,), float(high)))
 
 
-# ----------------------------------------------------------------------------------------------------------- geometry
-
-
-def test_without_any_range_the_map_is_the_identity_and_the_picture_stays():
-    matrices = augment.random_affine(3, drawn(), **STILL)
-    assert torch.equal(matrices, torch.eye(2, 3).expand(3, 2, 3))
-    images = pictures(3)
-    assert torch.allclose(augment.warp(images, matrices, 16), images, atol=1e-6)
-
-
-def test_a_flip_mirrors_left_and_right_only():
-    matrices = augment.random_affine(3, drawn(), **{**STILL, "flip": 1})
-    images = pictures(3)
-    assert torch.allclose(augment.warp(images, matrices, 16), images.flip(3), atol=1e-6)
-
-
 CROP = {"smallest_area": 0.08, "stretch": 0.3, "rotation_degrees": 0, "shear": 0, "flip": 0}
 
 
@@ -77,17 +61,34 @@ def test_a_crop_of_the_upper_right_quarter_enlarges_it(monkeypatch):
     assert torch.allclose(seen, image[:, :, :8, 8:], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ({}, ((1, 0, 0), (0, 1, 0))),
+        ({"flip": 2}, ((-1, 0, 0), (0, 1, 0))),
+        ({"zoom": math.log(2)}, ((2, 0, 0), (0, 2, 0))),
+        ({"stretch": math.log(3)}, ((1, 0, 0), (0, 3, 0))),
+        ({"shear": 0.2}, ((1, 0.2, 0), (0, 1, 0))),
+        ({"shift": 0.1}, ((1, 0, 0.1), (0, 1, 0.1))),
+    ],
+)
+def test_maps_worked_at_the_upper_end_of_each_range(highest, ranges, expected):
+    assert torch.allclose(augment.random_affine(1, drawn(), **{**STILL, **ranges}), matrix(*expected))
+
+
+def test_draws_keep_to_their_ranges_and_differ_by_image():
+    ranges = {"rotation_degrees": 10, "zoom": 0.2, "stretch": 0.1, "shear": 0.1, "shift": 0.1, "flip": 0.3}
+    matrices = augment.random_affine(4000, drawn(), **ranges)
+    assert 0.099 < matrices[:, :, 2].abs().max() <= 0.1 and matrices[:, :, 2].mean().abs() < 0.005
+    assert 0.27 < (torch.linalg.det(matrices[:, :, :2]) < 0).float().mean() < 0.33
+    assert len(matrices.flatten(1).unique(dim=0)) == 4000
+
+
 def test_a_shift_of_half_the_image_reads_from_half_the_image_away():
     """Output to input: the output at x shows the input at x + 1, which is 8 of 16 pixels to the right."""
     image = point(16, row=3, column=12)
     moved = augment.warp(image, matrix((1, 0, 1), (0, 1, -0.5)), 16)
     assert torch.allclose(moved, point(16, row=7, column=4), atol=1e-6)
-
-
-def test_where_there_is_no_input_the_output_is_black():
-    moved = augment.warp(torch.ones(1, 1, 16, 16), matrix((1, 0, 1), (0, 1, 0)), 16)
-    assert torch.allclose(moved[0, 0, :, :8], torch.ones(16, 8))
-    assert not moved[0, 0, :, 8:].any()
 
 
 def test_a_quarter_turn_takes_the_upper_right_to_the_upper_left(highest):
@@ -96,47 +97,6 @@ def test_a_quarter_turn_takes_the_upper_right_to_the_upper_left(highest):
     assert torch.allclose(matrices, matrix((0, -1, 0), (1, 0, 0)), atol=1e-6)
     turned = augment.warp(point(8, row=1, column=6), matrices, 8)
     assert torch.allclose(turned, point(8, row=1, column=1), atol=1e-5)
-
-
-def test_zoom_is_the_logarithm_of_the_scale_from_output_to_input(highest):
-    matrices = augment.random_affine(1, drawn(), **{**STILL, "zoom": math.log(2)})
-    assert torch.allclose(matrices, matrix((2, 0, 0), (0, 2, 0)))
-    seen = augment.warp(torch.ones(1, 1, 8, 8), matrices, 8)
-    expected = torch.zeros(1, 1, 8, 8)
-    expected[..., 2:6, 2:6] = 1  # the whole picture in the middle quarter
-    assert torch.allclose(seen, expected, atol=1e-6)
-
-
-def test_stretch_is_of_height_against_width_and_shear_leans_columns(highest):
-    assert torch.allclose(
-        augment.random_affine(1, drawn(), **{**STILL, "stretch": math.log(3)}), matrix((1, 0, 0), (0, 3, 0))
-    )
-    assert torch.allclose(augment.random_affine(1, drawn(), **{**STILL, "shear": 0.2}), matrix((1, 0.2, 0), (0, 1, 0)))
-
-
-def test_draws_keep_to_their_ranges_differ_by_image_and_favour_no_side():
-    ranges = {"rotation_degrees": 10, "zoom": 0.2, "stretch": 0.1, "shear": 0.1, "shift": 0.1, "flip": 0.3}
-    matrices = augment.random_affine(4000, drawn(), **ranges)
-    shifts = matrices[:, :, 2]
-    assert shifts.abs().max() <= 0.1
-    assert shifts.abs().max() > 0.099
-    assert shifts.mean().abs() < 0.005
-    flipped = torch.linalg.det(matrices[:, :, :2]) < 0
-    assert 0.27 < flipped.float().mean() < 0.33
-    width = matrices[:, :, 0].norm(dim=1)
-    assert math.exp(-0.2) - 1e-5 <= width.min() <= width.max() <= math.exp(0.2) + 1e-5
-    angles = torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0])[~flipped] * 180 / math.pi
-    assert 9.9 < angles.abs().max() < 10.001
-    assert len(matrices.flatten(1).unique(dim=0)) == 4000
-
-
-# ---------------------------------------------------------------------------------------------- tone and sharpness
-
-
-def test_each_image_is_looked_up_in_its_own_curve():
-    stored = torch.tensor([[[0, 255]], [[0, 255]]], dtype=torch.uint8)
-    curves = torch.stack([torch.linspace(0, 1, 256), torch.linspace(1, 0, 256)])
-    assert augment.apply_curves(stored, curves).flatten(1).tolist() == [[0, 1], [1, 0]]
 
 
 def swapped(stored, monkeypatch, part):
@@ -239,17 +199,6 @@ def test_a_random_filter_worked_by_hand(monkeypatch):
     assert torch.allclose(seen, 0.75 * images + 0.25 * filtered, atol=1e-6)
 
 
-def test_images_are_filtered_in_the_share_asked_for_each_by_its_own_filter():
-    images = pictures(1).expand(500, -1, -1, -1)
-    seen = augment.random_convolution(images, drawn(), prob=0.4)
-    changed = (seen != images).flatten(1).any(dim=1)
-    assert 0.33 < changed.float().mean() < 0.47
-    assert len(torch.unique(seen[changed].flatten(1), dim=0)) == changed.sum()
-
-
-# --------------------------------------------------------------------------------------------------------------- places
-
-
 def frame_weights(count, size, **options):
     """[i, j, row, column]: how much of image j is in result i; exchanging frames is linear in the images."""
     rows = []
@@ -323,21 +272,12 @@ STEPS = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_the_generator_given_decides_everything_and_no_other_is_touched(name):
+def test_the_generator_decides_everything_and_probability_0_changes_nothing(name):
     before = torch.get_rng_state()
     first, again, other = STEPS[name](drawn(5), 1), STEPS[name](drawn(5), 1), STEPS[name](drawn(6), 1)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
-    assert first.dtype == torch.float32
-    assert first.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    "name", ["match_histograms", "jitter_tone", "jitter_sharpness", "random_convolution", "swap_borders", "erase"]
-)
-def test_with_a_share_of_nothing_nothing_changes(name):
-    require_original_threshold = (
-        augment.identity_curves(6, torch.device("cpu")) if name in ("match_histograms", "jitter_tone") else pictures(6)
-    )
-    assert torch.allclose(STEPS[name](drawn(), 0), require_original_threshold, atol=1e-7)
+    assert first.dtype == torch.float32 and first.isfinite().all()
+    if name not in ("random_affine", "random_crop"):
+        unchanged = augment.identity_curves(6, torch.device("cpu")) if first.ndim == 2 else pictures(6)
+        assert torch.allclose(STEPS[name](drawn(), 0), unchanged, atol=1e-7)

@@ -96,15 +96,6 @@ def test_the_plain_form_of_a_config_fits_a_checkpoint_and_json():
     )
 
 
-def test_a_type_without_a_form_is_a_fault_of_the_program():
-    @dataclass(frozen=True)
-    class Odd:
-        sizes: dict[str, int] = cli.flag(None, help="x")
-
-    with pytest.raises(TypeError, match="--sizes: no command-line form"):
-        cli.parse(Odd, [])
-
-
 def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **options):
     """The process of a script whose ``main`` has this body."""
     script = tmp_path / "script.py"

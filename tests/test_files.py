@@ -5,7 +5,6 @@ import signal
 from contextlib import suppress
 
 import pytest
-from small_disk import small_disk
 
 from cxr import files
 
@@ -32,18 +31,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert str(path) in str(caught.value)
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["a.bin"]
-
-
-def test_on_a_full_disk_the_last_good_file_survives(tmp_path):
-    with small_disk(tmp_path, 1024) as disk:
-        path = disk / "a.bin"
-        write(path, b"old")
-        with pytest.raises(OSError, match=r"cannot write .*a\.bin: No space .* 4\.0 MiB are needed, \d{3,4}\.\d KiB"):
-            write(path, bytes(2**22))
-        assert path.read_bytes() == b"old"
-        assert names_in(disk) == ["a.bin"]
-        write(path, b"new")  # there is room again
-        assert path.read_bytes() == b"new"
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
