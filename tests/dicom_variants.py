@@ -4,7 +4,6 @@ import base64
 import io
 
 import numpy as np
-import pydicom
 from dicom_files import (
     HEIGHT,
     WIDTH,
