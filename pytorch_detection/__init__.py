@@ -1,1 +1,1 @@
-"""The question where in a chest radiograph lung opacities are."""
+"""Detection of lung opacities in chest radiographs."""

@@ -290,8 +290,3 @@ def _exam_index(known: Mapping[str, int], folder: Path, name: str) -> int:
     slashed = tables.slashed(name)
     spellings = (name, *(str(place.resolve()) for place in (Path(slashed), folder / slashed)), Path(slashed).name)
     return next((known[spelling] for spelling in spellings if spelling in known), -1)
-
-
-def lowest(scores: Sequence[Array]) -> float | None:
-    """The lowest score of all boxes; None without a box."""
-    return min((float(some.min()) for some in scores if some.size), default=None)

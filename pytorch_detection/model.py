@@ -262,12 +262,12 @@ def _freeze_normalisation(module: nn.Module) -> None:
 # --------------------------------------------------------------------------------------------------- initial weights
 
 
-_IMAGENET: dict[Backbone, Any] = {
-    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
-    "resnet50_v2": ResNet50_Weights.IMAGENET1K_V1,
+_PUBLISHED: dict[tuple[str, Backbone], Any] = {
+    ("imagenet", "resnet18"): ResNet18_Weights.IMAGENET1K_V1,
+    ("imagenet", "resnet50_v2"): ResNet50_Weights.IMAGENET1K_V1,
+    ("coco", "resnet50_v2"): FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
 }
 _BODY = "backbone.body."
-_NAMED_WEIGHTS = "synthetic, coco, imagenet or none"
 _HEADS = ("roi_heads.box_predictor.", "image_head.")  # stay random where a file has none, or for other classes
 
 
@@ -287,36 +287,18 @@ def build(weights: str, backbone: Backbone, size: int, *, image_head: bool) -> G
     if weights == "none":
         return construct(Architecture(backbone, size, frozen=False, image_head=image_head))
     if weights in ("coco", "imagenet"):
-        state, frozen, source = _downloaded(weights, backbone), True, f"the {weights} weights"
+        if (weights, backbone) not in _PUBLISHED:
+            raise ValueError("torchvision has --weights coco for --backbone resnet50_v2 alone, and imagenet for both")
+        state, frozen = downloaded(_PUBLISHED[weights, backbone], f"{weights} {backbone}"), True
+        source = f"the {weights} weights"
     else:
-        path = _synthetic_file(backbone) if weights == "synthetic" else weights_file(weights, _NAMED_WEIGHTS)
+        named = str(SYNTHETIC_FILE) if weights == "synthetic" else weights
+        path = weights_file(named, "synthetic, coco, imagenet or none")
         state, frozen = _from_file(path, backbone)
         source = str(path)
     model = construct(Architecture(backbone, size, frozen, image_head))
     _load(model, state, source)
     return model
-
-
-def _synthetic_file(backbone: Backbone) -> Path:
-    """The bundled weights of ``pretrain_detection.py``."""
-    if backbone != "resnet18":
-        raise ValueError(f"--weights synthetic: a ResNet-18; for {backbone} use coco, imagenet, none or a file")
-    if not SYNTHETIC_FILE.is_file():
-        raise FileNotFoundError(
-            f"--weights synthetic: no file {SYNTHETIC_FILE}, which is part of the repository; restore it with git "
-            "checkout, or train with --weights none"
-        )
-    return SYNTHETIC_FILE
-
-
-def _downloaded(weights: str, backbone: Backbone) -> State:
-    if weights == "coco" and backbone == "resnet18":
-        raise ValueError(
-            "--weights coco --backbone resnet18: torchvision has no such weights; it has coco for "
-            "--backbone resnet50_v2, and imagenet for both"
-        )
-    published: Any = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1 if weights == "coco" else _IMAGENET[backbone]
-    return downloaded(published, f"{weights} {backbone}")
 
 
 def _from_file(path: Path, backbone: Backbone) -> tuple[State, bool]:
@@ -330,7 +312,7 @@ def _from_file(path: Path, backbone: Backbone) -> tuple[State, bool]:
         architecture = Architecture.of(found, path)
         its_backbone, frozen = architecture.backbone, architecture.frozen
     if its_backbone != backbone:
-        raise ValueError(f"{path}: weights of --backbone {its_backbone}, not {backbone}")
+        raise ValueError(f"{path}: weights of --backbone {its_backbone}, not {backbone}; expected other --weights")
     return tensors(found.get("model"), path), frozen
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_detection import write_dicom, write_rsna
 
 from pytorch_detection import box_tables
-from pytorch_detection.box_tables import lowest, read_predictions
+from pytorch_detection.box_tables import read_predictions
 from pytorch_detection.rsna_dataset import OPACITY_CLASS, UNCLASSIFIED, Exam
 
 # ------------------------------------------------------------------------------------------------- ground-truth boxes
@@ -153,7 +153,6 @@ def test_boxes_are_corner_plus_size_in_pixels_of_the_original(text, tmp_path):
     assert there.tolist() == [0, 1]
     assert [some.tolist() for some in boxes] == [[[10, 20, 40, 60], [150.5, 0, 200, 100]], []]
     assert [some.tolist() for some in scores] == [[0.9, 0.25], []]
-    assert lowest(scores) == 0.25 and lowest(scores[1:]) is None
 
 
 def test_a_box_rounded_to_width_0_is_kept(tmp_path):

@@ -262,8 +262,8 @@ def test_other_files_are_refused_by_name(content, message, tmp_path):
 
 MISFITS = {
     "classifier": ("classifier.pth", "resnet50_v2", "weights of --backbone resnet18, not resnet50_v2"),
-    "coco": ("coco", "resnet18", "it has coco for --backbone resnet50_v2, and imagenet for both"),
-    "synthetic": ("synthetic", "resnet50_v2", "--weights synthetic: a ResNet-18; for resnet50_v2 use coco, imagenet"),
+    "coco": ("coco", "resnet18", "--weights coco for --backbone resnet50_v2 alone, and imagenet for both"),
+    "synthetic": ("synthetic", "resnet50_v2", r"synthetic_start\.pth: weights of --backbone resnet18, not resnet50_v2"),
 }
 
 

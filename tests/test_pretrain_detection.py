@@ -52,12 +52,6 @@ def test_the_bundled_weights_are_a_network_alone_that_trains_whole_and_the_defau
     assert kernel.dtype == torch.float32 and torch.equal(kernel, state["model"]["rpn.head.conv.0.0.weight"].float())
 
 
-def test_a_missing_weights_file_is_named_with_the_alternatives(monkeypatch, tmp_path):
-    monkeypatch.setattr(model_module, "SYNTHETIC_FILE", tmp_path / "gone.pth")
-    with pytest.raises(FileNotFoundError, match=r"gone\.pth, which is part of the repository; .* --weights none"):
-        build("synthetic", "resnet18", 256, image_head=True)
-
-
 def test_the_script_writes_the_initial_weights_of_a_training_and_resumes(
     command, tmp_path, monkeypatch, without_pictures
 ):
