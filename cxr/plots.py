@@ -233,7 +233,7 @@ def _by_epoch(
 
 
 _ROW, _MARGIN = 0.3, 1.25  # inches
-_LABEL = 2.6  # inches for the names of the rows
+_LABEL = 2.9  # inches for the names of the rows
 
 
 def forest_plot(
@@ -265,7 +265,7 @@ def forest_plot(
 def draw_score(axes: "Axes", line: int, score: Mapping[str, Any], colour: str, marker: str) -> None:
     """A score as a marker, its interval as a bar and its value as text, on ``line``, counted from the top."""
     text = interval_text({"value": score["value"], "low": None})
-    axes.text(1.02, line, text, va="center", fontsize=9, transform=axes.get_yaxis_transform())
+    axes.text(1.04, line, text, va="center", fontsize=9, transform=axes.get_yaxis_transform())
     if score["value"] is not None:
         if score["low"] is not None:
             axes.plot([score["low"], score["high"]], [line, line], color=colour, linewidth=1.5)

@@ -70,7 +70,7 @@ def confusion_matrix(matrix: ArrayLike, path: Path, *, title: str) -> None:
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="true class", title=shorten(title, 4.4))
         bar = figure.colorbar(
-            shown, ax=axes, shrink=0.8, label="share of the true class", format=StrMethodFormatter("{x:.0%}")
+            shown, ax=axes, shrink=0.8, label="fraction of the true class", format=StrMethodFormatter("{x:.0%}")
         )
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
