@@ -13,7 +13,6 @@ from cxr import messages, patients, prediction, tables
 from cxr.metrics import interval_text
 from cxr.model_file import image_key
 from cxr.plots import forest_plot
-from cxr.reading import Header
 
 RESAMPLES, SUBGROUP_RESAMPLES = 2000, 500  # of the bootstrap, for all images and for each subgroup
 _NO_SUBGROUPS = ("patient", "split")  # columns of a table that have a meaning of their own
@@ -90,12 +89,6 @@ def new_images(
 def left_out(images: int, readable: int, evaluated: int) -> dict[str, int]:
     """Images by the reason why they are not evaluated."""
     return {"unreadable": images - readable, "in_training": readable - evaluated}
-
-
-def with_header_columns(columns: Mapping[str, list[str]], headers: Sequence[Header]) -> dict[str, list[str]]:
-    """The columns of a table, and those of DICOM headers that it does not have itself."""
-    own = {name.casefold() for name in columns}
-    return {**columns, **{name: values for name, values in patients.header_columns(headers).items() if name not in own}}
 
 
 def counts(report: Mapping[str, Any]) -> dict[str, int | None]:

@@ -133,13 +133,15 @@ def folds(
     return list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels, np.asarray(groups)))
 
 
-def header_columns(headers: Sequence[Header]) -> dict[str, list[str]]:
-    """The columns ``view``, ``sex`` and ``age`` from DICOM headers, empty where unknown."""
-    return {
+def with_header_columns(columns: Mapping[str, list[str]], headers: Sequence[Header]) -> dict[str, list[str]]:
+    """The columns of a table, and those of ``view``, ``sex`` and ``age`` in DICOM headers that it does not have."""
+    own = {name.casefold() for name in columns}
+    found = {
         "view": [header.view or "" for header in headers],
         "sex": [header.sex or "" for header in headers],
         "age": ["" if header.age_years is None else str(header.age_years) for header in headers],
     }
+    return {**columns, **{name: values for name, values in found.items() if name not in own}}
 
 
 def subgroups(columns: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.int64]]:

@@ -17,6 +17,7 @@ from cxr.evaluation import EvaluatedSet
 from cxr.files import write_json
 from cxr.messages import aligned
 from cxr.metrics import Array
+from cxr.patients import with_header_columns
 from cxr.plots import SHEET_COLUMNS, Block, image_sheet, thumbnail
 from cxr.training_run import ERRORS
 from pytorch_classification import data_load, image_metrics, operating_point, plots
@@ -72,7 +73,7 @@ def evaluate(
     if left_out["in_training"] and run.is_main:
         warnings.warn(f"{left_out['in_training']} images that the model was trained on are left out", stacklevel=2)
     images = store.images if len(kept) == len(listing) else store.images[kept]  # memory-mapped where possible
-    columns = evaluation.with_header_columns(listing.columns, store.headers)
+    columns = with_header_columns(listing.columns, store.headers)
     found = replace(data_load.identify_patients(listing, store.headers), columns=columns).take(kept)
     output = classifier.predict(images, run)
     common = (

@@ -81,8 +81,6 @@ def load(
         exams = rsna_dataset.exams_of(listing, store, identities)
     else:
         exams = rsna_dataset.read_exams(listing, store)
-    own = {name.casefold() for name in listing.columns}
-    in_header = {name: values for name, values in patients.header_columns(store.headers).items() if name not in own}
     return ExamSet(
         listing.source,
         exams,
@@ -90,7 +88,7 @@ def load(
         store.sizes,
         store.hashes,
         np.flatnonzero(store.readable),
-        in_header | listing.columns,
+        patients.with_header_columns(listing.columns, store.headers),
     )
 
 

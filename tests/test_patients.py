@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr.patients import header_columns, split, subgroups
+from cxr.patients import split, subgroups, with_header_columns
 from cxr.reading import Header
 
 # (patient, label, content) of each image, where a patient may have several labels and a content several patients
@@ -154,7 +154,9 @@ def test_a_column_of_many_texts_is_left_out_with_a_warning():
         }
 
 
-def test_headers_tell_view_sex_and_age():
+def test_view_sex_and_age_of_headers_are_columns_where_the_table_has_none_of_that_name():
     headers = [Header(71, "F", "AP"), Header(), Header(5, "M", None)]
-    assert header_columns(headers) == {"view": ["AP", "", ""], "sex": ["F", "", "M"], "age": ["71", "", "5"]}
-    assert list(counts(header_columns(headers)))[-3:] == ["age under 18", "age 65 and over", "age unknown"]
+    columns = with_header_columns({}, headers)
+    assert columns == {"view": ["AP", "", ""], "sex": ["F", "", "M"], "age": ["71", "", "5"]}
+    assert [*with_header_columns({"Sex": ["w", "w", "m"]}, headers)] == ["Sex", "view", "age"]
+    assert list(counts(columns))[-3:] == ["age under 18", "age 65 and over", "age unknown"]
