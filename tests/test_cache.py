@@ -75,7 +75,7 @@ def test_the_cache_is_a_plain_array_beside_json(paths):
     assert np.array_equal(np.load(squares), found.images)
     facts = json.loads(squares.with_suffix(".json").read_text())
     content = hashlib.sha256(paths[0].read_bytes()).hexdigest()
-    assert facts[0] == {"file": "3.png", "height": 23, "width": 27, "sha256": content, "header": {}}
+    assert facts[0] == {"file": "3.png", "size": [23, 27], "sha256": content, "header": {}}
     assert facts[1].keys() == {"file", "error"} and facts[1]["error"].startswith(f"{paths[1]}: ")
 
 

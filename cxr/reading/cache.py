@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr import files
+from cxr.messages import first_of
 from cxr.reading import radiograph
 from cxr.reading.picture import Header
 from cxr.reading.prefetch import in_batches
@@ -34,7 +35,6 @@ from cxr.reading.prefetch import in_batches
 _DECODERS = ("Pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 STORED = ("age_years", "sex", "view", "note", "patient")  # of a header: no name and no ID in clear
 _BATCH = 32
-_SHOWN = 10  # files named in an error
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,24 @@ def decode_once(
     store_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(store_dir / f"{stem}.lock"):
         if not store.with_suffix(".json").exists():  # which is written last
-            _remove_stale(store_dir, stem)
+            for outdated in store_dir.glob(f"{stem}-*"):  # also what killed builds have left
+                with suppress(PermissionError):  # Windows: another run has it mapped; the next build removes it
+                    outdated.unlink()
             _build(paths, size, store, f"decoding {name}", progress)
         images = np.load(store, mmap_mode="r")
         facts: list[dict[str, Any]] = json.loads(store.with_suffix(".json").read_text(encoding="utf-8"))
     errors = [fact["error"] for fact in facts if "error" in fact]
     if errors and not skip_bad:
-        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-        raise ValueError(
-            f"{len(errors)} of {len(paths)} images cannot be read: {'; '.join(errors[:_SHOWN])}{more}. "
-            "Repair or remove them, or skip them with --skip-bad"
-        )
+        named = first_of(errors, 10)
+        advice = "Repair or remove them, or skip them with --skip-bad"
+        raise ValueError(f"{len(errors)} of {len(paths)} images cannot be read: {named}. {advice}")
     headers = [Header(**fact.get("header", {})) for fact in facts]
     if notes := Counter(header.note for header in headers if header.note):
         (note, _), *_ = notes.most_common(1)
         warnings.warn(f"{notes.total()} {name} images have a note, most often: {note}", stacklevel=2)
     return Decoded(
         images,
-        np.array([(fact.get("height", 0), fact.get("width", 0)) for fact in facts], np.int32),
+        np.array([fact.get("size", (0, 0)) for fact in facts], np.int32).reshape(-1, 2),
         [fact.get("sha256", "") for fact in facts],
         headers,
         np.array(["error" not in fact for fact in facts]),
@@ -141,8 +141,7 @@ def _build(paths: Sequence[Path], size: int, store: Path, title: str, progress: 
             yield square
 
     files.write_pieces(store, pieces(), needed)
-    lines = ",\n".join(json.dumps(fact) for fact in facts)
-    files.write_atomically(store.with_suffix(".json"), lambda file: file.write(f"[\n{lines}\n]\n".encode()))
+    files.write_json(store.with_suffix(".json"), facts)
 
 
 def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
@@ -158,19 +157,5 @@ def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
         raise ValueError(str(error)) from error
     if changed:
         raise ValueError(f"{path.absolute()}: changed while it was read; run again when it is complete")
-    height, width = found.size
-    stored = {name: value for name in STORED if (value := getattr(found.header, name))}
-    return square.tobytes(), {
-        "file": path.name,
-        "height": height,
-        "width": width,
-        "sha256": found.sha256,
-        "header": stored,
-    }
-
-
-def _remove_stale(folder: Path, stem: str) -> None:
-    """Remove outdated caches, and what killed builds have left."""
-    for other in folder.glob(f"{stem}-*"):
-        with suppress(PermissionError):  # Windows: another run has it mapped; the next build removes it
-            other.unlink()
+    header = {name: value for name in STORED if (value := getattr(found.header, name))}
+    return square.tobytes(), {"file": path.name, "size": found.size, "sha256": found.sha256, "header": header}

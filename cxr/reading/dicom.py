@@ -103,15 +103,14 @@ def _layout(elements: Elements) -> Layout:
 def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
     slope, intercept, modality = 1.0, 0.0, None
     if elements.text("SOPClassUID") not in _WITHOUT_MODALITY:
-        slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept") or 0.0
         modality = _lut(elements.first_item("ModalityLUTSequence"), layout.signed)
-    if slope == 0:  # stands for no rescaling; dcmtk reads it so too
-        slope, intercept = 1.0, 0.0
+        if (stated := elements.number("RescaleSlope")) != 0:  # 0 stands for no rescaling; dcmtk reads it so too
+            slope, intercept = stated or 1.0, elements.number("RescaleIntercept") or 0.0
     voi = _lut(elements.first_item("VOILUTSequence"), modality is None and (layout.signed or intercept < 0))
     return GreyScale(
         layout.stored,
         layout.signed,
-        modality or (1.0 if slope is None else slope, intercept),
+        modality or (slope, intercept),
         voi or _window(elements),
         _inverted(elements),
         _padding(elements, layout),
