@@ -257,7 +257,7 @@ def test_a_source_without_ids_has_a_whole_report_and_a_warning(radiograph: Calla
     source, other = radiograph(**without), radiograph("b.dcm", PixelData=b"\1" * ROWS * COLUMNS, **without)
 
     def report(path: Path) -> Any:
-        with pytest.warns(UserWarning, match=rf"{path.name}: no {', '.join(UIDS)} in the header, .*; no PatientID"):
+        with pytest.warns(UserWarning, match=rf"{path.name}: no {', '.join(UIDS)} in the header: .*; no PatientID"):
             return report_of(predicted(path), tmp_path, classifier=CLASSIFIER)
 
     first = report(source)

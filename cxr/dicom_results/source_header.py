@@ -1,4 +1,4 @@
-"""What the documents take over from their DICOM file, without what the standard does not allow."""
+"""What DICOM results copy from the header of their image, without values that the standard does not allow."""
 
 import hashlib
 import re
@@ -14,10 +14,10 @@ from pydicom.valuerep import DA, TM, validate_value
 
 from cxr.messages import printable
 
-_FORM = "1"  # enters every UID: documents of another form are other documents
+_FORM = "1"  # part of every UID: documents of another form are other documents
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _IMAGE = ("Rows", "Columns", "PatientOrientation", "LossyImageCompression")
-# What a document takes over from its source, and how PS3.5 section 6.2 wants it; the last two may not be empty.
+# What a document copies from its image, and its value representation (PS3.5 6.2); the last two may not be empty.
 TAKEN_OVER = {
     "PatientName": "PN",
     "PatientID": "LO",
@@ -36,7 +36,7 @@ HEADER = (*_IDENTITY, *TAKEN_OVER, *_IMAGE)  # what is read of a source
 
 
 def identity(header: Dataset, path: Path) -> tuple[Dataset, list[str]]:
-    """The four UIDs that tell where an image belongs, and which of them had to be made, from the file's content."""
+    """The four UIDs of the image, its series and study, and which of them had to be made, from the file's content."""
     image, missing = Dataset(), list[str]()
     for keyword in _IDENTITY:
         value = str(header.get(keyword) or header.file_meta.get(f"MediaStorage{keyword}") or "")
@@ -49,7 +49,7 @@ def identity(header: Dataset, path: Path) -> tuple[Dataset, list[str]]:
 
 
 def patient_and_study(header: Dataset) -> tuple[Dataset, list[str]]:
-    """Whose image it is, in UTF-8, and which values had to be left empty because the standard does not allow them."""
+    """Patient and study in UTF-8, and which values were left empty because the standard does not allow them."""
     taken, refused = Dataset(), list[str]()
     taken.SpecificCharacterSet = "ISO_IR 192"
     for keyword, representation in TAKEN_OVER.items():
@@ -70,16 +70,14 @@ def patient_and_study(header: Dataset) -> tuple[Dataset, list[str]]:
 
 
 def warn_of(path: Path, missing: list[str], refused: list[str], patient_id: str) -> None:
-    """Say what an archive will miss in the documents of this file."""
+    """Warn of what an archive will miss in the documents of this file."""
     problems: list[str] = []
     if missing:
-        problems.append(
-            f"no {', '.join(missing)} in the header, so an archive will not show the results with the image"
-        )
+        problems.append(f"no {', '.join(missing)} in the header: an archive will not show the results with the image")
     if refused:
         problems.append(f"not valid and left out of the results: {', '.join(refused)}")
     if not patient_id:
-        problems.append("no PatientID, so nobody can tell whose results these are")
+        problems.append("no PatientID: the patient of these results is unknown")
     if problems:
         warn(f"{printable(str(path))}: {'; '.join(problems)}", stacklevel=3)
 
@@ -96,5 +94,5 @@ def require_on_image(boxes: Sequence[tuple[float, float, float, float, float]], 
 
 
 def uid(*entropy: str) -> str:
-    """The same for the same strings."""
+    """A UID, the same for the same strings."""
     return generate_uid(entropy_srcs=["\0".join((_FORM, *entropy))])

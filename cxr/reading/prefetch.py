@@ -1,4 +1,4 @@
-"""Many radiographs for a prediction: read ahead of the model; a file that cannot be read does not stop the others."""
+"""Read many files ahead of the model, on all cores."""
 
 import os
 from collections import deque
@@ -42,9 +42,9 @@ def read_ahead(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[li
 
 
 def in_batches(read: Callable[[File], Found], files: Sequence[File], batch_size: int) -> Iterator[list[Found]]:
-    """What ``read`` finds, in batches and in order, all cores reading the next ones while the caller works on one.
+    """The results of ``read``, in batches and in order; all cores read the next ones while the caller works on one.
 
-    Memory holds three batches of squares and one full image for each core, however many the files are.
+    Memory holds three batches of results, however many the files are, and the work of ``read`` on each core.
     """
     pool = ThreadPoolExecutor(cores())
     waiting: deque[list[Future[Found]]] = deque()
@@ -56,7 +56,7 @@ def in_batches(read: Callable[[File], Found], files: Sequence[File], batch_size:
         while waiting:
             yield [future.result() for future in waiting.popleft()]
     finally:
-        pool.shutdown(cancel_futures=True)  # an early end does not wait for what was to be read
+        pool.shutdown(cancel_futures=True)  # an early end does not wait for the files in the queue
 
 
 def _read(path: Path, size: int) -> Read:
