@@ -29,7 +29,7 @@ class EvaluatedSet:
         columns: name -> N values of the table or the DICOM headers, empty where unknown; they define the subgroups.
         out_of_distribution: bool [N]; None where the model cannot state it.
         threshold: the operating point of the predictions.
-        left_out: reason -> number of images that were not evaluated.
+        left_out: number of images that were not evaluated, by reason: ``unreadable``, ``in_training``.
     """
 
     name: str
@@ -84,11 +84,6 @@ def new_images(
             "the model"
         )
     return np.array(kept, np.int64)
-
-
-def left_out(images: int, readable: int, evaluated: int) -> dict[str, int]:
-    """Images by the reason why they are not evaluated."""
-    return {"unreadable": images - readable, "in_training": readable - evaluated}
 
 
 def counts(report: Mapping[str, Any]) -> dict[str, int | None]:

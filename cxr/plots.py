@@ -293,7 +293,7 @@ class Block:
 
 
 def image_sheet(blocks: Sequence[Block], path: Path, *, note: str) -> None:
-    """Images in blocks, one under the other, to the PNG file ``path``; ``note`` stands under the last.
+    """Images in blocks, one under the other, to the PNG file ``path``; ``note`` is below the last.
 
     Laid out by hand, pixel for pixel: with axes of its own for each image a sheet takes three times as long.
     """

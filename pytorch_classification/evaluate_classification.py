@@ -67,7 +67,7 @@ class EvaluateConfig:
     skip_bad: bool = cli.flag(False, help="skip unreadable images")
 
 
-# Before torch is imported, so that --help and mistakes are answered at once.
+# Before torch is imported, so that --help and errors appear at once.
 CONFIG = cli.start(EvaluateConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np

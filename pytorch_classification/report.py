@@ -69,22 +69,15 @@ def evaluate(
     )
     readable = np.flatnonzero(store.readable)
     kept = evaluation.new_images(store.hashes, readable, classifier.training_images, name)
-    left_out = evaluation.left_out(len(listing), len(readable), len(kept))
+    left_out = {"unreadable": len(listing) - len(readable), "in_training": len(readable) - len(kept)}
     if left_out["in_training"] and run.is_main:
         warnings.warn(f"{left_out['in_training']} images that the model was trained on are left out", stacklevel=2)
     images = store.images if len(kept) == len(listing) else store.images[kept]  # memory-mapped where possible
     columns = with_header_columns(listing.columns, store.headers)
     found = replace(data_load.identify_patients(listing, store.headers), columns=columns).take(kept)
     output = classifier.predict(images, run)
-    common = (
-        name,
-        found.paths,
-        found.patients,
-        found.columns,
-        output.out_of_distribution,
-        classifier.threshold,
-        left_out,
-    )
+    flags, threshold = output.out_of_distribution, classifier.threshold
+    common = (name, found.paths, found.patients, found.columns, flags, threshold, left_out)
     return EvaluatedImages(*common, found.labels, images, [store.hashes[index] for index in kept], classifier, output)
 
 
@@ -116,11 +109,8 @@ def report_on(
 
 
 def _group(evaluated: EvaluatedImages, output: ClassifierOutput, at: NDArray[np.int64]) -> dict[str, Any]:
-    labels, groups, flags = (
-        evaluated.labels[at],
-        [evaluated.patients[index] for index in at],
-        output.out_of_distribution,
-    )
+    labels, groups = evaluated.labels[at], [evaluated.patients[index] for index in at]
+    flags = output.out_of_distribution
     found = image_metrics.evaluate_classifier(
         output.probability[at], labels, groups, evaluated.threshold, resamples=evaluation.SUBGROUP_RESAMPLES
     )

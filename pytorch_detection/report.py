@@ -227,7 +227,7 @@ def _error_row(error: Error, evaluated: EvaluatedExams) -> list[str]:
 def draw(folder: Path, evaluated: EvaluatedExams, report: Mapping[str, Any], wrong: Sequence[Error]) -> None:
     """The pictures of a report."""
     matches = box_metrics.match(evaluated.boxes, evaluated.scores, evaluated.truths)
-    draw_curves(folder, evaluated, matches, report["all"]["scores"]["ap50"])
+    draw_score_curves(folder, evaluated, matches, report["all"]["scores"]["ap50"])
     cases = grid_cases(matches, evaluated.threshold)
     draw_examples(folder / "detection_example.png", evaluated, cases, f"Shown: {_EXAMPLES}.")
     draw_errors(folder / "errors.png", evaluated, wrong)
@@ -236,7 +236,9 @@ def draw(folder: Path, evaluated: EvaluatedExams, report: Mapping[str, Any], wro
     evaluation.draw_groups(folder / "subgroups.png", everything | report["subgroups"], _GROUP_SCORES, title)
 
 
-def draw_curves(folder: Path, evaluated: EvaluatedExams, matches: box_metrics.Matches, ap50: Mapping[str, Any]) -> None:
+def draw_score_curves(
+    folder: Path, evaluated: EvaluatedExams, matches: box_metrics.Matches, ap50: Mapping[str, Any]
+) -> None:
     """Precision-recall and FROC, the latter with its interval by patient, and the threshold on both."""
     true_boxes, threshold = int(matches.true_boxes.sum()), evaluated.threshold
     title = f"{evaluated.title}, {true_boxes} true boxes, a hit has an IoU above {HIT_IOU:g}"

@@ -275,7 +275,7 @@ class TestFroc:
 
 
 def library_average_precision(boxes, scores, truths):
-    """COCO's own evaluation, told to look at boxes of every size and at all of them."""
+    """COCO's own evaluation, with boxes of every size and any number."""
     xywh = [[[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in some] for some in (*truths, *boxes)]
     true, predicted = xywh[: len(truths)], xywh[len(truths) :]
     annotations = [

@@ -156,7 +156,7 @@ def test_corrupted_images_are_evaluated_as_the_images_are(trained, tmp_path, com
 def test_an_operating_point_set_by_labels_is_stored_and_stated_with_each_prediction(
     trained, others, tmp_path, command, without_pictures
 ):
-    model, film = tmp_path / "mine.pth", min((others / "NORMAL").iterdir())
+    model, image = tmp_path / "mine.pth", min((others / "NORMAL").iterdir())
     words = ("--data-dir", others, "--model", trained.config.model_file, "--output-dir", tmp_path / "out")
     ended = command(main, *words, "--set-sensitivity", "0.9", "--save-model", model)
     assert (ended.code, without_progress(ended.err)) == (0, "")
@@ -171,11 +171,13 @@ def test_an_operating_point_set_by_labels_is_stored_and_stated_with_each_predict
     assert found["cross_fitted"]["scores"]["sensitivity"]["value"] == pytest.approx(
         after["validation"]["test, cross-fitted"]["sensitivity"]
     )
-    said = "operating point set for sensitivity 0.9 on 88 labelled images of 44 patients (test), "
-    answer = command(predict, film, "--model", model, "--no-grad-cam", "--output-dir", tmp_path / "one")
-    assert said in ended.out and said in answer.out and "; test, cross-fitted (88 images): ROC AUC " in answer.out
-    answer = command(predict, film, "--model", model, "--json", "--no-grad-cam", "--output-dir", tmp_path / "one")
-    assert json.loads(answer.out)["origin"]["adapted"].startswith(said)
+    text = "operating point set for sensitivity 0.9 on 88 labelled images of 44 patients (test), "
+    prediction = command(predict, image, "--model", model, "--no-grad-cam", "--output-dir", tmp_path / "one")
+    assert (
+        text in ended.out and text in prediction.out and "; test, cross-fitted (88 images): ROC AUC " in prediction.out
+    )
+    prediction = command(predict, image, "--model", model, "--json", "--no-grad-cam", "--output-dir", tmp_path / "one")
+    assert json.loads(prediction.out)["origin"]["adapted"].startswith(text)
     again = command(main, *words[:2], "--model", model, *words[4:], "--set-sensitivity", "0.9", "--save-model", "b.pth")
     assert again.code == 2 and "was already changed; start from the model that training wrote" in again.err
 
@@ -198,15 +200,15 @@ def test_an_operating_point_set_without_labels_is_stated_with_each_prediction(tr
     model = tmp_path / "mine.pth"
     words = ("--model", trained.config.model_file, "--output-dir", tmp_path / "out", "--save-model", model)
     ended = command(main, "--unlabelled", mixed, "--prevalence", "0.25", *words)
-    said = "operating point set without labels, for a prevalence of 0.25 among 112 images (inbox), "
-    assert ended.code == 0 and said in ended.out
+    text = "operating point set without labels, for a prevalence of 0.25 among 112 images (inbox), "
+    assert ended.code == 0 and text in ended.out
     before, after = (checkpoints.load(path, task=TASK) for path in (trained.config.model_file, model))
     assert after["prediction"]["threshold"] > before["prediction"]["threshold"]  # half of them show PNEUMONIA
     assert after["prediction"]["temperature"] == before["prediction"]["temperature"]
     assert "sensitivity" not in after["validation"]["val"] and "roc_auc" in after["validation"]["val"]
-    answers = command(predict, mixed, "--model", model, "--output-dir", tmp_path / "answers")
-    table = lines_of(tmp_path / "answers" / "predictions.csv")
-    assert all(said in row["model"] for row in table) and said in answers.out
+    predicted = command(predict, mixed, "--model", model, "--output-dir", tmp_path / "predicted")
+    table = lines_of(tmp_path / "predicted" / "predictions.csv")
+    assert all(text in row["model"] for row in table) and text in predicted.out
     shares = operating_point.validation_rates(before, model)
     expected = 0.25 * shares[0] + 0.75 * (1 - shares[1])
     called = np.mean([row["class"] == "PNEUMONIA" for row in table])

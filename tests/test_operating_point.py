@@ -48,7 +48,7 @@ def test_temperature_stays_within_its_limits(logit, limit):
     assert fit_temperature(np.where(labels == 1, logit, -logit), labels) == pytest.approx(limit)
 
 
-def judged(scores, labels, *wanted):
+def rates_at(scores, labels, *wanted):
     """The threshold, and the sensitivity and specificity that it has."""
     threshold, scores, truth = threshold_for(scores, labels, *wanted), np.array(scores), np.array(labels) == 1
     return threshold, np.mean(scores[truth] >= threshold), np.mean(scores[~truth] < threshold)
@@ -64,7 +64,7 @@ def judged(scores, labels, *wanted):
     ],
 )
 def test_operating_point_is_half_way_below_the_last_positive_it_needs(target, threshold, sensitivity, specificity):
-    assert judged(SCORES, LABELS, target) == (pytest.approx(threshold), sensitivity, specificity)
+    assert rates_at(SCORES, LABELS, target) == (pytest.approx(threshold), sensitivity, specificity)
 
 
 def test_operating_point_reaches_down_to_zero_where_no_score_is_lower():
@@ -74,17 +74,17 @@ def test_operating_point_reaches_down_to_zero_where_no_score_is_lower():
 
 def test_a_target_that_rounding_would_miss_is_met_with_no_image_too_many():
     scores = np.arange(100, 0, -1) / 200
-    _, sensitivity, _ = judged(np.append(scores, 0.0), np.repeat([1, 0], [100, 1]), 0.07)
+    _, sensitivity, _ = rates_at(np.append(scores, 0.0), np.repeat([1, 0], [100, 1]), 0.07)
     assert sensitivity == 0.07
 
 
 def test_a_specificity_is_reached_by_the_lowest_threshold_that_keeps_it():
     # NORMAL has .1, .2, .4 and .7; half of them lie below anything from above .2 to .3, where PNEUMONIA's lowest is.
-    assert judged(SCORES, LABELS, 0.5, "specificity") == (pytest.approx(0.25), 1.0, 0.5)
+    assert rates_at(SCORES, LABELS, 0.5, "specificity") == (pytest.approx(0.25), 1.0, 0.5)
     assert threshold_for(SCORES, LABELS, 1.0, "specificity") == pytest.approx(0.75)
     assert threshold_for([0.9, 0.5], [0, 1], 1.0, "specificity") == pytest.approx(0.95)
     lower = np.nextafter(0.5, 0)
-    assert judged([lower, 0.5], [0, 1], 1.0, "specificity") == (0.5, 1, 1)
+    assert rates_at([lower, 0.5], [0, 1], 1.0, "specificity") == (0.5, 1, 1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=40), st.floats(0.01, 1))
@@ -93,7 +93,7 @@ def test_no_higher_score_would_have_met_the_target(rows, target):
     scores, labels = (np.array(column) for column in zip(*rows, strict=True))
     scores = scores / 20
     assume(labels.any() and not labels.all())
-    threshold, sensitivity, _ = judged(scores, labels, target)
+    threshold, sensitivity, _ = rates_at(scores, labels, target)
     assert sensitivity >= target
     # Just above the lowest score that is called, at least one positive fewer is found, and that is too few.
     lowest = scores[scores >= threshold].min()
@@ -150,15 +150,15 @@ def test_on_shuffled_labels_cross_fitted_sensitivity_and_specificity_sum_to_one(
 
 def test_no_patient_is_evaluated_with_a_threshold_that_was_set_on_the_same_patient(monkeypatch):
     log_odds, labels, groups = shuffled(0)
-    fitted, judged = [], []
+    fitted, evaluated = [], []
     monkeypatch.setattr(
         operating_point, "set_by_labels", lambda values, *_: fitted.append({*values}) or (1.0, float(len(fitted)) / 10)
     )
     monkeypatch.setattr(
-        operating_point.image_metrics, "evaluate_classifier", lambda *arguments, **_: judged.append(arguments) or {}
+        operating_point.image_metrics, "evaluate_classifier", lambda *arguments, **_: evaluated.append(arguments) or {}
     )
     operating_point.cross_fitted(log_odds, labels, groups, "sensitivity", 0.9, prevalence=0.1, seed=0)
-    thresholds = judged[0][3]
+    thresholds = evaluated[0][3]
     for fold, seen in enumerate(fitted, 1):
         held_out = np.flatnonzero(thresholds == fold / 10)
         patients = {groups[index] for index in held_out}
