@@ -2,20 +2,18 @@
 
 import json
 import os
-import pickle
 import runpy
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from killing import CONTEXT, ROOT, SCRIPTS, flags, train_in_two
+from killing import ROOT, SCRIPTS, flags, train_in_two
 from tiny_classification import settings, train
 
 from cxr import checkpoints, training_run
-from pytorch_classification import data_load, report
+from pytorch_classification import report
 from pytorch_classification.model import TASK
 
 TRAIN = "pytorch_classification/train_classification.py"
@@ -23,7 +21,6 @@ PREDICT = "pytorch_classification/predict_classification.py"
 STARTED = (TRAIN, PREDICT)
 WAYS = ("from its folder", "from the root", "as a module", "from elsewhere")
 TRIED_BELOW = (PREDICT, "from elsewhere")  # by a real run
-PURPOSE = {TRAIN: "Train ResNet-18 to tell PNEUMONIA from NORMAL", PREDICT: "Tell NORMAL from PNEUMONIA"}
 
 
 def call(script, way, *arguments, elsewhere, program=(sys.executable,)):
@@ -51,19 +48,20 @@ def test_each_script_starts_in_each_way(script, way, tmp_path):
     ended = call(script, way, "--help", elsewhere=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
     shown = " ".join(ended.stdout.split())
-    assert PURPOSE[script] in shown and ("--data-dir" if script == TRAIN else "--image") in shown
+    summary = (ROOT / script).read_text(encoding="utf-8").split('"""')[1].splitlines()[0]
+    assert summary in shown and ("--data-dir" if script == TRAIN else "--image") in shown
     assert not list(tmp_path.iterdir())
 
 
 def test_a_prediction_from_elsewhere_gives_a_sentence_its_model_and_exit_code_0(trained, tmp_path):
     """Paths on the command line are relative to where the user is."""
-    film = sorted((trained.config.data_dir / "test" / "NORMAL").iterdir())[0]
-    (tmp_path / "film.jpeg").symlink_to(film)
+    image = sorted((trained.config.data_dir / "test" / "NORMAL").iterdir())[0]
+    (tmp_path / "film.jpeg").symlink_to(image)
     words = ("--image", "film.jpeg", "--model", trained.config.model_file, "--no-grad-cam")
     ended = call(PREDICT, "from elsewhere", *words, elsewhere=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
     answer, model = ended.stdout.splitlines()
-    assert answer.startswith("film.jpeg: NORMAL, probability of ")
+    assert answer.startswith("film.jpeg: NORMAL")
     assert model.endswith("research only, not a medical device")
 
 
@@ -105,7 +103,7 @@ def assert_trained_by_two(config, printed):
     for line in ("epoch   1/1", "training is finished", "test images, evaluated once", "pictures:"):
         assert printed.count(line) == 1, line
     assert [record["epoch"] for record in training_run.read_records(config.output_dir / "metrics.jsonl")] == [1]
-    assert len(list(config.images_dir.iterdir())) >= 7 and not list(config.output_dir.parent.rglob("*.partial"))
+    assert len(list(config.images_dir.iterdir())) >= 7 and not list(config.output_dir.rglob("*.partial"))
     assert results(config)[0]["provenance"]["processes"] == 2
 
 
@@ -119,11 +117,3 @@ def test_a_child_that_imports_the_script_does_not_run_it(script, capsys):
     """Spawned and forkserver children import the script that started them under this name."""
     names = runpy.run_path(str(ROOT / script), run_name="__mp_main__")
     assert callable(names["main"]) and capsys.readouterr().out == ""
-
-
-def test_what_the_training_passes_around_reaches_a_child_that_shares_nothing(chest_xray, tmp_path):
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
-        listing = pool.submit(data_load.list_folders, chest_xray, "train").result()
-    assert len(listing) == 64 and listing.patients == data_load.list_folders(chest_xray, "train").patients
-    config = settings(chest_xray, tmp_path)
-    assert pickle.loads(pickle.dumps(config)) == config
