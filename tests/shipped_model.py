@@ -61,7 +61,7 @@ def is_committed() -> bool:
 
 
 def is_replaced() -> bool:
-    """Whether another model stands in the place of the committed one, as after a training of one's own."""
+    """Whether another model replaces the committed one, as after a training."""
     return is_committed() and bool(_git("diff", "--name-only", "HEAD", "--", MODEL.name))
 
 

@@ -75,7 +75,7 @@ def test_splits_are_listed_in_order_with_labels_and_patients(tmp_path):
     )
 
 
-def test_names_of_neither_form_are_patients_of_their_own_with_one_counted_warning(tmp_path):
+def test_images_of_unknown_patients_are_patients_of_their_own_with_one_warning(tmp_path):
     touch(tmp_path / "train", "NORMAL/a.png", "NORMAL/sub/a.png", "NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/a.png")
     warned = r"^the patient of 3 of 4 images is unknown \(first: a\.png\); each counts as one patient"
     with pytest.warns(UserWarning, match=warned) as caught:
@@ -101,8 +101,8 @@ def test_hidden_files_and_folders_and_other_files_are_no_images(tmp_path):
     with pytest.warns(UserWarning, match="skipped: ") as caught:
         listing = list_folders(tmp_path, "train")
     assert [path.relative_to(tmp_path / "train").as_posix() for path in listing.paths] == list(kept)
-    said = " ".join(str(warning.message) for warning in caught)
-    assert all(name in said for name in ("Thumbs.db", "__MACOSX", "notes.txt")) and ".DS_Store" not in said
+    text = " ".join(str(warning.message) for warning in caught)
+    assert all(name in text for name in ("Thumbs.db", "__MACOSX", "notes.txt")) and ".DS_Store" not in text
 
 
 def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
@@ -155,19 +155,19 @@ def test_class_folders_may_have_other_names_and_a_class_several(tmp_path):
 
 
 def write_table(folder, text):
-    touch(folder, *(f"films/{name}" for name in ("a.png", "b.png", "person7_virus_1.jpeg")))
+    touch(folder, *(f"images/{name}" for name in ("a.png", "b.png", "person7_virus_1.jpeg")))
     (folder / "labels.csv").write_text(text)
     return folder / "labels.csv"
 
 
-def test_a_table_tells_label_patient_and_whatever_else_it_holds(tmp_path):
+def test_a_table_gives_label_patient_and_other_columns(tmp_path):
     table = write_table(
         tmp_path,
-        "label,path,site,patient\nNORMAL,films/a.png,Busan,p1\nPNEUMONIA,films/b.png,,\n"
-        "PNEUMONIA,films/person7_virus_1.jpeg, Seoul ,\n",
+        "label,path,site,patient\nNORMAL,images/a.png,Busan,p1\nPNEUMONIA,images/b.png,,\n"
+        "PNEUMONIA,images/person7_virus_1.jpeg, Seoul ,\n",
     )
     listing = identify_patients(list_table(table), [NO_HEADER, NO_HEADER._replace(patient="hash"), NO_HEADER])
-    assert listing.paths == [tmp_path / "films" / name for name in ("a.png", "b.png", "person7_virus_1.jpeg")]
+    assert listing.paths == [tmp_path / "images" / name for name in ("a.png", "b.png", "person7_virus_1.jpeg")]
     assert listing.labels.tolist() == [0, 1, 1] and listing.patients == ["p1", "hash", "person7"]
     assert listing.columns["site"] == ["Busan", "", "Seoul"]
     assert listing.take(np.array([2])).columns == {"site": ["Seoul"], "patient": [""]}
@@ -176,24 +176,24 @@ def test_a_table_tells_label_patient_and_whatever_else_it_holds(tmp_path):
 def test_a_table_with_a_column_split_gives_the_rows_of_a_split(tmp_path):
     table = write_table(
         tmp_path,
-        "path,label,split\nfilms/a.png,NORMAL,train\nfilms/b.png,PNEUMONIA,val\n"
-        "films/person7_virus_1.jpeg,NORMAL,test\n",
+        "path,label,split\nimages/a.png,NORMAL,train\nimages/b.png,PNEUMONIA,val\n"
+        "images/person7_virus_1.jpeg,NORMAL,test\n",
     )
     assert [path.name for path in list_table(table, "train", "val").paths] == ["a.png", "b.png"]
     assert missing_test(tmp_path, table) == ""
     with pytest.raises(ValueError, match="no image of label PNEUMONIA and split test; both classes are needed"):
         list_table(table, "test")
-    table.write_text("path,label\nfilms/a.png,NORMAL\n")
+    table.write_text("path,label\nimages/a.png,NORMAL\n")
     assert missing_test(tmp_path, table) == f"no row of split test in {table}"
 
 
-def test_dicom_files_tell_the_patient_before_their_names_do():
+def test_dicom_headers_identify_patients_before_file_names_do():
     listing = listing_of(("person1", 1), ("1.jpeg", 0), ("2.jpeg", 0))
     headers = [NO_HEADER._replace(patient=patient) for patient in ("x", "y", "x")]
     assert identify_patients(listing, headers).patients == ["x", "y", "x"]
 
 
-def test_a_patient_id_that_all_files_share_tells_nobody_apart(tmp_path):
+def test_a_patient_id_that_all_files_share_identifies_nobody(tmp_path):
     """Anonymising leaves the same word in each."""
     listing = listing_of(*((f"IM-{number:04}", 0) for number in range(10)))
     listing = replace(listing, paths=[Path(f"IM-{number:04}-0001.dcm") for number in range(10)])

@@ -1,4 +1,4 @@
-"""A classifier as an ONNX file, which answers as torch does and needs no torch."""
+"""A classifier as an ONNX file, which predicts as torch does and needs no torch."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def opened(model):
 
 
 def load(trained):
-    return Classifier.load(trained.config.model_file, export_onnx.PROCESSOR)
+    return Classifier.load(trained.config.model_file, export_onnx.CPU)
 
 
 def squares(folder, side):
@@ -47,10 +47,10 @@ def squares(folder, side):
     return np.stack(found)
 
 
-def test_onnxruntime_answers_as_torch_does_whatever_the_batch_and_the_size_of_the_pictures(trained, model, tmp_path):
+def test_onnxruntime_predicts_as_torch_does_for_any_batch_and_image_size(trained, model, tmp_path):
     classifier = load(trained)
     images = squares(tmp_path, classifier.store_size)
-    expected = classifier.probabilities(images, export_onnx.PROCESSOR)
+    expected = classifier.probabilities(images, export_onnx.CPU)
     assert np.ptp(expected) > 0.01
     session = opened(model)
     for part in (slice(0, 6), slice(2, 3), slice(1, 4)):
@@ -67,7 +67,7 @@ def test_the_mirror_image_counts_only_where_the_model_averages_it(trained, model
     assert opened(single).get_modelmeta().custom_metadata_map["mirror_image"] == "not used"
 
 
-def test_the_file_says_what_its_user_must_know(trained, model):
+def test_the_metadata_state_what_a_user_needs(trained, model):
     classifier, about = load(trained), opened(model).get_modelmeta().custom_metadata_map
     assert (about["input_size"], about["network_size"], about["classes"]) == ("36", "32", "NORMAL,PNEUMONIA")
     assert float(about["threshold"]) == classifier.threshold and float(about["temperature"]) == classifier.temperature
@@ -75,14 +75,16 @@ def test_the_file_says_what_its_user_must_know(trained, model):
     assert "research only" in about["origin"] and about["opset"] == str(export_onnx.OPSET)
 
 
-def test_the_script_writes_beside_the_model_and_says_how_near_it_is(trained, model, tmp_path, command, monkeypatch):
+def test_the_script_writes_beside_the_model_and_prints_the_largest_difference(
+    trained, model, tmp_path, command, monkeypatch
+):
     monkeypatch.setattr(export_onnx, "exported", lambda _classifier: model)  # which takes seconds
     (tmp_path / "my.pth").symlink_to(trained.config.model_file)
     ended = command(export_onnx.main, "--model", tmp_path / "my.pth")
     assert (ended.code, ended.err) == (0, "")
     first, second, third = ended.out.splitlines()[-3:]  # an older onnxscript speaks too
     assert first == f"{tmp_path / 'my.onnx'}: opset 18, 45 MB" and (tmp_path / "my.onnx").is_file()
-    assert float(re.search(r"from torch's by (\S+) at most", second)[1]) < 1e-4
+    assert float(re.search(r"from torch's probabilities: (\S+)$", second)[1]) < 1e-4
     assert third.startswith("model: my.pth, trained on 52 images")
 
 
@@ -93,7 +95,7 @@ def test_the_exported_file_does_not_replace_its_model(trained, command):
     assert checkpoints.load(model, task=TASK)
 
 
-def test_a_file_that_answers_otherwise_is_not_written(trained, model, tmp_path, command, monkeypatch):
+def test_a_file_that_predicts_otherwise_is_not_written(trained, model, tmp_path, command, monkeypatch):
     classifier = load(trained)
     replace(classifier, temperature=1.01 * classifier.temperature).save(tmp_path / "other.pth")
     monkeypatch.setattr(export_onnx, "exported", lambda _other: model)
@@ -122,9 +124,7 @@ def test_the_documented_lines_predict_without_torch(trained, model, tmp_path):
     ended = subprocess.run([sys.executable, "-c", without_torch], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     classifier = load(trained)
-    expected = classifier.probabilities(
-        reading.read(picture).square(classifier.store_size)[None], export_onnx.PROCESSOR
-    )
+    expected = classifier.probabilities(reading.read(picture).square(classifier.store_size)[None], export_onnx.CPU)
     answer, probability = re.fullmatch(r"(\w+), probability of PNEUMONIA ([\d.]+)\n", ended.stdout).groups()
     assert float(probability) == pytest.approx(expected[0], abs=6e-4)  # three digits are printed
     assert answer == ("PNEUMONIA" if expected[0] >= classifier.threshold else "NORMAL")

@@ -65,13 +65,13 @@ def test_the_card_states_what_the_model_file_holds(trained, written, state):
 
 def test_each_item_of_claim_names_a_section_of_the_card(written):
     text = written()
-    answers = re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", section(text, "CLAIM 2024"), re.MULTILINE)
-    assert [int(number) for number, _ in answers] == list(range(1, 45))
-    for number, answer in answers:
-        place = answer.split(",")[0]
-        assert answer in ("not stated", "does not apply") or f"\n## {place}\n" in text, number
-    assert dict(answers)["20"] == "Images and patients" and dict(answers)["44"] == "not stated"
-    places = dict(answers)
+    places_of = re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", section(text, "CLAIM 2024"), re.MULTILINE)
+    assert [int(number) for number, _ in places_of] == list(range(1, 45))
+    for number, place in places_of:
+        section_name = place.split(",")[0]
+        assert place in ("not stated", "does not apply") or f"\n## {section_name}\n" in text, number
+    places = dict(places_of)
+    assert places["20"] == "Images and patients" and places["44"] == "not stated"
     assert {places[number] for number in ("5", "7", "8", "16")} == {"Training data"}  # from the page of Kaggle's set
     assert (places["32"], places["33"], places["36"]) == ("Results", "not stated", "not stated")
 
@@ -106,7 +106,7 @@ def test_reports_add_their_results_subgroups_and_corruptions(report, written, tm
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report))
     audit = {
-        "data_dir": "/data/films",
+        "data_dir": "/data/chests",
         "images": {"NORMAL": 40, "PNEUMONIA": 41},
         "patients": 33,
         "roc_auc": {"corners": {"value": 0.75, "low": 0.7, "high": 0.8}},
@@ -122,7 +122,7 @@ def test_reports_add_their_results_subgroups_and_corruptions(report, written, tm
     assert "### Images of another source (other_hospital)" in text
     assert f"| sex F | 7 | 5 | 3 | 4 | {interval_text(score)} |" in text
     assert f"| blur of 2 pixels | 7 | 5 | 3 | 4 | {' | '.join([interval_text(score)] * 3)} |" in text
-    assert "### Shortcut audit on films" in text and "| corners | 0.750 (0.700-0.800) |" in text
+    assert "### Shortcut audit on chests" in text and "| corners | 0.750 (0.700-0.800) |" in text
     assert f"| sensitivity |{f' {interval_text(score)}, 9 images |' * 3}\n" in text
     claimed = section(text, "CLAIM 2024")
     assert "| 30 | Robustness or sensitivity analysis | Results, corrupted images, by style |" in claimed

@@ -47,10 +47,10 @@ def test_one_folded_plane_gives_what_three_equal_planes_give(resnet, monkeypatch
     with torch.no_grad():
         expected = features(resnet, grey.expand(-1, 3, -1, -1))
         found = features(folded, grey)
-        answer = folded(grey)
-        assert torch.allclose(answer, folded.fc(features(folded, standardized(grey))), atol=1e-6)
+        output = folded(grey)
+        assert torch.allclose(output, folded.fc(features(folded, standardized(grey))), atol=1e-6)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert answer.shape == (2, 1)
+    assert output.shape == (2, 1)
 
 
 def test_weight_decay_falls_on_kernels_only():

@@ -16,16 +16,16 @@ from studies import shortcut_audit
 MARKED = 3  # images of the first class that carry the marker of the second
 
 
-def write_films(folder, classes=("CLEAR", "ILL"), patients=22):
-    """``folder`` with two classes of ``patients`` each; the second has a bright corner, as have 3 films of the first."""
+def write_images(folder, classes=("CLEAR", "ILL"), patients=22):
+    """``folder`` with two classes of ``patients`` each; the second has a bright corner, as have 3 images of the first."""
     random = np.random.default_rng(0)
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(patients):
-            film = np.full((64, 80), random.uniform(90, 150)) + random.normal(0, 12, (64, 80))
+            image = np.full((64, 80), random.uniform(90, 150)) + random.normal(0, 12, (64, 80))
             if label == 1 or number < MARKED:
-                film[4:10, 4:10] = 250
-            Image.fromarray(film.clip(0, 255).astype(np.uint8)).save(folder / name / f"{name}-{number}.png")
+                image[4:10, 4:10] = 250
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / name / f"{name}-{number}.png")
     return folder
 
 
@@ -37,8 +37,8 @@ def chests(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:the patient of")
 def test_a_planted_marker_is_found_and_the_images_it_misleads_on_come_first(tmp_path, command):
-    films = write_films(tmp_path / "films")
-    done = command(shortcut_audit.main, "--data-dir", films, "--output-dir", tmp_path / "out", "--device", "cpu")
+    images = write_images(tmp_path / "images")
+    done = command(shortcut_audit.main, "--data-dir", images, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "out" / "shortcut_audit.json").read_text())
     auc = {name: score["value"] for name, score in report["roc_auc"].items()}
@@ -85,30 +85,33 @@ def test_a_model_is_scored_by_class_and_style(tmp_path, command, chests, trained
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda films: shutil.rmtree(films), "no folder .*films; expected one with a folder for each of two classes"),
-        (lambda films: shutil.rmtree(films / "ILL"), "films: expected two folders, one for each class, found CLEAR"),
-        (lambda films: (films / "third").mkdir(), "found CLEAR, ILL, third; of Kaggle's set name train or test"),
         (
-            lambda films: [file.unlink() for file in sorted((films / "ILL").iterdir())[:5]],
-            "films, CLEAR and ILL: at least 20 patients of each class .* found 22 and 17",
+            lambda images: shutil.rmtree(images),
+            "no folder .*images; expected one with a folder for each of two classes",
+        ),
+        (lambda images: shutil.rmtree(images / "ILL"), "images: expected two folders, one for each class, found CLEAR"),
+        (lambda images: (images / "third").mkdir(), "found CLEAR, ILL, third; of Kaggle's set name train or test"),
+        (
+            lambda images: [file.unlink() for file in sorted((images / "ILL").iterdir())[:5]],
+            "images, CLEAR and ILL: at least 20 patients of each class .* found 22 and 17",
         ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the patient of")
 def test_what_cannot_be_audited_is_refused_in_one_line(tmp_path, command, change, message):
-    films = write_films(tmp_path / "films")
-    change(films)
-    done = command(shortcut_audit.main, "--data-dir", films, "--output-dir", tmp_path / "out", "--device", "cpu")
+    images = write_images(tmp_path / "images")
+    change(images)
+    done = command(shortcut_audit.main, "--data-dir", images, "--output-dir", tmp_path / "out", "--device", "cpu")
     assert done.code == 2
     assert re.search(message, done.err), done.err
 
 
 @pytest.mark.filterwarnings("ignore:the patient of")
 def test_a_model_is_not_evaluated_on_other_classes(tmp_path, command, trained):
-    films = write_films(tmp_path / "films")
+    images = write_images(tmp_path / "images")
     model = trained.config.model_file
     done = command(
-        shortcut_audit.main, "--data-dir", films, "--model", model, "--output-dir", tmp_path, "--device", "cpu"
+        shortcut_audit.main, "--data-dir", images, "--model", model, "--output-dir", tmp_path, "--device", "cpu"
     )
     assert done.code == 2
     assert "a model needs the class folders NORMAL, PNEUMONIA, found CLEAR, ILL" in done.err

@@ -12,11 +12,11 @@ LABELS = np.repeat([0, 1], COUNT)
 PATIENTS = [f"{'ab'[label]}{number // 2}" for label in (0, 1) for number in range(COUNT)]  # two images of each
 
 
-def films(shortcut: str = "") -> np.ndarray:
+def clouds(shortcut: str = "") -> np.ndarray:
     """Cloudy squares uint8 [2 * COUNT, 56, 56] that differ between the classes by ``shortcut`` alone."""
     random = np.random.default_rng(3)
-    clouds = gaussian_filter(random.normal(size=(2 * COUNT, 56, 56)), (0, 3, 3))
-    grey = 128 + 30 * clouds / clouds.std(axis=(1, 2), keepdims=True) + random.normal(0, 15, (2 * COUNT, 1, 1))
+    smooth = gaussian_filter(random.normal(size=(2 * COUNT, 56, 56)), (0, 3, 3))
+    grey = 128 + 30 * smooth / smooth.std(axis=(1, 2), keepdims=True) + random.normal(0, 15, (2 * COUNT, 1, 1))
     grain = random.normal(0, 4, grey.shape)
     second = LABELS == 1
     if shortcut == "outer frame":
@@ -40,11 +40,11 @@ def auc(features: np.ndarray) -> float:
 
 @pytest.mark.parametrize("shortcut", style.PICTURE)
 def test_a_planted_shortcut_is_found_in_its_features(shortcut):
-    assert auc(parts(films(shortcut))[shortcut]) > 0.95
+    assert auc(parts(clouds(shortcut))[shortcut]) > 0.95
 
 
 def test_without_a_shortcut_the_style_predicts_nothing():
-    assert 0.3 < auc(style.joined(parts(films()))) < 0.7
+    assert 0.3 < auc(style.joined(parts(clouds()))) < 0.7
 
 
 def test_frame_and_corners_are_the_outer_cells():
@@ -78,7 +78,7 @@ def test_a_style_of_another_set_is_fitted_without_shared_patients():
     others = [f"other {patient}" for patient in PATIENTS]
     right = style.predict_from_other_set(features, LABELS, PATIENTS, features, others, seed=0)
     assert metrics.roc_auc(right, LABELS) > 0.99
-    # The known images of the patients asked about say the opposite of all other known images.
+    # The known images of the evaluated patients have the opposite labels of all other known images.
     known = np.concatenate([features, features, features])
     labels = np.concatenate([LABELS, 1 - LABELS, 1 - LABELS])
     patients = others + PATIENTS * 2

@@ -122,7 +122,7 @@ def test_shuffled_labels_are_not_learnt(folder):
 # ------------------------------------------------------------------------------------------------------- parts of a step
 
 
-def test_classes_weigh_the_same_and_an_image_weighs_one_in_the_mean():
+def test_class_weights_balance_the_classes_and_have_mean_one():
     labels = np.array([0, 1, 1, 1])
     weights = training.class_weights(labels)
     assert weights.dtype == torch.float32 and weights.tolist() == pytest.approx([2, 2 / 3])
@@ -141,7 +141,7 @@ def test_the_loss_is_the_mean_over_images_of_their_weighted_cross_entropy():
 
 
 @pytest.mark.parametrize("steps", [2, 3, 13])
-def test_the_schedule_rises_and_ends_at_nothing_however_short(tmp_path, processor, steps):
+def test_the_schedule_rises_and_ends_at_zero_for_any_number_of_steps(tmp_path, processor, steps):
     config = settings(tmp_path, tmp_path, epochs=1, lr=1e-3)
     train_state = training.make_train_state(config, nn.Conv2d(1, 1, 1), steps, processor)
     rates = []
@@ -171,13 +171,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_it(monkeypatc
         f"image{number}.jpeg" for number in range(12) for square in seen[1] if (data.images[number] == square).all()
     }
     assert len(names) == 4 and {*str(caught.value).split("images ")[1].split(", ")} == names
-    # Normalisation has counted the bad batch; what is learnt has not moved.
+    # Normalisation has counted the bad batch; the parameters have not.
     parameters = dict(train_state.model.named_parameters())
     assert all(torch.equal(value, before[0][name]) for name, value in parameters.items())
     assert train_state.average.n_averaged == 1
 
 
-def test_validation_scores_come_from_all_answers_at_once(monkeypatch, tmp_path, processor):
+def test_validation_scores_are_computed_over_all_predictions_at_once(monkeypatch, tmp_path, processor):
     data = in_memory(14, lambda number: int(number % 3 > 0))
     config = settings(tmp_path, tmp_path)
     train_state = training.make_train_state(config, training.build("none"), 1, processor)
@@ -237,7 +237,7 @@ def test_the_model_file_holds_the_flow_of_images_the_time_and_the_test_report(tr
     assert str(config.output_dir.parent) not in str(kept) and str(config.data_dir) not in str(kept)
 
 
-def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
+def test_a_run_prints_its_steps_and_draws_its_pictures(trained):
     config = trained.config
     for line in (
         "train 26 NORMAL + 26 PNEUMONIA of 26 patients; validation 8 NORMAL + 8 PNEUMONIA of 8 patients",
@@ -252,7 +252,7 @@ def test_a_run_says_what_it_did_and_draws_its_pictures(trained):
         f"pictures: {config.images_dir}",
     ):
         assert line in trained.printed
-    drawn = {path.stem for path in config.images_dir.iterdir()} - {"subgroups"}  # if any image is unlike training
+    drawn = {path.stem for path in config.images_dir.iterdir()} - {"subgroups"}  # if any image is out of distribution
     assert drawn == PICTURES
     for path in config.images_dir.iterdir():
         with Image.open(path) as picture:
@@ -310,7 +310,7 @@ def test_an_out_of_domain_folder_of_training_images_alone_is_refused(trained, fo
         load_data(config, processor)
 
 
-def test_test_images_that_stand_in_training_are_left_out_and_counted(trained, folder, without_pictures):
+def test_test_images_with_the_content_of_training_images_are_left_out_and_counted(trained, folder, without_pictures):
     data = shutil.copytree(trained.config.data_dir, folder / "data")
     shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "test" / "NORMAL" / "IM-9999-0001.jpeg")
     shutil.copy(
@@ -354,7 +354,7 @@ def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder,
     assert checkpoints.load(config.model_file, task=TASK)["prediction"] == chosen
 
 
-def test_without_a_test_folder_a_run_says_so_at_both_ends(chest_xray, folder, without_pictures, capsys):
+def test_a_missing_test_folder_is_stated_at_start_and_end(chest_xray, folder, without_pictures, capsys):
     data = folder / "data"
     shutil.copytree(chest_xray / "train", data / "train")  # nor is there a val/
     config = settings(data, folder, epochs=1)
@@ -383,7 +383,7 @@ def test_grid_cases_are_the_most_confident_errors_and_typical_correct_prediction
 
 
 def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, folder, processor, without_pictures):
-    """The same images under a patient of four images each, instead of the two that their names tell."""
+    """The same images under a patient of four images each, instead of two as by their names."""
     rows = ["path,label,patient,split"]
     for split in ("train", "val", "test"):
         for label in ("NORMAL", "PNEUMONIA"):
@@ -407,7 +407,7 @@ def test_a_table_trains_as_its_folders_do_and_keeps_patients_together(trained, f
 
 
 def test_images_of_one_patient_id_stay_on_one_side(folder, processor):
-    """DICOM files whose names tell nothing, three of each patient."""
+    """DICOM files with uninformative names, three of each patient."""
     from dicom_files import dataset, save
 
     for label, name in enumerate(("NORMAL", "PNEUMONIA")):
@@ -425,27 +425,11 @@ def test_images_of_one_patient_id_stay_on_one_side(folder, processor):
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
-SPOILT = {
-    "no train folder": (
-        lambda data: shutil.rmtree(data / "train"),
-        "train; --data-dir needs it; expected the class folders NORMAL, PNEUMONIA in it",
-    ),
-    "one class only": (
-        lambda data: shutil.rmtree(data / "train" / "NORMAL"),
-        "(name yours with --normal and --pneumonia), found PNEUMONIA",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", SPOILT)
-def test_a_folder_that_is_no_data_set_ends_in_one_line(chest_xray, tmp_path, command, what):
-    spoil, message = SPOILT[what]
-    data = shutil.copytree(chest_xray, tmp_path / "data")
-    spoil(data)
-    config = settings(data, tmp_path)
+def test_a_missing_folder_ends_in_one_line(tmp_path, command):
+    config = settings(tmp_path / "none", tmp_path)
     ended = command(training.main, config)
     assert ended.code == 2 and ended.out == ""
-    assert ended.err.count("\n") == 1 and ended.err.startswith("error: ") and message in ended.err
+    assert ended.err.count("\n") == 1 and ended.err.startswith("error: no folder ")
     assert [path.name for path in config.output_dir.rglob("*")] == ["run.lock"] and not config.model_file.exists()
 
 
@@ -486,16 +470,16 @@ def test_bad_images_are_left_out_and_counted_when_asked(with_bad_files, tmp_path
     config = settings(data, tmp_path, skip_bad=True)
     with pytest.warns(UserWarning, match="^4 unreadable images are skipped$"):
         loaded = load_data(config, processor)
-    learnt = [*loaded.train, *loaded.validation]
-    assert len(learnt) == len({*learnt}) == 68
-    assert not {data / name for name in names} & {loaded.listing.paths[index] for index in learnt}
-    for index in (learnt[0], learnt[40], learnt[67]):  # images, paths and hashes belong together
+    used = [*loaded.train, *loaded.validation]
+    assert len(used) == len({*used}) == 68
+    assert not {data / name for name in names} & {loaded.listing.paths[index] for index in used}
+    for index in (used[0], used[40], used[67]):  # images, paths and hashes belong together
         path = loaded.listing.paths[index]
         assert loaded.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (loaded.labels[index] == 1) == (path.parent.name == "PNEUMONIA")
 
 
-def test_the_same_picture_in_both_classes_is_warned_of(chest_xray, tmp_path, processor):
+def test_the_same_file_in_both_classes_gives_a_warning(chest_xray, tmp_path, processor):
     data = shutil.copytree(chest_xray, tmp_path / "data")
     shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "train" / "PNEUMONIA" / "person77_virus_1.jpeg")
     with pytest.warns(UserWarning, match="^2 files are in both classes with the same content"):

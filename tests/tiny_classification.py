@@ -11,7 +11,7 @@ PER_CLASS = {"train": 32, "val": 2, "test": 12}
 
 
 def chest(label: int, seed: int) -> np.ndarray:
-    """Stripes that lie for NORMAL (0) and stand for PNEUMONIA (1), of any tone, place and size: uint8 [H, W].
+    """Horizontal stripes for NORMAL (0) and vertical ones for PNEUMONIA (1), of any tone, place and size: uint8 [H, W].
 
     Neither turning by a few degrees nor a change of tone, sharpness or frame makes one the other.
     """
@@ -32,7 +32,7 @@ def name_of(label: int, number: int) -> str:
 
 
 def write_chest_xray(folder: Path, per_class: dict[str, int] = PER_CLASS) -> Path:
-    """``folder`` with {train,val,test}/{NORMAL,PNEUMONIA}; no patient and no picture stands twice."""
+    """``folder`` with {train,val,test}/{NORMAL,PNEUMONIA}; no patient and no picture is repeated."""
     first = 0
     for split, count in per_class.items():
         for label, name in enumerate(("NORMAL", "PNEUMONIA")):
