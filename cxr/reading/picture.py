@@ -1,7 +1,6 @@
 """JPEG, PNG, TIFF, WebP and BMP files -> one grey picture, by Pillow."""
 
 from collections.abc import Callable
-from functools import partial
 from io import BytesIO
 from typing import NamedTuple
 
@@ -71,18 +70,19 @@ def open_picture(data: bytes) -> Picture:
     """
     image = _open(data)
     check_size(*image.size)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return Picture(image.size, partial(_decode, data))
-    ImageOps.exif_transpose(image, in_place=True)
-    turned = _grey(image)  # now: shrunk first, it would be cut at the wrong side
-    return Picture(turned.size, lambda _: turned)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+        turned = _grey(image)  # now: shrunk first, it would be cut at the wrong side
+        return Picture(turned.size, lambda _: turned)
+    unused = [image]
 
+    def decode(shrink: int) -> Image.Image:
+        image = unused.pop() if unused else _open(data)  # Pillow decodes an opened file once
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        return _grey(image)
 
-def _decode(data: bytes, shrink: int) -> Image.Image:
-    image = _open(data)
-    if shrink > 1:
-        image.draft(None, (image.width // shrink, image.height // shrink))
-    return _grey(image)
+    return Picture(image.size, decode)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
