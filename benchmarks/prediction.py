@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from benchmarks import generated
 from benchmarks.alternating import alternate, rates, speedups, spread
 from cxr import cli, reading, runtime
+from cxr.prediction import load, predict_in_batches
 from pytorch_classification import predict_classification
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
@@ -73,13 +74,20 @@ def classification(config: BenchConfig, model: Path, run: runtime.Runtime) -> Pr
         network = build("none").to(memory_format=torch.channels_last).eval()
         Classifier(network, config.size, config.size + config.size // 8, True, 1.0, 0.5).save(model)
     script, found = predict_classification, Classifier.load(model, run)
-    settings = script.PredictConfig(image=("",))
+    size = found.store_size
     return Prediction(
         script,
         "--no-grad-cam",
         found.store_size,
         lambda squares: found.probabilities(squares, run),
-        lambda paths: script.predict(found, paths, settings, False, run, []),
+        lambda paths: [
+            *predict_in_batches(
+                paths,
+                lambda path: load(path, [size]),
+                lambda some: script.predict(found, some, run, grad_cam=False),
+                32,
+            )
+        ],
     )
 
 
@@ -89,13 +97,16 @@ def detection(config: BenchConfig, model: Path, run: runtime.Runtime) -> Predict
         network = construct(Architecture("resnet18", config.size, frozen=False, image_head=True))
         Detector((network,), True, Rule(0.0, 1.0, 0.5)).save(model)
     script, found = predict_detection, Detector.load(model, run)
-    settings = script.PredictConfig(image=("",), pictures=False)
     return Prediction(
         script,
         "--no-pictures",
         found.size,
-        lambda squares: found.find(squares, run),
-        lambda paths: script.predict(found, paths, settings, run, []),
+        lambda squares: found.predict(squares, run),
+        lambda paths: [
+            *predict_in_batches(
+                paths, lambda path: load(path, [found.size]), lambda some: script.predict(found, some, run), BATCH
+            )
+        ],
     )
 
 

@@ -90,24 +90,3 @@ class TrainConfig:
     def images_dir(self) -> Path:
         """The folder of the pictures."""
         return ROOT / "images" / "classification" if self.output_dir == OUTPUT_DIR else self.output_dir / "images"
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What to read, with which model, and where the answers go."""
-
-    image: tuple[str, ...] = cli.flag(positional=True, help="one or more files, folders or globs")
-    model: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model that training wrote")
-    threshold: float | None = cli.flag(
-        None, above=0, below=1, help="call PNEUMONIA from this probability on; by default from the model's threshold"
-    )
-    refuse_ood: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
-    output_dir: Path = cli.flag(
-        Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
-    )
-    grad_cam: bool | None = cli.flag(None, help="draw Grad-CAM; by default for a single file or a PACS")
-    json: bool = cli.flag(False, help="print one JSON document instead of sentences")
-    dicom_output: Path | None = cli.flag(
-        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
-    )
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")

@@ -1,19 +1,19 @@
-"""Box lung opacities on chest radiographs: DICOM, JPEG, PNG or TIFF; files, folders or globs.
+"""Detect lung opacities on chest radiographs: DICOM, JPEG, PNG or TIFF; files, folders or globs.
 
     python pytorch_detection/predict_detection.py chest.dcm
 
 It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many, the 20 images
-with the highest scores, and predictions.csv with the columns path, x, y, width, height, score, threshold, borderline,
-out_of_distribution, note (what the header says against a frontal chest), error and model: a row for each box, and one row
-for an image without a box or that could not be read. Boxes are in pixels of the original image, x to the right and y
-down from the top left corner. With --dicom-output each DICOM file also gets a structured report with its boxes, and its
-picture, as DICOM files for a PACS. Exit code 0: all answered; 1: some files could not be read; 2: nothing could be
-done. Research only, not a medical device.
+with the highest scores, and writes predictions.csv with the columns path, x, y, width, height, score, threshold,
+borderline, out_of_distribution, note (what the header states against a frontal chest radiograph), error and model: a
+row for each box, and one row for an image without a box or that could not be read. Boxes are in pixels of the original
+image, x to the right and y down from the top left corner. With --dicom-output each DICOM file also gets a structured
+report with its boxes, and its picture, as DICOM files for a PACS. Exit code 0: all predicted; 1: some files could not
+be read; 2: nothing could be done. Research only, not a medical device.
 """
 
-import json
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,149 +22,103 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cxr import cli
-from pytorch_detection.settings import PredictConfig
+from pytorch_detection.settings import MODEL_FILE
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Images, model and output."""
+
+    image: tuple[str, ...] = cli.flag(positional=True, help="one or more files, folders or globs")
+    model: Path = cli.flag(MODEL_FILE, help="the finished model that training wrote")
+    threshold: float | None = cli.flag(
+        None, at_least=0, at_most=1, help="report boxes from this score on; by default the model's threshold"
+    )
+    refuse_ood: bool = cli.flag(False, help="no prediction for out-of-distribution images")
+    output_dir: Path = cli.flag(
+        Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
+    )
+    pictures: bool = cli.flag(True, help="draw the boxes on each image")
+    submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
+    json: bool = cli.flag(False, help="print one JSON document instead of sentences")
+    dicom_output: Path | None = cli.flag(
+        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
+    )
+    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
+
 
 # Before torch is imported, so that --help and mistakes are answered at once.
 CONFIG = cli.start(PredictConfig, __doc__) if __name__ == "__main__" else None
 
 import numpy as np
-from tqdm import tqdm
 
-from cxr import messages, prediction, reading, runtime, tables
-from cxr.messages import first_lines
-from cxr.prediction import Box
+from cxr import prediction, reading, runtime, tables
+from cxr.prediction import Prediction, Sample
 from pytorch_detection.detector import Detector
 
 _BATCH = 16
-_SIDES = ("x", "y", "width", "height", "score")
-_HEADER = ("path", *_SIDES, "threshold", "borderline", "out_of_distribution", "note", "error", "model")
+_DRAWN_BATCH = 8  # whose files stay in memory until their pictures are drawn
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one file.
+class Output(prediction.TaskOutput):
+    """Boxes and their scores, drawn on the radiograph."""
 
-    Attributes:
-        boxes: with a score at or above the threshold, highest first.
-        highest: score of any box, also below the threshold; None when ``error`` says why, or when an unlike image was
-            refused.
-        unlike: whether the image is unlike those of training; None where nobody can tell.
-        note: what the header says against a frontal chest radiograph.
-    """
+    columns = ("x", "y", "width", "height", "score")
 
-    path: Path
-    boxes: list[Box]
-    highest: float | None
-    threshold: float
-    error: str
-    picture: Path | None
-    unlike: bool | None = None
-    note: str = ""
+    def draw(self, sample: Sample, one: Prediction, _: None) -> Prediction:
+        """``one`` with its picture."""
+        from pytorch_detection import plots
 
-    @property
-    def borderline(self) -> bool:
-        """Whether the highest score is so near the threshold that a box could as well be missing or be there."""
-        return self.highest is not None and prediction.is_borderline(self.highest, self.threshold)
+        assert sample.radiograph is not None
+        whole = sample.radiograph.whole()
+        corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in one.boxes]
+        scores = [box.score for box in one.boxes]
+        return self.drawn(
+            one,
+            "_boxes.png",
+            lambda path, title, caption: plots.detection_overlay(
+                whole, corners, scores, path, title=title, caption=caption
+            ),
+        )
 
-    @property
-    def warnings(self) -> list[str]:
-        """What must be said with the answer."""
-        said = {prediction.BORDERLINE: self.borderline, prediction.UNLIKE: self.unlike, self.note: bool(self.note)}
-        return [warning for warning, holds in said.items() if holds]
+    def score(self, one: Prediction) -> float | None:
+        """The highest of any box, also below the threshold."""
+        return one.highest_score
 
-    def rows(self, origin: str) -> list[list[str]]:
-        """For the CSV."""
-        borderline = None if self.highest is None else self.borderline
-        flags = [prediction.in_words(flag) for flag in (borderline, self.unlike)]
-        rest = [f"{self.threshold:.6f}", *flags, self.note, self.error, origin]
-        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in self.boxes]
-        return [[messages.shown_path(self.path), *box, *rest] for box in boxes or [[""] * len(_SIDES)]]
+    def cells(self, one: Prediction) -> list[list[str]]:
+        """A row for each box, an empty one without a box."""
+        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in one.boxes]
+        return boxes or [[""] * len(self.columns)]
 
-    def submitted(self) -> list[str]:
-        """For the challenge: the name without extension, then score and box for each box."""
-        text = " ".join(f"{box.score:.6f} " + " ".join(f"{side:.1f}" for side in box[:4]) for box in self.boxes)
-        return [self.path.stem, text]
+    def record(self, one: Prediction) -> dict[str, Any]:
+        """Boxes and highest score."""
+        return {"boxes": [box._asdict() for box in one.boxes], "highest_score": one.highest_score}
 
-    def sentences(self) -> str:
-        """For a person."""
-        path = messages.shown_path(self.path)
-        if self.highest is None:
-            return self.error or f"{path}: no answer, {prediction.REFUSED}"
-        found = [
+    def results(self, one: Prediction) -> list[str]:
+        """A sentence for each box, or that there is none."""
+        return [
             f"opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, y {box.y:.0f}; "
             f"score {box.score:.3f} (threshold {self.threshold:.3f})"
-            for box in self.boxes
-        ] or [f"no box at or above {self.threshold:.3f} (highest score {self.highest:.3f})"]
-        return "\n".join(f"{path}: {'; '.join([said, *self.warnings])}" for said in found)
+            for box in one.boxes
+        ] or [f"no box at or above {self.threshold:.3f} (highest score {one.highest_score:.3f})"]
 
-    def line(self) -> str:
-        """For one line among others."""
-        found = f"{len(self.boxes) or 'no'} {'box' if len(self.boxes) < 2 else 'boxes'}"
-        said = f"{messages.shown_path(self.path)}: {found}, highest score {self.highest:.3f}"
-        return "; ".join([said, *self.warnings])
+    def result(self, one: Prediction) -> str:
+        """Number of boxes and highest score."""
+        boxes = f"{len(one.boxes) or 'no'} {'box' if len(one.boxes) < 2 else 'boxes'}"
+        return f"{boxes}, highest score {one.highest_score:.3f}"
 
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "path": str(self.path),
-            "boxes": [box._asdict() for box in self.boxes],
-            "highest_score": self.highest,
-            "borderline": self.borderline,
-            "out_of_distribution": self.unlike,
-            "note": self.note or None,
-            "picture": None if self.picture is None else str(self.picture),
-            "error": self.error or None,
-        }
+    def counts(self, predictions: Sequence[Prediction]) -> str:
+        """Images with and without a box."""
+        boxes = [len(one.boxes) for one in predictions if one.highest_score is not None]
+        return f"{np.count_nonzero(boxes)} with a box ({sum(boxes)} boxes), {boxes.count(0)} without"
 
 
-def predict(
-    detector: Detector, paths: list[Path], config: PredictConfig, run: runtime.Runtime, answers: list[Answer]
-) -> None:
-    """Append an answer for each of ``paths``, in order, to ``answers``; those of a stop before the end are there."""
-    taken: set[str] = set()
-    threshold = detector.threshold
-    with tqdm(total=len(paths), desc="predicting", unit="image", disable=len(paths) == 1) as progress:
-        for batch in reading.read_ahead(paths, detector.size, _BATCH):
-            good = [read for read in batch if read.image is not None]
-            squares = np.stack([read.image for read in good if read.image is not None]) if good else None
-            sizes = [(read.height, read.width) for read in good]
-            found = iter([] if squares is None else detector.detect(squares, sizes, run))
-            for read in batch:
-                answer = Answer(read.path, [], None, threshold, read.error, None, note=read.note)
-                if read.image is not None:
-                    boxes, highest, unlike = next(found)
-                    answer = replace(answer, boxes=list(boxes), highest=highest, unlike=unlike)
-                    if unlike and config.refuse_ood:
-                        answer = replace(answer, boxes=[], highest=None)
-                    elif config.pictures:
-                        answer = draw_answer(answer, read, config, taken, detector.provenance.sentence(threshold))
-                answers.append(answer)
-            progress.update(len(batch))
-
-
-def draw_answer(answer: Answer, read: reading.Read, config: PredictConfig, taken: set[str], caption: str) -> Answer:
-    """``answer`` with a picture beside it: the radiograph and its boxes.
-
-    A file that is gone or another by now is answered with an error: its picture would not show what was judged.
-    """
-    from pytorch_detection import plots
-
-    radiograph, error = reading.read_again(read)
-    if radiograph is None:
-        return replace(answer, boxes=[], highest=None, unlike=None, error=error)
-    picture = messages.free_name(config.output_dir, answer.path.stem, "_boxes.png", taken)
-    title = f"{answer.path.name}: {plots.number_of_boxes(len(answer.boxes), answer.threshold)}"
-    corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in answer.boxes]
-    scores = [box.score for box in answer.boxes]
-    plots.detection_overlay(
-        radiograph, corners, scores, picture, title="\n".join([title, *answer.warnings]), caption=caption
-    )
-    return replace(answer, picture=picture)
-
-
-def submit(path: Path, answers: list[Answer]) -> None:
-    """The challenge's file: one row for each image, empty where it has no box."""
-    tables.write_csv(path, ("patientId", "PredictionString"), (answer.submitted() for answer in answers))
+def predict(detector: Detector, samples: list[Sample], run: runtime.Runtime) -> Iterator[tuple[Prediction, None]]:
+    """A prediction for each of the samples, whose only squares are stacked; a picture needs no more than that."""
+    squares = np.stack([sample.squares[0] for sample in samples])
+    sizes = [(sample.prediction.height, sample.prediction.width) for sample in samples]
+    for sample, found in zip(samples, detector.detect(squares, sizes, run), strict=True):
+        yield replace(sample.prediction, **found._asdict()), None
 
 
 def require_distinct(paths: list[Path]) -> None:
@@ -175,48 +129,21 @@ def require_distinct(paths: list[Path]) -> None:
     """
     name, count = Counter(path.stem for path in paths).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"--submission: {count} files are called {name}, and the challenge has one row for each name")
+        raise ValueError(f"--submission: {count} files are named {name}; the challenge has one row for each name")
 
 
-def write_dicom(answers: list[Answer], detector: Detector, folder: Path, config: PredictConfig) -> str:
-    """A report, and a picture where one was drawn, for each answered DICOM file; a sentence that counts them."""
-    from cxr import dicom_results
-
-    model = prediction.Model.of("Faster R-CNN detector", config.model, detector.threshold, detector.provenance.adapted)
-    predictions = [
-        prediction.Prediction(
-            answer.path,
-            note=answer.note,
-            boxes=tuple(prediction.Box(*box) for box in answer.boxes),
-            highest_score=answer.highest,
-            out_of_distribution=answer.unlike,
-            picture=answer.picture,
-        )
-        for answer in answers
+def submit(path: Path, predictions: Sequence[Prediction]) -> None:
+    """The challenge's file: for each image its name without extension, then score and box of each box."""
+    boxes = [
+        " ".join(f"{box.score:.6f} " + " ".join(f"{side:.1f}" for side in box[:4]) for box in one.boxes)
+        for one in predictions
     ]
-    return dicom_results.write_all(predictions, folder, detector=model)
-
-
-def summary(answers: list[Answer]) -> str:
-    """A line for the highest scores, for what could not be read, and how many there are of each kind."""
-    answered = [answer for answer in answers if answer.highest is not None]
-    answered.sort(key=lambda answer: -(answer.highest or 0))
-    boxes = sum(len(answer.boxes) for answer in answers)
-    boxed = sum(bool(answer.boxes) for answer in answers)
-    failed = [answer.error for answer in answers if answer.error]
-    unlike = sum(answer.unlike is True for answer in answers)
-    refused = len(answers) - len(answered) - len(failed)
-    lines = first_lines([answer.line() for answer in answered])
-    lines += [f"not readable: {error}" for error in first_lines(failed)]
-    lines.append(
-        f"{len(answers)} files: {boxed} with a box ({boxes} boxes), {len(answered) - boxed} without, {unlike} unlike "
-        f"training's images{f' ({refused} refused)' if refused else ''}, {len(failed)} not readable"
-    )
-    return "\n".join(lines)
+    rows = zip((one.path.stem for one in predictions), boxes, strict=True)
+    tables.write_csv(path, ("patientId", "PredictionString"), rows)
 
 
 def main(config: PredictConfig) -> int:
-    """Parse, load, answer."""
+    """Read, predict, write."""
     paths = reading.find_images(config.image)
     single = len(paths) == 1 and Path(config.image[0]).is_file()
     if config.submission is not None:
@@ -225,50 +152,30 @@ def main(config: PredictConfig) -> int:
         from cxr import dicom_results
 
         dicom_results.require_highdicom()
-    table = config.output_dir / "predictions.csv"
-    answers: list[Answer] = []
+    table = None if single else config.output_dir / "predictions.csv"
     with runtime.start(config.device, "fp32", seed=0) as run:
         detector = Detector.load(config.model, run, config.threshold)
-        try:
-            predict(detector, paths, config, run, answers)
-        except (KeyboardInterrupt, cli.Terminated) as stop:
-            raise type(stop)(stopped(answers, len(paths), table, detector)) from stop
-    failed = [answer for answer in answers if answer.error]
-    if single and failed:
-        raise ValueError(failed[0].error)
-    origin, threshold = detector.provenance, detector.threshold
-    if not single:
-        write_table(table, answers, detector)
+        output = Output(config.model, detector.threshold, detector.provenance, config.output_dir)
+        batches = prediction.predict_in_batches(
+            paths,
+            lambda path: prediction.load(path, [detector.size], keep=config.pictures),
+            lambda samples: predict(detector, samples, run),
+            _DRAWN_BATCH if config.pictures else _BATCH,
+            draw=output.draw if config.pictures else None,
+            refuse_ood=config.refuse_ood,
+        )
+        predictions = output.collect(batches, len(paths), table)
+    written: list[str] = []
     if config.submission is not None:
-        submit(config.submission, answers)
-    documents = write_dicom(answers, detector, config.dicom_output, config) if config.dicom_output else ""
-    if config.json:
-        shown = {"model": str(config.model), "threshold": threshold, "origin": origin.record()}
-        print(json.dumps({**shown, "images": [answer.record() for answer in answers]}, indent=2))
-        return 1 if failed else 0
-    print(answers[0].sentences() if single else f"{summary(answers)}\ntable: {table}")
-    if single and answers[0].picture:
-        print(f"picture: {messages.shown_path(answers[0].picture)}")
-    if config.submission is not None:
-        print(f"submission: {config.submission}")
-    if documents:
-        print(documents)
-    print(f"model: {origin.sentence(threshold)}")
-    return 1 if failed else 0
+        submit(config.submission, predictions)
+        written.append(f"submission: {config.submission}")
+    if config.dicom_output is not None:
+        from cxr import dicom_results
 
-
-def write_table(table: Path, answers: list[Answer], detector: Detector) -> None:
-    """predictions.csv."""
-    origin = detector.provenance.short()
-    tables.write_csv(table, _HEADER, (row for answer in answers for row in answer.rows(origin)))
-
-
-def stopped(answers: list[Answer], wanted: int, table: Path, detector: Detector) -> str:
-    """What there is after a stop before the end, which is written first."""
-    if not answers:
-        return "no image was answered, and no table written"
-    write_table(table, answers, detector)
-    return f"{len(answers)} of {wanted} files were answered; {table} holds them"
+        adapted = detector.provenance.adapted
+        model = prediction.Model.of("Faster R-CNN detector", config.model, detector.threshold, adapted)
+        written.append(dicom_results.write_all(predictions, config.dicom_output, detector=model))
+    return output.show(predictions, table, written, as_json=config.json)
 
 
 if CONFIG is not None:

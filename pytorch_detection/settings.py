@@ -76,25 +76,3 @@ class TrainConfig:
         seeds = [(self.seed + number) % 2**63 for number in others]
         further = [replace(self, seed=seed, output_dir=folder) for seed, folder in zip(seeds, folders, strict=True)]
         return [self, *further]
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What to read, with which model, and where the answers go."""
-
-    image: tuple[str, ...] = cli.flag(positional=True, help="one or more files, folders or globs")
-    model: Path = cli.flag(MODEL_FILE, help="the finished model that training wrote")
-    threshold: float | None = cli.flag(
-        None, at_least=0, at_most=1, help="report boxes from this score on; by default from the one that training chose"
-    )
-    refuse_ood: bool = cli.flag(False, help="give no answer for an image unlike those the model was trained on")
-    output_dir: Path = cli.flag(
-        Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
-    )
-    pictures: bool = cli.flag(True, help="draw the boxes on each image")
-    submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
-    json: bool = cli.flag(False, help="print one JSON document instead of sentences")
-    dicom_output: Path | None = cli.flag(
-        None, help="write DICOM reports and pictures for a PACS there; needs highdicom"
-    )
-    device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")

@@ -1,12 +1,11 @@
 import csv
 import json
-import math
 import os
 import re
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +14,15 @@ from PIL import Image
 from tiny_detection import write_dicom
 
 from cxr import checkpoints, cli, metrics, reading
-from pytorch_classification import predict_classification as prediction
+from cxr.files import sha256_of
+from cxr.prediction import Prediction
+from pytorch_classification import predict_classification
 from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import TASK
-from pytorch_classification.predict_classification import Answer
+from pytorch_classification.predict_classification import Output
 
 COLUMNS = ["path", "probability", "class", "threshold", "borderline", "out_of_distribution", "note", "error", "model"]
-SENTENCE = r"(?P<path>.+): (?P<class>NORMAL|PNEUMONIA), probability of PNEUMONIA (?P<probability>[01]\.\d{3}) \(operating point (?P<threshold>0\.\d{3})"
+SENTENCE = r"(?P<path>.+): (?P<class>NORMAL|PNEUMONIA), probability of PNEUMONIA (?P<probability>[01]\.\d{3}) \(threshold (?P<threshold>0\.\d{3})"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def predict(trained, tmp_path, command):
 
     def run(*arguments, model=trained.config.model_file):
         words = ["--model", model, "--output-dir", tmp_path / "out", "--device", "cpu", "--image", *arguments]
-        return command(prediction.main, *words)
+        return command(predict_classification.main, *words)
 
     return run
 
@@ -42,7 +43,7 @@ def held_out(trained):
 
 
 @pytest.fixture
-def film(held_out):
+def image_file(held_out):
     """One test image that shows PNEUMONIA."""
     return sorted((held_out / "PNEUMONIA").iterdir())[0]
 
@@ -71,59 +72,63 @@ def written(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- one image
 
 
-def test_one_image_gives_a_sentence_and_a_picture(predict, film, tmp_path, threshold, trained, processor):
-    ended = predict(film)
+def test_one_image_gives_a_sentence_and_a_picture(predict, image_file, tmp_path, threshold, trained, processor):
+    ended = predict(image_file)
     sentence, picture, model = ended.out.splitlines()
     found = re.match(SENTENCE, sentence)
-    square = reading.read(film).square(36)
+    square = reading.read(image_file).square(36)
     (expected,) = Classifier.load(trained.config.model_file, processor).probabilities(square[None], processor)
-    assert ended.code == 0 and ended.err == "" and found["path"] == str(film)
+    assert ended.code == 0 and ended.err == "" and found["path"] == str(image_file)
     assert found["class"] == "PNEUMONIA" and float(found["probability"]) == pytest.approx(expected, abs=6e-4)
     assert float(found["threshold"]) == pytest.approx(threshold, abs=6e-4)
-    assert picture == f"picture: {tmp_path / 'out' / (film.stem + '_grad_cam.png')}"
+    assert picture == f"picture: {tmp_path / 'out' / (image_file.stem + '_grad_cam.png')}"
     assert model.startswith("model: model.pth, trained on 52 images of 26 patients (chest_xray), 20")
     assert model.endswith(f"operating point {threshold:.3f}; research only, not a medical device")
-    assert written(tmp_path) == [f"{film.stem}_grad_cam.png"]
+    assert written(tmp_path) == [f"{image_file.stem}_grad_cam.png"]
     with Image.open(tmp_path / "out" / written(tmp_path)[0]) as drawn:
         assert min(drawn.size) > 300 and len(np.unique(np.asarray(drawn.convert("RGB")).reshape(-1, 3), axis=0)) > 100
 
 
-def test_without_a_picture_nothing_is_written(predict, film, tmp_path):
-    ended = predict(film, "--no-grad-cam")
+def test_without_a_picture_nothing_is_written(predict, image_file, tmp_path):
+    ended = predict(image_file, "--no-grad-cam")
     assert ended.code == 0 and len(ended.out.splitlines()) == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_one_image_for_machines(predict, film, trained, threshold):
-    ended = predict(film, "--json", "--no-grad-cam")
+def test_one_image_for_machines(predict, image_file, trained, threshold):
+    ended = predict(image_file, "--json", "--no-grad-cam")
     found = json.loads(ended.out)
     assert ended.code == 0 and ended.err == ""
-    assert (found["model"], found["operating_point"]) == (str(trained.config.model_file), threshold)
-    assert found["origin"]["use"] == "research only, not a medical device"
-    assert found["origin"]["validation"]["val images"] == 16
+    assert (found["model"], found["threshold"]) == (str(trained.config.model_file), threshold)
+    assert found["provenance"]["use"] == "research only, not a medical device"
+    assert found["provenance"]["file"] == "model.pth"
     (image,) = found["images"]
     flags = {"borderline", "out_of_distribution", "note"}
     assert image.keys() == {"path", "probability", "class", "picture", "error"} | flags
-    assert (image["path"], image["class"], image["picture"], image["error"]) == (str(film), "PNEUMONIA", None, None)
+    assert (image["path"], image["class"], image["picture"], image["error"]) == (
+        str(image_file),
+        "PNEUMONIA",
+        None,
+        None,
+    )
     assert 0.5 < image["probability"] < 1
 
 
-def test_another_threshold_makes_other_classes_and_is_told(predict, held_out, film, tmp_path):
+def test_another_threshold_makes_other_classes_and_is_stated(predict, held_out, image_file, tmp_path):
     ended = predict(held_out, "--threshold", "0.999")
     assert ended.code == 0 and "; operating point set by --threshold; " in ended.out
     rows = table(tmp_path)
     assert {row["threshold"] for row in rows} == {"0.999000"}
     assert all((float(row["probability"]) >= 0.999) == (row["class"] == "PNEUMONIA") for row in rows)
-    assert all(row["model"].endswith("operating point set by --threshold") for row in rows)
-    found = json.loads(predict(film, "--threshold", "0.001", "--json", "--no-grad-cam").out)
-    assert found["operating_point"] == 0.001 and found["images"][0]["class"] == "PNEUMONIA"
-    assert not any(name.endswith(("sensitivity", "specificity")) for name in found["origin"]["validation"])
+    found = json.loads(predict(image_file, "--threshold", "0.001", "--json", "--no-grad-cam").out)
+    assert found["threshold"] == 0.001 and found["images"][0]["class"] == "PNEUMONIA"
+    assert not any(name.endswith(("sensitivity", "specificity")) for name in found["provenance"]["validation"])
 
 
 # --------------------------------------------------------------------------------------------------------- many images
 
 
-def test_a_folder_gives_a_table_that_agrees_with_the_report(predict, held_out, trained, tmp_path, threshold):
+def test_predictions_of_a_folder_agree_with_the_test_report(predict, held_out, trained, tmp_path, threshold):
     ended = predict(held_out)
     rows = table(tmp_path)
     assert ended.code == 0 and written(tmp_path) == ["predictions.csv"]
@@ -141,29 +146,30 @@ def test_a_folder_gives_a_table_that_agrees_with_the_report(predict, held_out, t
     *lines, more, counts, where, model = ended.out.splitlines()
     assert len(lines) == 20 and more == "and 4 more"
     shown = [float(re.match(SENTENCE, line)["probability"]) for line in lines]
-    assert shown == sorted((round(p, 3) for p in probabilities), reverse=True)[:20]  # the most suspicious first
+    assert shown == sorted((round(p, 3) for p in probabilities), reverse=True)[:20]  # the highest probability first
     assert counts.startswith(f"24 files: {(~called).sum()} NORMAL, {called.sum()} PNEUMONIA (")
     assert counts.endswith("0 not readable") and where == f"table: {tmp_path / 'out' / 'predictions.csv'}"
-    assert {f"model: {row['model']}" for row in rows} == {model.split(";")[0]}
+    weights = sha256_of(trained.config.model_file)
+    assert model.startswith("model: model.pth, ") and {row["model"] for row in rows} == {f"model.pth {weights[:12]}"}
     assert {row["threshold"] for row in rows} == {f"{threshold:.6f}"}
     assert {row["borderline"] for row in rows} <= {"yes", "no"} >= {row["out_of_distribution"] for row in rows}
 
 
-def test_a_file_has_the_same_answer_alone_among_many_and_in_any_order(predict, trained, film):
-    def answers(*arguments):
+def test_a_prediction_does_not_depend_on_the_other_files_or_their_order(predict, trained, image_file):
+    def probabilities(*arguments):
         images = json.loads(predict(*arguments, "--json", "--no-grad-cam").out)["images"]
         return {image["path"]: image["probability"] for image in images}
 
     train = trained.config.data_dir / "train"  # more than one batch
     files = sorted(train.rglob("*.jpeg"))
-    folder, backwards = answers(train), answers(*reversed(files))
+    folder, backwards = probabilities(train), probabilities(*reversed(files))
     assert len(folder) == 64 and list(backwards) == [str(path) for path in reversed(files)]
-    globbed = answers(str(train / "**" / "*.jpeg"))
-    alone = answers(files[40])
+    globbed = probabilities(str(train / "**" / "*.jpeg"))
+    alone = probabilities(files[40])
     for other in (backwards, globbed, alone):
         assert all(abs(probability - folder[path]) < 1e-4 for path, probability in other.items())
     assert globbed.keys() == folder.keys()
-    assert list(answers(film, film)) == [str(film)]  # named twice, answered once
+    assert list(probabilities(image_file, image_file)) == [str(image_file)]  # named twice, predicted once
 
 
 def test_pictures_of_many_images_are_drawn_when_asked_and_do_not_overwrite_each_other(predict, held_out, tmp_path):
@@ -181,8 +187,8 @@ def save_dicom(grey, path):
     write_dicom(path, 255 - grey, PhotometricInterpretation="MONOCHROME1")
 
 
-def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path):
-    grey = reading.read(film).whole()
+def test_formats_of_the_same_pixels_have_the_same_prediction(predict, image_file, tmp_path):
+    grey = reading.read(image_file).whole()
     Image.fromarray(grey).save(tmp_path / "chest.png")
     Image.fromarray(grey).save(tmp_path / "chest.tiff")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "chest16.png")
@@ -195,12 +201,12 @@ def test_formats_of_the_same_pixels_have_the_same_answer(predict, film, tmp_path
 # -------------------------------------------------------------------------------------------------------------- DICOM
 
 
-def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tmp_path, threshold):
+def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, image_file, tmp_path, threshold):
     from highdicom.sr import srread
     from pydicom import dcmread
 
-    save_dicom(reading.read(film).whole(), tmp_path / "chest.dcm")
-    ended = predict(tmp_path / "chest.dcm", film, "--dicom-output", tmp_path / "pacs")
+    save_dicom(reading.read(image_file).whole(), tmp_path / "chest.dcm")
+    ended = predict(tmp_path / "chest.dcm", image_file, "--dicom-output", tmp_path / "pacs")
     assert ended.code == 0, ended.err
     sentence = f"2 DICOM documents in {tmp_path / 'pacs'}; 1 files are not DICOM and got none"
     assert ended.out.splitlines()[-2] == sentence
@@ -215,9 +221,9 @@ def test_a_dicom_file_gets_a_report_and_its_picture_for_a_pacs(predict, film, tm
     )
 
 
-def test_what_dicom_output_lacks_is_said_before_anything_is_predicted(predict, film, tmp_path, monkeypatch):
+def test_a_missing_highdicom_is_reported_before_anything_is_predicted(predict, image_file, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    ended = predict(film, "--dicom-output", tmp_path / "pacs")
+    ended = predict(image_file, "--dicom-output", tmp_path / "pacs")
     message = "error: DICOM output needs highdicom, which is not installed: pip install highdicom"
     assert (ended.code, ended.out, ended.err.splitlines()) == (2, "", [message])
 
@@ -226,14 +232,14 @@ def test_what_dicom_output_lacks_is_said_before_anything_is_predicted(predict, f
 
 
 @pytest.fixture
-def mixed(film, tmp_path):
+def mixed(image_file, tmp_path):
     """A folder of a good file between bad ones."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     (folder / "a.jpeg").write_bytes(b"")
-    shutil.copy(film, folder / "b.jpeg")
+    shutil.copy(image_file, folder / "b.jpeg")
     (folder / "c.png").write_bytes(b"only a text")
-    (folder / "d.jpeg").write_bytes(film.read_bytes()[:200])
+    (folder / "d.jpeg").write_bytes(image_file.read_bytes()[:200])
     return folder
 
 
@@ -263,42 +269,40 @@ def test_a_bad_file_alone_ends_in_one_line(predict, mixed, tmp_path, name, flag)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def going(film, tmp_path, monkeypatch):
-    """A folder of which three files are gone, damaged or of another size once their answers are known."""
-    folder = tmp_path / "going"
-    folder.mkdir()
-    for name in ("a", "b", "c", "d"):
-        shutil.copy(film, folder / f"{name}.jpeg")
-    judge = Classifier.predict
+def test_each_file_is_read_and_computed_once_also_where_grad_cam_is_drawn(predict, held_out, tmp_path, monkeypatch):
+    """The files are gone once their probabilities are known; the pictures are drawn all the same."""
+    folder, passes = tmp_path / "going", []
+    shutil.copytree(held_out / "PNEUMONIA", folder)
+    predict_batch = Classifier.predict
 
-    def then_go(self, squares, run, **choice):
-        found = judge(self, squares, run, **choice)
-        if choice:
-            return found
-        (folder / "a.jpeg").unlink()
-        (folder / "b.jpeg").write_bytes(b"only a text")
-        Image.new("L", (99, 99)).save(folder / "c.jpeg")
-        return found
+    def then_remove(self, squares, run, **choice):
+        passes.append(len(squares))
+        if sum(passes) == 12:
+            shutil.rmtree(folder)
+        return predict_batch(self, squares, run, **choice)
 
-    monkeypatch.setattr(Classifier, "predict", then_go)
-    return folder
+    monkeypatch.setattr(Classifier, "predict", then_remove)
+    ended = predict(folder, "--grad-cam")
+    assert ended.code == 0, ended.err
+    assert passes == [8, 4] and len(written(tmp_path)) == 13 and not folder.exists()
 
 
-def test_a_file_that_goes_before_its_picture_is_drawn_does_not_stop_the_others(predict, going, tmp_path):
-    ended = predict(going, "--grad-cam")
-    rows = table(tmp_path)
-    assert ended.code == 1 and "4 files: 0 NORMAL, 1 PNEUMONIA" in ended.out and "3 not readable" in ended.out
-    assert [(row["class"], row["probability"]) for row in rows[:3]] == [("", "")] * 3
-    assert rows[0]["error"] == f"{going / 'a.jpeg'}: no such file"
-    assert rows[1]["error"].startswith(f"{going / 'b.jpeg'}: neither JPEG")
-    assert rows[2]["error"] == f"{going / 'c.jpeg'}: changed while its answer was worked out"
-    assert rows[3]["class"] == "PNEUMONIA" and written(tmp_path) == ["d_grad_cam.png", "predictions.csv"]
+def test_pixels_that_only_the_picture_needs_may_be_unreadable(predict, image_file, tmp_path, monkeypatch):
+    """A damaged JPEG may still decode at half its size."""
+
+    def fail(radiograph):
+        raise reading.UnreadableImage(f"{radiograph.path}: damaged")
+
+    shutil.copy(image_file, tmp_path / "other.jpeg")
+    monkeypatch.setattr(reading.Radiograph, "whole", fail)
+    ended = predict(image_file, tmp_path / "other.jpeg", "--grad-cam")
+    assert ended.code == 1
+    assert [(row["probability"], row["error"].rpartition(": ")[2]) for row in table(tmp_path)] == [("", "damaged")] * 2
 
 
-def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, film):
+def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, image_file):
     monkeypatch.chdir(tmp_path)
-    for arguments in (["none.jpeg"], [film, "none.jpeg"], ["no*.jpeg"]):
+    for arguments in (["none.jpeg"], [image_file, "none.jpeg"], ["no*.jpeg"]):
         ended = predict(*arguments)
         assert (ended.code, ended.out) == (2, "") and ended.err.startswith(f"error: {tmp_path / Path(arguments[-1])}: ")
     (tmp_path / "empty").mkdir()
@@ -306,8 +310,8 @@ def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, film):
     assert ended.code == 2 and "holds no images" in ended.err and not (tmp_path / "out").exists()
 
 
-def test_a_missing_model_tells_how_to_get_one(predict, film, tmp_path):
-    ended = predict(film, model=tmp_path / "none.pth")
+def test_a_missing_model_is_reported_with_the_command_that_trains_one(predict, image_file, tmp_path):
+    ended = predict(image_file, model=tmp_path / "none.pth")
     assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1
     assert ended.err.startswith(
         f"error: no model at {tmp_path / 'none.pth'}; train one with `python pytorch_classification/"
@@ -315,7 +319,7 @@ def test_a_missing_model_tells_how_to_get_one(predict, film, tmp_path):
     assert "the path of another" in ended.err and not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, trained, tmp_path):
+def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, image_file, trained, tmp_path):
     torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
     for model, message in (
@@ -324,51 +328,37 @@ def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, film, traine
         (tmp_path / "text.pth", "text.pth: "),
         (tmp_path, str(tmp_path)),
     ):
-        ended = predict(film, model=model)
+        ended = predict(image_file, model=model)
         assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1 and message in ended.err
 
 
 # ------------------------------------------------------------------------------------------------------------ wording
 
 
-def answer(probability, threshold=0.4, error=""):
-    return Answer(Path("chest.jpeg"), probability, threshold, error, None)
+def output(threshold=0.4):
+    return Output(Path("m.pth"), SimpleNamespace(threshold=threshold, provenance=None, grad_cam_scale=1.0), Path())
 
 
-def test_the_operating_point_itself_is_pneumonia():
-    assert [answer(p).label for p in (0.3999, 0.4, 0.4001)] == ["NORMAL", "PNEUMONIA", "PNEUMONIA"]
-    assert answer(None, error="bad").label == ""
+def predicted(probability, **values):
+    return Prediction(Path("chest.jpeg"), probability=probability, **values)
 
 
-@pytest.mark.parametrize(("factor", "near"), [(0.45, False), (0.55, True), (1.0, True), (1.9, True), (2.1, False)])
-def test_borderline_is_within_a_factor_of_two_of_the_odds(factor, near):
-    odds = factor * 0.4 / 0.6
-    found = answer(odds / (1 + odds))
-    assert found.borderline is near and ("borderline" in found.sentence()) is near
-    assert found.record()["borderline"] is near and found.row("")[4] == ("yes" if near else "no")
+def test_a_probability_at_the_threshold_is_pneumonia():
+    labels = [output().label(predicted(probability)) for probability in (0.3999, 0.4, 0.4001, None)]
+    assert labels == ["NORMAL", "PNEUMONIA", "PNEUMONIA", ""]
 
 
-@pytest.mark.parametrize("probability", [0.0, 1.0])
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
-def test_certainty_is_no_error(probability, threshold):
-    found = answer(probability, threshold)
-    assert found.borderline is (probability == threshold) and found.label and math.isfinite(float(found.row("")[1]))
-
-
-def test_a_sentence_names_the_class_the_probability_and_the_operating_point():
-    assert answer(0.9).sentence() == "chest.jpeg: PNEUMONIA, probability of PNEUMONIA 0.900 (operating point 0.400)"
-    assert answer(0.35).sentence() == (
-        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (operating point 0.400); borderline, near the operating "
-        "point: treat as undecided"
-    )
-    assert (
-        replace(answer(0.9), unlike=True, note="a lateral view")
-        .sentence()
-        .endswith("; unlike the images this model was trained on: the answer means little; a lateral view")
+def test_the_sentence_has_class_probability_threshold_and_warnings():
+    (line,) = output().lines(predicted(0.9), single=True)
+    assert line == "chest.jpeg: PNEUMONIA, probability of PNEUMONIA 0.900 (threshold 0.400)"
+    (line,) = output().lines(predicted(0.35, out_of_distribution=True, note="a lateral view"), single=False)
+    assert line == (
+        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (threshold 0.400); inconclusive (near the threshold); "
+        "out of distribution: result unreliable; a lateral view"
     )
 
 
-# --------------------------------------------------------------------------------------------------- unlike training
+# ---------------------------------------------------------------------------------------------- out of distribution
 
 
 @pytest.fixture
@@ -379,26 +369,29 @@ def noise(tmp_path):
     return path
 
 
-def test_an_image_unlike_those_of_training_is_said_to_be_so(predict, film, noise, tmp_path):
+def test_an_out_of_distribution_image_is_flagged(predict, image_file, noise, tmp_path):
     ended = predict(noise, "--no-grad-cam")
-    assert ended.code == 0 and "; unlike the images this model was trained on: the answer means little" in ended.out
-    ended = predict(noise, film)
-    assert "1 unlike training's images" in ended.out
+    assert ended.code == 0 and "; out of distribution: result unreliable" in ended.out
+    ended = predict(noise, image_file)
+    assert "1 out of distribution" in ended.out
     assert [row["out_of_distribution"] for row in table(tmp_path)] == ["yes", "no"]
     assert all(row["probability"] for row in table(tmp_path))
 
 
-def test_an_unlike_image_can_be_refused(predict, film, noise, tmp_path):
-    ended = predict(noise, film, "--refuse-ood", "--grad-cam")
+def test_an_out_of_distribution_image_can_be_refused(predict, image_file, noise, tmp_path):
+    ended = predict(noise, image_file, "--refuse-ood", "--grad-cam")
     first, second = table(tmp_path)
     assert ended.code == 0 and "(1 refused), 0 not readable" in ended.out
     assert (first["probability"], first["class"], first["out_of_distribution"], first["error"]) == ("", "", "yes", "")
-    assert second["class"] == "PNEUMONIA" and written(tmp_path) == [f"{film.stem}_grad_cam.png", "predictions.csv"]
+    assert second["class"] == "PNEUMONIA" and written(tmp_path) == [
+        f"{image_file.stem}_grad_cam.png",
+        "predictions.csv",
+    ]
     ended = predict(noise, "--refuse-ood")
-    assert ended.code == 0 and ended.out.startswith(f"{noise}: no answer, unlike the images this model was trained on")
+    assert ended.code == 0 and ended.out.startswith(f"{noise}: no prediction, out of distribution\n")
 
 
-def test_an_older_model_file_says_once_that_it_cannot_tell(predict, trained, held_out, noise, tmp_path):
+def test_an_older_model_file_gives_one_warning_that_it_cannot_flag(predict, trained, held_out, noise, tmp_path):
     state = checkpoints.load(trained.config.model_file, task=TASK)
     for name in ("likeness", "heat_scale", "trained_on", "task", "format"):
         del state[name]
@@ -413,32 +406,34 @@ def test_an_older_model_file_says_once_that_it_cannot_tell(predict, trained, hel
 
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (cli.Terminated, 143)])
-def test_a_stopped_prediction_keeps_what_was_answered_and_says_where(
-    predict, held_out, tmp_path, monkeypatch, stop, code
-):
-    monkeypatch.setattr(prediction, "_BATCH", 5)
-    judge, seen = Classifier.predict, []
+def test_an_interrupted_prediction_keeps_finished_batches(predict, held_out, tmp_path, monkeypatch, stop, code):
+    monkeypatch.setattr(predict_classification, "_BATCH", 5)
+    predict_batch, seen = Classifier.predict, []
 
-    def then_stop(self, squares, run):
+    def then_stop(self, squares, run, **choice):
         seen.append(len(squares))
         if len(seen) == 3:
             raise stop
-        return judge(self, squares, run)
+        return predict_batch(self, squares, run, **choice)
 
     monkeypatch.setattr(Classifier, "predict", then_stop)
     ended = predict(held_out)
     kept = tmp_path / "out" / "predictions.csv"
-    assert ended.code == code and lines_of(ended.err)[-1].endswith(f": 10 of 24 files were answered; {kept} holds them")
+    assert ended.code == code and lines_of(ended.err)[-1].endswith(
+        f": 10 of 24 files were predicted; {kept} holds them"
+    )
     assert [row["path"] for row in table(tmp_path)] == sorted(str(path) for path in held_out.rglob("*.jpeg"))[:10]
 
 
-def test_a_prediction_stopped_at_once_says_that_there_is_nothing(predict, held_out, tmp_path, monkeypatch):
-    def stop(*_arguments):
+def test_a_prediction_interrupted_at_once_writes_nothing(predict, held_out, tmp_path, monkeypatch):
+    def stop(*_arguments, **_choice):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Classifier, "predict", stop)
     ended = predict(held_out)
-    assert ended.code == 130 and lines_of(ended.err)[-1] == ("interrupted: no image was answered, and no table written")
+    assert ended.code == 130 and lines_of(ended.err)[-1] == (
+        "interrupted: no image was predicted, and no table written"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -458,12 +453,12 @@ if os.name == "posix":
     ODD += ["line\nbreak.jpeg", "tab\tand\x1b[31m.jpeg", os.fsdecode(b"latin\xe9.jpeg"), "*.jpeg"]
 
 
-def test_odd_file_names_reach_table_and_pictures_harmlessly(predict, film, tmp_path, monkeypatch):
+def test_odd_file_names_reach_table_and_pictures_harmlessly(predict, image_file, tmp_path, monkeypatch):
     folder = tmp_path / "odd"
     folder.mkdir()
     monkeypatch.chdir(folder)
     for name in ODD:
-        shutil.copy(film, folder / name)
+        shutil.copy(image_file, folder / name)
     ended = predict(*ODD[:3], *(f"./{name}" for name in ODD[3:]), "--grad-cam")
     rows = table(tmp_path)
     assert ended.code == 0 and len(rows) == len(ODD) and all(row["class"] == "PNEUMONIA" for row in rows)
