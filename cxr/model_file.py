@@ -105,29 +105,25 @@ class ModelProvenance:
         scores = {name: value for name, value in self.validation.items() if not name.endswith(_AT_THRESHOLD)}
         return replace(self, validation=scores, adapted="operating point set by --threshold")
 
-    def short(self) -> str:
-        """Model, training set, and changes since."""
-        several = f"{self.networks} networks " if self.networks > 1 else ""
-        return f"{self.file}, {several}trained on {self.trained}" + (f"; {self.adapted}" if self.adapted else "")
-
     def sentence(self, operating_point: float) -> str:
-        """``short`` with the main validation scores and the threshold, for a terminal and a picture."""
-        return "; ".join([self.short(), *self._scores(), f"operating point {operating_point:.3f}", RESEARCH_ONLY])
+        """Training set, changes since, main validation scores and threshold, for a terminal and a picture."""
+        several = f"{self.networks} networks " if self.networks > 1 else ""
+        parts = [f"{self.file}, {several}trained on {self.trained}", self.adapted, self._scores()]
+        return "; ".join([*filter(None, parts), f"operating point {operating_point:.3f}", RESEARCH_ONLY])
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "use": RESEARCH_ONLY}
 
-    def _scores(self) -> Iterator[str]:
-        """The main scores on the first set in the file, and its size."""
+    def _scores(self) -> str:
+        """The main scores on the first set in the file, and its size; empty without scores."""
         ends = ("images", *_MAIN)
         first = next((name.removesuffix(end) for name in self.validation for end in ends if name.endswith(end)), "")
         scores = {name: self.validation.get(first + key) for key, name in _MAIN.items()}
         text = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if value is not None)
-        if text:
-            images = self.validation.get(f"{first}images")
-            count = "" if images is None else f" ({images:g} images)"
-            yield f"{'validation' if first.strip() in ('', 'val') else first.strip()}{count}: {text}"
+        images = self.validation.get(f"{first}images")
+        count = "" if images is None else f" ({images:g} images)"
+        return text and f"{'validation' if first.strip() in ('', 'val') else first.strip()}{count}: {text}"
 
 
 UNSAVED = ModelProvenance("a model without a file", "unknown images", {})

@@ -24,7 +24,7 @@ def test_a_sentence_has_training_set_scores_threshold_and_intended_use():
         "ROC AUC 0.988; operating point 0.250; research only, not a medical device"
     )
     both = ModelProvenance.of({"trained_on": TRAINED, "members": [{}]}, Path("m.pth"))
-    assert both.short().startswith("m.pth, 2 networks trained on 12 ") and both.record()["networks"] == 2
+    assert both.sentence(0.5).startswith("m.pth, 2 networks trained on 12 ") and both.record()["networks"] == 2
 
 
 def test_rows_of_tables_name_the_file_by_its_hash(tmp_path):
@@ -48,13 +48,15 @@ def test_a_sentence_holds_the_main_scores_of_one_set_and_the_record_all():
 def test_a_file_without_provenance_is_no_error():
     sentence = ModelProvenance.of({}, Path("m.pth")).sentence(0.5)
     assert sentence.startswith("m.pth, trained on images that the model file does not state; operating point 0.500; ")
-    assert "commit not stated" in ModelProvenance.of({"trained_on": {**TRAINED, "commit": None}}, Path("m.pth")).short()
+    assert "commit not stated" in ModelProvenance.of(
+        {"trained_on": {**TRAINED, "commit": None}}, Path("m.pth")
+    ).sentence(0.5)
 
 
 def test_a_threshold_that_was_set_after_training_is_part_of_the_provenance():
     state = {"validation": {"val": {"roc_auc": 0.5, "sensitivity": 0.9}}, "adapted": {"text": "set by\nlabels"}}
     found = ModelProvenance.of(state, Path("m.pth"))
-    assert found.short().endswith("; set by labels") and "; set by labels; validation: " in found.sentence(0.5)
+    assert "; set by labels; validation: " in found.sentence(0.5)
     manual = found.with_manual_threshold()
     assert manual.validation == {"val roc auc": 0.5} and manual.adapted == "operating point set by --threshold"
 
