@@ -3,7 +3,7 @@
 from cxr.reading.cache import Decoded, decode_once
 from cxr.reading.files import SUFFIXES, find_images, is_system_file
 from cxr.reading.picture import NO_HEADER, Header
-from cxr.reading.prefetch import Read, cores, in_batches, read_again, read_ahead
+from cxr.reading.prefetch import cores, in_batches
 from cxr.reading.radiograph import Radiograph, UnreadableImage, read
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Decoded",
     "Header",
     "Radiograph",
-    "Read",
     "UnreadableImage",
     "cores",
     "decode_once",
@@ -20,6 +19,4 @@ __all__ = [
     "in_batches",
     "is_system_file",
     "read",
-    "read_again",
-    "read_ahead",
 ]
