@@ -49,7 +49,8 @@ class Radiograph:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the original in pixels, upright."""
-        return self._picture.size[::-1]
+        width, height = self._picture.size
+        return height, width
 
     @property
     def header(self) -> Header:
