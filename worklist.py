@@ -10,7 +10,7 @@ medical device.
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cxr import cli
@@ -86,45 +86,8 @@ def check(config: WorklistConfig) -> None:
             raise FileNotFoundError(f"--watch: no folder {Path(folder).absolute()}")
 
 
-@dataclass(frozen=True)
-class Worklist:
-    """What both ways of running need."""
-
-    predictor: Predictor
-    about: page.About
-
-    @property
-    def journal(self) -> Journal:
-        """The exams so far."""
-        return self.predictor.journal
-
-    def write(self) -> None:
-        """Page and table of the exams so far."""
-        written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-        page.write(self.journal, replace(self.about, written=written))
-
-    def is_written(self) -> bool:
-        """``write``, and whether that succeeded: on Windows a spreadsheet may hold the table open."""
-        try:
-            self.write()
-        except OSError as error:
-            warn(f"{error}; another attempt follows", stacklevel=2)
-            return False
-        return True
-
-    def summary(self) -> str:
-        """The number of exams of each class, and of files without a prediction."""
-        groups = [self.about.groups_of(exam) for exam in self.journal.exams.values()]
-        normal, pneumonia = self.about.classes
-        above, borderline, ood = (sum(name in each for each in groups) for name in ("above", "borderline", "ood"))
-        return (
-            f"{len(groups)} exams: {above} {pneumonia}, {len(groups) - above} {normal} ({borderline} borderline), "
-            f"{ood} out of distribution, {len(self.journal.failed)} without a prediction"
-        )
-
-
-def open_worklist(config: WorklistConfig, run: runtime.Runtime) -> Worklist:
-    """Load the models, and resume the journal with --watch."""
+def open_worklist(config: WorklistConfig, run: runtime.Runtime) -> tuple[Predictor, page.About]:
+    """Load the models, and with --watch the exams of earlier runs."""
     classifier, detector, second = Classifier.load(config.classifier, run), None, None
     first = Model.of("ResNet-18 classifier", config.classifier, classifier.threshold, classifier.provenance.adapted)
     if path := config.detector or (DETECTOR if DETECTOR.exists() else None):
@@ -139,46 +102,62 @@ def open_worklist(config: WorklistConfig, run: runtime.Runtime) -> Worklist:
     journal = (Journal.resume if config.watch else Journal.start)(config.output_dir, settings)
     naming = Naming(tuple(Path(name) for name in config.image if Path(name).is_dir()), config.identifiers)
     predictor = Predictor(classifier, detector, run, (first, second), journal, naming, config.dicom_output)
-    return Worklist(predictor, page.About(first, second, CLASSES, commit(), "", config.identifiers, config.watch))
+    return predictor, page.About(first, second, CLASSES, commit(), config.identifiers, config.watch)
+
+
+def summary(journal: Journal, about: page.About) -> str:
+    """The number of exams of each class, and of files without a prediction."""
+    groups = [about.groups_of(exam) for exam in journal.exams.values()]
+    above, borderline, ood = (sum(name in each for each in groups) for name in ("above", "borderline", "ood"))
+    normal, pneumonia = about.classes
+    return (
+        f"{len(groups)} exams: {above} {pneumonia}, {len(groups) - above} {normal} ({borderline} borderline), "
+        f"{ood} out of distribution, {len(journal.failed)} without a prediction"
+    )
 
 
 def predict_once(config: WorklistConfig, run: runtime.Runtime) -> int:
     """Predict the files that are there now; an interruption leaves a page of those before it."""
     paths = reading.find_images(config.image, config.own_folders)
-    worklist = open_worklist(config, run)
+    predictor, about = open_worklist(config, run)
     try:
         with tqdm(total=len(paths), desc="predicting", unit="image") as progress:
-            for count in worklist.predictor.predict([(path, state_of(path)) for path in paths]):
+            for count in predictor.predict([(path, state_of(path)) for path in paths]):
                 progress.update(count)
     finally:
-        worklist.write()
-    print(f"{worklist.summary()}\npage: {config.output_dir / page.PAGE}   table: {config.output_dir / page.TABLE}")
-    return 1 if worklist.journal.failed else 0
+        page.write(predictor.journal, about)
+    print(summary(predictor.journal, about))
+    print(f"page: {config.output_dir / page.PAGE}   table: {config.output_dir / page.TABLE}")
+    return 1 if predictor.journal.failed else 0
 
 
 def watch(config: WorklistConfig, run: runtime.Runtime) -> NoReturn:
     """Predict files as they arrive, until interrupted."""
-    worklist = open_worklist(config, run)
-    known = {exam.state for exam in worklist.journal.exams.values()}  # failed files are tried again
+    predictor, about = open_worklist(config, run)
+    known = {exam.state for exam in predictor.journal.exams.values()}  # failed files are tried again
     inbox = Inbox(config.image, config.own_folders, config.stable_seconds, known)
     print(f"watching {', '.join(config.image)}   page: {config.output_dir / page.PAGE}", flush=True)
-    changed, due = True, 0.0  # whether the page is out of date, and when it may be written next
+    outdated, due = True, 0.0  # whether the page must be written, and when at the earliest
     try:
         while True:
             began = time.monotonic()
-            arrived = inbox.arrived(began)
-            for count in chain(worklist.predictor.predict(arrived), [0]):
+            for count in chain(predictor.predict(inbox.arrived(began)), [0]):
                 if count:
-                    changed = True
-                    print(f"{datetime.now():%H:%M:%S} {count} files read. {worklist.summary()}", flush=True)
-                if changed and (now := time.monotonic()) >= due:
-                    changed = not worklist.is_written()
-                    due = now + (time.monotonic() - now) / _PAGE_SHARE
+                    outdated = True
+                    now = datetime.now()
+                    print(f"{now:%H:%M:%S} {count} files read. {summary(predictor.journal, about)}", flush=True)
+                if outdated and (start := time.monotonic()) >= due:
+                    try:
+                        page.write(predictor.journal, about)
+                        outdated = False
+                    except OSError as error:  # on Windows a spreadsheet may hold the table open
+                        warn(f"{error}; another attempt follows", stacklevel=2)
+                    due = start + (time.monotonic() - start) / _PAGE_SHARE
             pause = min(max(config.stable_seconds / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             time.sleep(max(pause, time.monotonic() - began))  # a slow network share is not listed all the time
     finally:
-        if changed:
-            worklist.write()
+        if outdated:
+            page.write(predictor.journal, about)
 
 
 def main(config: WorklistConfig) -> int:

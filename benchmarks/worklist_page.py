@@ -14,7 +14,7 @@ unless --classifier and --detector name some; an untrained detector finds more b
 
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,6 +30,8 @@ from pytorch_classification.classifier import Classifier
 from pytorch_classification.model import build
 from pytorch_detection.detector import Detector, Rule
 from pytorch_detection.model import Architecture, construct
+from reading_room import page
+from reading_room.exams import Journal
 from reading_room.thumbnails import FILM_SIDE
 from reading_room.watch import state_of
 
@@ -55,7 +57,7 @@ def film_of(path: Path) -> Image.Image:
 
 def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime.Runtime, rounds: int) -> None:
     """Print how fast the worklist is against its two parts one after the other."""
-    predictor = script.open_worklist(config, run).predictor
+    predictor, about = script.open_worklist(config, run)
     classifier, detector = predictor.classifier, predictor.detector
     assert detector is not None
     squares = [[reading.read(path).square(side) for path in paths[:BATCH]] for side in predictor.sides]
@@ -66,10 +68,10 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
         detector.predict(large[:count], run)[0]
 
     def listing() -> None:
-        listed = script.open_worklist(config, run)
-        for _ in listed.predictor.predict([(path, state_of(path)) for path in paths]):
+        journal = Journal.start(config.output_dir, {})
+        for _ in replace(predictor, journal=journal).predict([(path, state_of(path)) for path in paths]):
             pass
-        listed.write()
+        page.write(journal, about)
 
     title = "worklist: speed / speed of decoding once, then computing, fp32"
     measure_folder(paths, title, film_of, compute, listing, rounds)

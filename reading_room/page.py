@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ class About:
     Attributes:
         classes: names of what is below, and of what is at or above the classifier's threshold.
         commit: of the code; None outside a git checkout.
-        written: date and time, for a reader.
         watched: whether the page keeps changing.
     """
 
@@ -54,7 +54,6 @@ class About:
     detector: Model | None
     classes: tuple[str, str]
     commit: str | None
-    written: str
     identifiers: bool
     watched: bool
 
@@ -106,6 +105,7 @@ def page(journal: Journal, exams: list[Exam], failed: list[Exam], about: About) 
         script=script,
         script_hash=_policy_hash(script),
         about=about,
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z"),
         columns=_columns(about),
         groups={"all": len(exams), **{name: counts[name] for name in groups}},
         ood_stated=ood_stated,

@@ -1,6 +1,5 @@
 """The input of a worklist: files are taken when they no longer change, read ahead, and predicted in batches."""
 
-import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,11 +10,10 @@ from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cxr import dicom_results, reading, runtime
 from cxr.messages import first_of, one_line
-from cxr.prediction import BORDERLINE, Model, Prediction, is_borderline, remarks
+from cxr.prediction import Model, Prediction
 from cxr.reading.dicom_header import read_header
 from pytorch_classification.classifier import Classifier
 from pytorch_detection.detector import DetectionResult, Detector
@@ -92,12 +90,13 @@ class _Read:
     """A file, read: its exam without a prediction, or with the error.
 
     Attributes:
+        header: ``NO_HEADER`` itself unless the file is DICOM.
         squares: uint8 [S, S] for the classifier, and for the detector if there is one. film: JPEG.
     """
 
     path: Path
     exam: Exam
-    is_own_result: bool
+    header: reading.Header
     squares: tuple[NDArray[np.uint8], ...] = ()
     film: bytes = b""
 
@@ -137,7 +136,7 @@ class Predictor:
             for one in batch:
                 exam = one.exam
                 before = new[exam.key].exam if exam.key in new else journal.exams.get(exam.key)
-                if one.is_own_result:
+                if one.header.is_own_result:
                     own.append(one.path)
                 elif exam.prediction.error:
                     journal.add(exam)
@@ -162,12 +161,12 @@ class Predictor:
         except (reading.UnreadableImage, OSError) as error:
             header = read_header(path)
             exam = self.naming.exam(path, state, header, "", Prediction(path, error=one_line(error)))
-            return _Read(path, exam, header.is_own_result)
+            return _Read(path, exam, header)
         found = Prediction(path, note=one_line(header.note), height=height, width=width)
         if state_of(path) != state:
             found = Prediction(path, error="changed while it was read")
         exam = self.naming.exam(path, state, header, radiograph.sha256, found)
-        return _Read(path, exam, header.is_own_result, squares, film)
+        return _Read(path, exam, header, squares, film)
 
     def _predict(self, reads: list[_Read]) -> None:
         output = self.classifier.predict(np.stack([one.squares[0] for one in reads]), self.run, grad_cam=True)
@@ -183,7 +182,8 @@ class Predictor:
                 found = replace(found, boxes=result.boxes, highest_score=result.highest_score)
                 flags += [] if result.out_of_distribution is None else [result.out_of_distribution]
             found = replace(found, out_of_distribution=any(flags) if flags else None)
-            if self.dicom_output is not None:  # before the journal: after a kill the same results are written again
+            if self.dicom_output is not None and one.header is not reading.NO_HEADER:
+                # Before the journal: after a kill the same results are written again.
                 self._write_dicom(self.dicom_output, one, found, output.grad_cam[index])
             self.journal.add(replace(one.exam, prediction=found), one.film, thumbnails.heat(output.grad_cam[index]))
 
@@ -194,54 +194,8 @@ class Predictor:
         worklist all the same.
         """
         with tempfile.TemporaryDirectory() as drawings:
-            drawn = plot(one.film, grad_cam, found, self.classifier, self.detector, Path(drawings))
+            drawn = thumbnails.plot(one.film, grad_cam, found, self.classifier, self.detector, Path(drawings))
             try:
                 dicom_results.write(replace(found, path=one.path, picture=drawn), folder, *self.models)
             except (ValueError, FileNotFoundError) as error:  # the second: the source is gone
                 warn(f"no DICOM results: {one_line(error)}", stacklevel=2)
-
-
-def plot(
-    film: bytes,
-    grad_cam: NDArray[np.float32],
-    found: Prediction,
-    classifier: Classifier,
-    detector: Detector | None,
-    folder: Path,
-) -> Path:
-    """The plots of both predict scripts in one picture in ``folder``: Grad-CAM and, with a detector, boxes."""
-    from pytorch_classification.plots import grad_cam_overlay
-    from pytorch_detection.plots import detection_overlay, number_of_boxes
-
-    assert found.probability is not None
-    borderline = [BORDERLINE] * is_borderline(found.probability, classifier.threshold)
-    score = f"probability of PNEUMONIA {found.probability:.3f}, operating point {classifier.threshold:.3f}"
-    path, boxed = folder / "grad_cam.png", folder / "boxes.png"
-    with Image.open(io.BytesIO(film)) as jpeg:
-        image = np.asarray(jpeg)
-    grad_cam_overlay(
-        image,
-        grad_cam,
-        "\n".join([score, *borderline, *remarks(found.out_of_distribution, found.note)]),
-        path,
-        caption=classifier.provenance.sentence(classifier.threshold),
-        common_scale=classifier.grad_cam_scale is not None,
-    )
-    if detector is None:
-        return path
-    scale = image.shape[1] / found.width
-    corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in found.boxes]
-    detection_overlay(
-        image,
-        scale * np.array(corners).reshape(-1, 4),
-        [box.score for box in found.boxes],
-        boxed,
-        title=number_of_boxes(len(corners), detector.threshold),
-        caption=detector.provenance.sentence(detector.threshold),
-    )
-    with Image.open(path) as left, Image.open(boxed) as right:
-        both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
-        both.paste(left)
-        both.paste(right, (left.width, 0))
-    both.save(path)
-    return path

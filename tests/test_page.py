@@ -159,7 +159,6 @@ def test_the_page_states_its_models_and_the_disclaimer(tmp_path):
         "classifier.pth · operating point 0.500 · SHA-256 c1a55c1a55c1",
         "detector.pth · boxes from score 0.600 · SHA-256 de7ec7de7ec7",
         "commit 0123456789ab",
-        "2026-11-26 10:32:05",
         "Order: the calibrated probability of PNEUMONIA, highest first",
     ):
         assert words in text

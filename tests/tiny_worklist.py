@@ -64,7 +64,6 @@ def about(**changes: Any) -> page.About:
         "detector": Model("a detector", "detector.pth", "de7ec7" * 10, 0.6),
         "classes": ("NORMAL", "PNEUMONIA"),
         "commit": "0123456789ab",
-        "written": "2026-11-26 10:32:05",
         "identifiers": False,
         "watched": False,
     }
