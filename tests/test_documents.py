@@ -72,6 +72,8 @@ COMMANDS = sorted({tuple(words) for text in TEXTS.values() for words in commands
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_names_files_and_flags_that_exist(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
+    named = [word for word in words if word.startswith(("docs/", "tests/", "pytorch_", "studies/"))]
+    assert all(Path(name).is_file() for name in named)
     script = next((index for index, word in enumerate(words) if word.endswith(".py")), None)
     if words[0] in ("python", "torchrun") and script is not None:
         parse_only(list(words[script:]), monkeypatch)
