@@ -58,9 +58,9 @@ def test_onnxruntime_predicts_as_torch_does_for_any_batch_and_image_size(trained
         assert found.shape == (len(images[part]),) and np.abs(found - expected[part]).max() < 1e-4
 
 
-def test_the_mirror_image_counts_only_where_the_model_averages_it(trained, model):
+def test_the_mirror_image_counts_only_with_flip_tta(trained, model):
     assert opened(model).get_modelmeta().custom_metadata_map["mirror_image"].startswith("averaged with the image")
-    classifier = replace(load(trained), flip_average=False)
+    classifier = replace(load(trained), flip_tta=False)
     assert export_onnx.largest_difference(model, classifier) > 1e-4
     single = export_onnx.exported(classifier)
     assert export_onnx.largest_difference(single, classifier) < 1e-4
