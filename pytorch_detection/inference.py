@@ -1,4 +1,4 @@
-"""Which boxes networks find in stored squares; several looks at an image are fused."""
+"""Boxes that networks detect in stored squares; TTA and ensemble outputs are fused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class RawDetections:
 
     @classmethod
     def of(cls, detections: Sequence[Detection]) -> "RawDetections":
-        """From what the network answers."""
+        """From the network's output."""
         return cls(
             [one["boxes"].double().cpu().numpy() for one in detections],
             [one["scores"].double().cpu().numpy() for one in detections],
@@ -63,13 +63,13 @@ def find_boxes(
     networks: Sequence[GreyFasterRCNN],
     images: NDArray[np.uint8],
     indices: NDArray[np.int64],
-    flip_average: bool,
+    flip_tta: bool,
     run: runtime.Runtime,
 ) -> RawDetections:
     """Boxes in the stored squares uint8 [N, S, S] at ``indices``.
 
-    Every process computes its share of the images, each once, and has the answers of all. What all ``networks`` find
-    in an image, and with ``flip_average`` also in its mirror image, is fused, and of boxes in boxes one is doubted.
+    Every process computes its share of the images, each once, and has the boxes of all. The boxes of all
+    ``networks``, and with ``flip_tta`` also those of the mirror image, are fused, and nested boxes are downweighted.
     """
     for network in networks:
         network.eval()
@@ -78,12 +78,12 @@ def find_boxes(
     for first in range(0, len(mine), _BATCH):
         seen = as_input(to_device(images[mine[first : first + _BATCH]], run.device))
         with run.autocast():
-            looks: list[list[Detection]] = [network(seen) for network in networks]
-            if flip_average:
+            outputs: list[list[Detection]] = [network(seen) for network in networks]
+            if flip_tta:
                 mirrored = seen.flip(3)
-                looks += [[_mirrored(one, seen.shape[-1]) for one in network(mirrored)] for network in networks]
-        answers = looks[0] if len(looks) == 1 else [fuse(views) for views in zip(*looks, strict=True)]
-        detections += [downweight_nested_boxes(one) for one in answers]
+                outputs += [[_mirrored(one, seen.shape[-1]) for one in network(mirrored)] for network in networks]
+        fused = outputs[0] if len(outputs) == 1 else [fuse(views) for views in zip(*outputs, strict=True)]
+        detections += [downweight_nested_boxes(one) for one in fused]
     return RawDetections.of(detections).gathered(run)
 
 
@@ -105,10 +105,10 @@ def _mirrored(found: Detection, size: int) -> Detection:
 
 
 def fuse(views: Sequence[Detection]) -> Detection:
-    """One answer from several views of an image: weighted box fusion (Solovyev 2021, doi:10.1016/j.imavis.2021.104117).
+    """One detection from several views of an image: weighted box fusion (Solovyev 2021, doi:10.1016/j.imavis.2021.104117).
 
     From the highest score down, a box draws to it those with IoU above .5. Their mean, weighted by score, is the new
-    box; its score is their sum divided by the number of views, so that what one view alone has found counts less.
+    box; its score is their sum divided by the number of views, so that a box of one view alone counts less.
     """
     boxes, scores = torch.cat([view["boxes"] for view in views]), torch.cat([view["scores"] for view in views])
     together = box_iou(boxes, boxes) > _SAME_OPACITY
