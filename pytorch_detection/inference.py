@@ -105,7 +105,7 @@ def _mirrored(found: Detection, size: int) -> Detection:
 
 
 def fuse(views: Sequence[Detection]) -> Detection:
-    """One detection from several views of an image: weighted box fusion (Solovyev 2021, doi:10.1016/j.imavis.2021.104117).
+    """Weighted box fusion of several views of an image (Solovyev 2021, doi:10.1016/j.imavis.2021.104117).
 
     From the highest score down, a box draws to it those with IoU above .5. Their mean, weighted by score, is the new
     box; its score is their sum divided by the number of views, so that a box of one view alone counts less.

@@ -177,7 +177,7 @@ def test_an_operating_point_set_by_labels_is_stored_and_stated_with_each_predict
         text in ended.out and text in prediction.out and "; test, cross-fitted (88 images): ROC AUC " in prediction.out
     )
     prediction = command(predict, image, "--model", model, "--json", "--no-grad-cam", "--output-dir", tmp_path / "one")
-    assert json.loads(prediction.out)["origin"]["adapted"].startswith(text)
+    assert json.loads(prediction.out)["provenance"]["adapted"].startswith(text)
     again = command(main, *words[:2], "--model", model, *words[4:], "--set-sensitivity", "0.9", "--save-model", "b.pth")
     assert again.code == 2 and "was already changed; start from the model that training wrote" in again.err
 
