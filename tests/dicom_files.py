@@ -102,10 +102,10 @@ def without(ds, *names):
     return ds
 
 
-def without_preamble(ds, *, keep_meta=False):
+def without_preamble(ds):
+    """The data set alone, also without file meta information."""
     content = dicom_bytes(ds)
-    meta_bytes = struct.unpack("<I", content[140:144])[0]
-    return content[132:] if keep_meta else content[144 + meta_bytes :]
+    return content[144 + struct.unpack("<I", content[140:144])[0] :]
 
 
 def claiming(ds, syntax):

@@ -136,14 +136,6 @@ def test_changed_code_of_the_reading_folder_decodes_anew(paths, reads, monkeypat
         assert len(reads) == len(paths), change
 
 
-def test_another_version_of_a_decoder_decodes_anew(paths, reads, monkeypatch):
-    decode(paths)
-    version = cache.metadata.version
-    monkeypatch.setattr(cache.metadata, "version", lambda name: "99" if name == "Pillow" else version(name))
-    decode(paths)
-    assert len(reads) == 2 * len(paths)
-
-
 def spoil(*paths):
     for path in paths:
         path.write_bytes(b"no picture")
@@ -236,12 +228,8 @@ print(found.images.sum())
 
 def child(paths, log, kill_after=0):
     """Another process that decodes once it gets a line, and writes to ``log`` what it read."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(root=str(ROOT)), paths[0].parent, log, str(kill_after)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    words = [sys.executable, "-c", CHILD.format(root=str(ROOT)), paths[0].parent, log, str(kill_after)]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_of_two_processes_that_start_together_one_builds(paths, tmp_path):
@@ -280,10 +268,3 @@ def test_a_disk_too_small_leaves_no_store(paths, reads, monkeypatch, told):
         assert (reads == []) == told
         assert [path.name for path in disk.iterdir()] == ["train-1024px.lock"]
         assert reading.decode_once(paths, 64, disk, name="train", progress=False).readable.all()
-
-
-def test_the_old_store_makes_room_for_the_new_one(paths):
-    with small_disk(paths[0].parents[1], 200) as disk:
-        reading.decode_once(paths, 150, disk, name="train", progress=False)  # 132 KiB
-        change_time(paths)
-        assert reading.decode_once(paths, 150, disk, name="train", progress=False).readable.all()

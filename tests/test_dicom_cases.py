@@ -152,8 +152,3 @@ def test_refused_in_true_words(tmp_path, make, reason):
     ds = make()
     with pytest.raises(UnreadableImage, match=reason):
         read(save(tmp_path / "a.dcm", ds)).whole()
-
-
-def test_a_view_or_body_part_that_is_not_judged_is_noted(tmp_path):
-    path = save(tmp_path / "a.dcm", twelve(ViewPosition="LL", BodyPartExamined="HAND"))
-    assert "body part HAND, view LL" in read(path).header.note

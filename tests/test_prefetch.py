@@ -36,14 +36,6 @@ def test_batches_hold_every_file_once_in_order(tmp_path, count):
     assert all(np.array_equal(square, squares(path)) for square, path in zip(found, paths, strict=True))
 
 
-def test_a_fault_of_the_program_reaches_the_caller():
-    def faulty(number):
-        raise KeyError("a fault of ours")
-
-    with pytest.raises(KeyError, match="a fault of ours"):
-        list(reading.in_batches(faulty, [1, 2], 4))
-
-
 def test_reading_is_ahead_of_the_caller_but_by_no_more_than_three_batches():
     started, taken, furthest, lock = 0, 0, 0, threading.Lock()
 

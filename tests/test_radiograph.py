@@ -1,21 +1,14 @@
-import io
 import os
+import re
 import struct
-import subprocess
-import sys
-import threading
-import warnings
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cxr.reading import UnreadableImage, find_images, radiograph, read
+from cxr.reading import UnreadableImage, find_images, read
 
-PNG = b"\x89PNG\r\n\x1a\n"
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CXR_DATA", ROOT.parent / "shared" / "data"))
 
@@ -32,21 +25,6 @@ def scene(height=72, width=90):
 def write(path, image, **options):
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
     return path
-
-
-def jpeg_bytes(grey, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_bytes(width, height, rows=b""):
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def directory(fields, order="<", following=0):
@@ -66,40 +44,21 @@ def tiff_bytes(fields, data=b"", order="<", following=0):
 
 
 def strip_fields(width, height, length, **other):
-    names = {
-        "depth": 258,
-        "compression": 259,
-        "photometric": 262,
-        "orientation": 274,
-    }
-    fields = {
-        256: (4, width),
-        257: (4, height),
-        258: (3, 8),
-        259: (3, 1),
-        262: (3, 1),
-        273: (4, 8),
-        277: (3, 1),
-        278: (4, height),
-        279: (4, length),
-    }
-    return fields | {names[name]: (3, value) for name, value in other.items()}
+    """Grey of 8 bits without compression, or with another ``depth`` and ``photometric``."""
+    fields = {256: (4, width), 257: (4, height), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8), 277: (3, 1)}
+    names = {"depth": 258, "photometric": 262}
+    return fields | {278: (4, height), 279: (4, length)} | {names[name]: (3, value) for name, value in other.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("a.png", {}),
-        ("a.tiff", {"compression": "tiff_lzw"}),
-        ("a.bmp", {}),
-        ("a.webp", {"lossless": True}),
-    ],
-)
-def test_lossless_8_bit_grey_comes_back_as_it_was(tmp_path, name, options):
-    grey = read(write(tmp_path / name, scene(), **options)).whole()
-    assert grey.dtype == np.uint8
-    assert grey.flags.writeable
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
+def test_8_bit_grey_is_read_unchanged_and_a_truncated_file_is_refused(tmp_path, suffix):
+    path = write(tmp_path / f"a.{suffix}", scene(), **({"lossless": True} if suffix == "webp" else {}))
+    grey = read(path).whole()
+    assert grey.dtype == np.uint8 and grey.flags.writeable
     assert np.array_equal(grey, scene())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UnreadableImage):
+        read(path).whole()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -151,7 +110,9 @@ def test_what_is_transparent_is_black(tmp_path):
 def test_exif_orientation_is_obeyed_in_every_format(tmp_path, orientation):
     exif = Image.Exif()
     exif[274] = orientation
-    upright = np.array(ImageOps.exif_transpose(_with_orientation(scene(), orientation)))
+    tagged = Image.fromarray(scene())
+    tagged.getexif()[274] = orientation
+    upright = np.array(ImageOps.exif_transpose(tagged))
     for name in ("a.png", "a.tif"):
         path = write(tmp_path / name, scene(), exif=exif)
         assert np.array_equal(read(path).whole(), upright), name
@@ -163,12 +124,6 @@ def test_exif_orientation_is_obeyed_in_every_format(tmp_path, orientation):
     assert read(path).size == upright.shape
     whole = Image.fromarray(grey).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.abs(square.astype(int) - np.array(whole)).max() <= 1
-
-
-def _with_orientation(grey, orientation):
-    image = Image.fromarray(grey)
-    image.getexif()[274] = orientation
-    return image
 
 
 def test_square_is_the_antialiased_squash_of_the_whole_image(tmp_path):
@@ -193,63 +148,44 @@ def test_shrinking_while_decoding_stays_within_one_grey_level(tmp_path, shape):
         assert np.abs(square.astype(float) - expected).mean() < 1
 
 
+def put(content):
+    return lambda path: path.write_bytes(content)
+
+
+def pages(suffix):
+    two = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
+    return lambda path: two[0].save(path, suffix, save_all=True, append_images=two[1:])
+
+
 REFUSED = {
-    "empty": (b"", r"is empty \(0 bytes\)"),
-    "text": (b"patient;finding\n" * 40, r"neither JPEG, PNG, .* nor DICOM, or damaged \(it begins with b'patient;'\)"),
-    "100 megapixel png": (png_bytes(10000, 10000), "10000 x 10000 pixels is over the limit of 80 megapixels"),
-    "300 megapixel tiff": (tiff_bytes(strip_fields(20000, 15000, 10)), "300000000 pixels.* exceeds limit"),
-    "1 x 1 png": (png_bytes(1, 1, rows=b"\0\0"), "1 x 1 pixels is too small for a radiograph"),
-    "tiff without a directory": (b"II*\0" + struct.pack("<I", 4000) + bytes(20), "TIFF of an unusual kind"),
-    "tiff that Pillow lacks": (tiff_bytes(strip_fields(90, 72, 12960, depth=16, photometric=0), bytes(12960), ">"), "TIFF of an unusual kind, or damaged; save it as PNG"),
+    "truncated jpeg": (lambda path: path.write_bytes(write(path, scene(), format="JPEG").read_bytes()[:-200]), "truncated"),
+    "folder": (Path.mkdir, "is a folder; expected a file"),
+    "empty": (put(b""), r"is empty \(0 bytes\)"),
+    "text": (put(b"patient;finding\n" * 40), r"neither JPEG, PNG, .* nor DICOM, or damaged \(it begins with b'patient;'\)"),
+    "too large": (lambda path: Image.new("1", (10000, 10000)).save(path, "PNG"), "10000 x 10000 pixels is over the limit of 80 megapixels"),
+    "too small": (lambda path: write(path, scene(1, 1), format="PNG"), "1 x 1 pixels is too small for a radiograph"),
+    "tiff that Pillow lacks": (put(tiff_bytes(strip_fields(90, 72, 12960, depth=16, photometric=0), bytes(12960), ">")), "TIFF of an unusual kind, or damaged; save it as PNG"),
+    "cmyk": (lambda path: Image.fromarray(scene()).convert("CMYK").save(path, "JPEG"), "mode CMYK; expected grey or RGB"),
+    "floating point": (lambda path: write(path, scene().astype(np.float32), format="TIFF"), "mode F; expected grey or RGB"),
+    "pages": (pages("TIFF"), "a TIFF of 2 pages; expected one"),
+    "animation": (pages("PNG"), "an animation; expected one"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_unreadable_content_is_refused_in_one_line(tmp_path, name):
-    content, reason = REFUSED[name]
-    path = tmp_path / "scan.png"
-    path.write_bytes(content)
+    make, reason = REFUSED[name]
+    path = tmp_path / "scan"
+    make(path)
     with pytest.raises(UnreadableImage, match=reason) as caught:
         read(path).square(32)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_jpeg_that_claims_300_megapixels_is_refused_from_its_header(tmp_path):
-    content = jpeg_bytes(scene())
-    frame = content.index(b"\xff\xc0")
-    content = content[: frame + 5] + struct.pack(">HH", 15000, 20000) + content[frame + 9 :]
-    (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=r"300000000 pixels.* exceeds limit"):
-        read(tmp_path / "a.jpg").whole()
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "webp"])
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, suffix):
-    content = write(tmp_path / f"whole.{suffix}", scene()).read_bytes()
-    path = tmp_path / f"part.{suffix}"
-    for tenths in range(10):
-        path.write_bytes(content[: 1 + len(content) * tenths // 10])
-        with pytest.raises(UnreadableImage):
-            read(path).whole()
-
-
-def test_cmyk_and_floating_point_are_refused_by_name(tmp_path):
-    cmyk = write(tmp_path / "a.jpg", Image.fromarray(scene()).convert("CMYK"))
-    with pytest.raises(UnreadableImage, match="mode CMYK; expected grey or RGB"):
-        read(cmyk).whole()
-    floating = write(tmp_path / "a.tif", scene().astype(np.float32))
-    with pytest.raises(UnreadableImage, match="mode F; expected grey or RGB"):
-        read(floating).whole()
-
-
-def test_pages_and_animations_are_refused(tmp_path):
-    pages = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
-    for name, reason in (("a.tif", "a TIFF of 2 pages"), ("a.png", "an animation"), ("a.webp", "an animation")):
-        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-        with pytest.raises(UnreadableImage, match=f"{reason}; expected one"):
-            read(tmp_path / name).whole()
+def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'gone.png'}: no such file")):
+        read(Path("gone.png"))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -269,65 +205,6 @@ def test_the_first_picture_of_a_telephone_s_jpeg_is_read(tmp_path):
     pages = [Image.fromarray(scene()), Image.fromarray(scene()[::-1])]
     pages[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pages[1:], quality=95)
     assert np.abs(read(tmp_path / "a.jpg").whole().astype(int) - scene()).mean() < 2
-
-
-def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such file") as caught:
-        read(Path("gone.png")).whole()
-    assert str(tmp_path / "gone.png") in str(caught.value)
-
-
-def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(UnreadableImage, match="is a folder; expected a file"):
-        read(tmp_path).whole()
-
-
-def test_a_file_too_large_for_any_radiograph_is_not_read(tmp_path):
-    path = tmp_path / "a.dcm"
-    with path.open("wb") as file:
-        file.truncate(radiograph.MAX_FILE_BYTES + 1)  # sparse: takes no room on disk
-    with pytest.raises(UnreadableImage, match="no radiograph needs more than 458 MiB"):
-        read(path).whole()
-
-
-def damaged_exif():
-    """A JPEG whose EXIF names a value far beyond its end; Pillow warns of this when it reads such a file itself."""
-    directory = struct.pack("<HHHIIHHII", 2, 0x010F, 2, 4000, 9000, 0x0112, 3, 1, 6) + bytes(4)
-    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + directory
-    content = jpeg_bytes(scene())
-    return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + content[2:]
-
-
-def test_damaged_notes_neither_warn_in_a_script_nor_lose_the_picture(tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(damaged_exif())
-    code = f"from pathlib import Path; from cxr import cli, reading; cli.run(lambda path: print(reading.read(path).size), Path({str(path)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout in ("(90, 72)\n", "(72, 90)\n") and done.stderr == ""  # some Pillows still find the orientation
-    path.write_bytes(damaged_exif().replace(b"Exif\0\0II*\0\x08", b"Exif\0\0II*\0\xf8"))
-    assert read(path).whole().shape == (72, 90)
-
-
-def test_threads_read_alike_and_leave_the_warning_filters_alone(tmp_path):
-    paths = [write(tmp_path / f"{index}.png", np.roll(scene(), index, axis=1)) for index in range(12)]
-    (tmp_path / "bad.png").write_bytes(png_bytes(20000, 15000))
-    (tmp_path / "notes.jpg").write_bytes(damaged_exif())
-    before, barrier = list(warnings.filters), threading.Barrier(4)
-
-    def read_all(worker):
-        barrier.wait()
-        squares = [read(path).square(24) for path in paths]
-        read(tmp_path / "notes.jpg").whole()
-        with pytest.raises(UnreadableImage):
-            read(tmp_path / "bad.png").whole()
-        return squares
-
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(read_all, range(4)))
-    assert list(warnings.filters) == before
-    for squares in results:
-        assert all(np.array_equal(one, read(path).square(24)) for one, path in zip(squares, paths, strict=True))
 
 
 @pytest.mark.data

@@ -36,9 +36,7 @@ def open_dicom(data: bytes) -> Picture:
     pixel_data = _require_one_frame(elements)
     layout = _layout(elements)
     check_size(layout.width, layout.height)
-    header = header_of(elements)
-    header = header._replace(note="; ".join(filter(None, (header.note, _contradiction(elements)))))
-    return Picture((layout.width, layout.height), partial(_grey, elements, pixel_data, layout), header)
+    return Picture((layout.width, layout.height), partial(_grey, elements, pixel_data, layout), header_of(elements))
 
 
 def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink: int) -> Image.Image:
@@ -59,8 +57,6 @@ def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink
 def _require_one_frame(elements: Elements) -> RawDataElement:
     if not len(elements.dataset):
         raise ValueError("DICOM that ends in the middle of an element")
-    if elements.raw("FloatPixelData") or elements.raw("DoubleFloatPixelData"):
-        raise ValueError("pixel data of floating point; expected integers of 8 to 16 bits")
     pixel_data = elements.raw("PixelData")
     if pixel_data is None:
         if elements.dataset.file_meta.get("MediaStorageSOPClassUID") == _INDEX:
@@ -143,8 +139,7 @@ def _window(elements: Elements) -> Window | None:
     function = elements.text("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(f"VOI LUT Function {function}; expected LINEAR, LINEAR_EXACT or SIGMOID")
-    window = Window(center, width, function)
-    return window if window.valid else None
+    return Window(center, width, function) if (width >= 1 if function == "LINEAR" else width > 0) else None
 
 
 def _inverted(elements: Elements) -> bool:
@@ -153,14 +148,6 @@ def _inverted(elements: Elements) -> bool:
     if shape not in ("", "IDENTITY", "INVERSE"):
         raise ValueError(f"Presentation LUT Shape {shape}; expected IDENTITY or INVERSE")
     return shape == "INVERSE" or elements.text("PhotometricInterpretation") == "MONOCHROME1"
-
-
-def _contradiction(elements: Elements) -> str:
-    """A note where the header contradicts itself: IDENTITY is for MONOCHROME2, INVERSE for MONOCHROME1."""
-    photometric, shape = elements.text("PhotometricInterpretation"), elements.text("PresentationLUTShape")
-    if (photometric, shape) not in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
-        return ""
-    return f"contradiction in the header: {photometric} with Presentation LUT Shape {shape}; taken as low is white"
 
 
 def _padding(elements: Elements, layout: Layout) -> tuple[int, int] | None:

@@ -4,7 +4,6 @@ import hashlib
 import math
 import re
 import struct
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import BytesIO
@@ -20,15 +19,11 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import DA, TM, PersonName
 
 from cxr.messages import one_line
-from cxr.reading.files import HEAD_BYTES, MAX_PIXELS, looks_like_dicom
+from cxr.reading.files import looks_like_dicom
 from cxr.reading.picture import NO_HEADER, Header
 
 MANUFACTURER = "Pneumonia on chest radiographs (open research project)"  # of this program's own DICOM results
-DEFLATED = "1.2.840.10008.1.2.1.99"
-UNDEFINED_LENGTH = 0xFFFFFFFF
 
-_MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**20  # the largest picture of 16 bits and its header
-_MAX_HEADER_BYTES = 2**20
 _LONGEST_UID = 64  # DICOM PS3.5, 9.1
 _OLDEST_YEARS = 120  # RSNA's files hold ages of 148 to 155 years, which nobody has reached
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
@@ -36,7 +31,6 @@ _PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}
 _PROJECTION = ("", "CR", "DX", "DR", "RG", "RF", "XA", "SC", "OT")  # modalities of one projection, or of anything
 _FRONTAL = re.compile(r"(.*\b)?(AP|PA)\b.*|(ANTERO|POSTERO).*")
 _CHEST = re.compile(r".*(CHEST|THORAX|LUNG).*")
-_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _TRANSFER_SYNTAX = re.compile(rb"\x02\0\x10\0UI..([0-9.]{1,64})", re.DOTALL)
 _PIXEL_DATA = Tag("PixelData")
 _KEYWORDS = """
@@ -48,7 +42,7 @@ _KEYWORDS = """
     WindowCenter WindowWidth RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
     LUTDescriptor LUTData PresentationLUTShape RedPaletteColorLookupTableDescriptor RedPaletteColorLookupTableData
     GreenPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableData BluePaletteColorLookupTableDescriptor
-    BluePaletteColorLookupTableData FloatPixelData DoubleFloatPixelData PixelData
+    BluePaletteColorLookupTableData PixelData
 """
 _TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS.split()}
 
@@ -73,19 +67,19 @@ class Elements:
         element = self._found.get(_TAGS[keyword])
         return element if isinstance(element, RawDataElement) and element.value else None
 
-    def content(self, keyword: str, longest: int | None = None) -> bytes:
-        """The first ``longest`` bytes of its value; none if it is absent."""
+    def content(self, keyword: str) -> bytes:
+        """Its value as it lies in the file; empty if it is absent."""
         element = self.raw(keyword)
-        return (element.value or b"")[:longest] if element else b""
+        return (element and element.value) or b""
 
     def text(self, keyword: str) -> str:
         """The first of its values, upper case and trimmed; empty if there is none."""
-        return self.content(keyword, 128).split(b"\\")[0].strip(b" \0").decode("latin-1").upper()
+        return self.content(keyword).split(b"\\")[0].strip(b" \0").decode("latin-1").upper()
 
     def decoded(self, keyword: str) -> str:
         """Its value in the character set of the file, on one line."""
         encodings: Any = self.dataset.original_character_set
-        value = PersonName(self.content(keyword, 1024), encodings, validation_mode=IGNORE)
+        value = PersonName(self.content(keyword), encodings, validation_mode=IGNORE)
         return " ".join(str(value).replace("\0", " ").split())
 
     def number(self, keyword: str) -> float | None:
@@ -97,17 +91,14 @@ class Elements:
         text = self.text(keyword)
         if not text:
             return None
-        try:
-            value = float(text.replace(",", "."))
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"{keyword} is {text!r}; expected a number")
-        return value
+        with suppress(ValueError):
+            if math.isfinite(value := float(text.replace(",", "."))):
+                return value
+        raise ValueError(f"{keyword} is {text!r}; expected a number")
 
     def integers(self, keyword: str) -> tuple[int, ...]:
         """Its first values (VR US or SS), at most three, as unsigned 16-bit numbers; empty if it is absent."""
-        content = self.content(keyword, 6)
+        content = self.content(keyword)[:6]
         return struct.unpack_from(f"{self.order}{len(content) // 2}H", content)
 
     def integer(self, keyword: str, default: int) -> int:
@@ -121,18 +112,13 @@ class Elements:
 
 
 def read_elements(data: bytes, *, with_pixels: bool = True) -> Elements:
-    """The elements of the file ``data``; without pixels, ``data`` may be only its beginning.
-
-    Raises:
-        ValueError: a deflated data set of more than ``_MAX_INFLATED_BYTES``. pydicom raises many other errors for
-            damage, RecursionError for sequences nested without end.
-    """
+    """The elements of the file ``data``; pydicom raises errors of many types for damage."""
 
     def is_end(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return tag > _PIXEL_DATA or (tag == _PIXEL_DATA and not with_pixels)
 
     tags: list[Any] = list(_TAGS.values())
-    return Elements(read_partial(BytesIO(inflated(data)), is_end, force=True, specific_tags=tags), _syntax(data))
+    return Elements(read_partial(BytesIO(data), is_end, force=True, specific_tags=tags), _syntax(data))
 
 
 def _syntax(data: bytes) -> str:
@@ -141,28 +127,11 @@ def _syntax(data: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def inflated(data: bytes) -> bytes:
-    """The file ``data``, or its beginning; a deflated one in Explicit VR Little Endian.
-
-    Raises:
-        ValueError: it inflates to more than ``_MAX_INFLATED_BYTES``.
-    """
-    if _syntax(data) != DEFLATED:
-        return data
-    start = 144 + int.from_bytes(data[140:144], "little")  # preamble, magic, group length, the rest of the group
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = inflater.decompress(data[start:], _MAX_INFLATED_BYTES)
-    if inflater.unconsumed_tail:
-        raise ValueError(f"inflates to more than {_MAX_INFLATED_BYTES >> 20} MiB")
-    head = data[:start].replace(DEFLATED.encode(), _EXPLICIT_LITTLE.ljust(len(DEFLATED), "\0").encode())
-    return head + content
-
-
 def read_header(path: Path) -> Header:
     """The header of a file whose pixels may be unreadable; ``NO_HEADER`` where it is damaged or not DICOM."""
-    with suppress(Exception), path.open("rb") as file:  # pydicom raises many types for damage
-        data = file.read(_MAX_HEADER_BYTES)
-        if looks_like_dicom(data[:HEAD_BYTES]):
+    with suppress(Exception):  # pydicom raises many types for damage
+        data = path.read_bytes()
+        if looks_like_dicom(data):
             return header_of(read_elements(data, with_pixels=False))
     return NO_HEADER
 
@@ -174,10 +143,10 @@ def read_dataset(path: Path, keywords: Sequence[str]) -> Dataset | None:
         OSError: the file cannot be read. pydicom raises many other errors for damage.
     """
     data = path.read_bytes()
-    if not looks_like_dicom(data[:HEAD_BYTES]):
+    if not looks_like_dicom(data):
         return None
     tags: list[Any] = [Tag(keyword) for keyword in keywords]
-    dataset = dcmread(BytesIO(inflated(data)), stop_before_pixels=True, force=True, specific_tags=tags)
+    dataset = dcmread(BytesIO(data), stop_before_pixels=True, force=True, specific_tags=tags)
     dataset.decode()
     return dataset
 
@@ -199,7 +168,11 @@ def header_of(elements: Elements) -> Header:
         )
         if value and not expected
     ]
-    note = f"not a frontal chest radiograph according to its header: {', '.join(stated)}" if stated else ""
+    notes = [f"not a frontal chest radiograph according to its header: {', '.join(stated)}"] if stated else []
+    photometric, shape = text_of("PhotometricInterpretation"), text_of("PresentationLUTShape")
+    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):  # DICOM PS3.3 C.11.6
+        both = f"{photometric} with Presentation LUT Shape {shape}"
+        notes.append(f"contradiction in the header: {both}; taken as low is white")
     identity, instance = text_of("PatientID"), text_of("SOPInstanceUID")
     name, number = elements.decoded("PatientName").replace("^", " "), elements.decoded("PatientID")
     # Alphabetic, ideographic and phonetic, each in parts and as one word.
@@ -209,7 +182,7 @@ def header_of(elements: Elements) -> Header:
         age_years=_years(text_of("PatientAge")),
         sex=sex if sex in ("M", "F") else None,
         view=view if view in ("AP", "PA") else None,
-        note=one_line(note),
+        note=one_line("; ".join(notes)),
         patient=hashlib.sha256(identity.encode()).hexdigest()[:16] if identity else "",
         sop_instance_uid=instance if len(instance) <= _LONGEST_UID else "",
         acquired=acquired,

@@ -1,6 +1,7 @@
 """The pixel data of a DICOM file -> stored values: JPEG of 8 bits by Pillow, all else by pydicom's decoders."""
 
 import re
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,12 +14,19 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from cxr.reading.dicom_header import DEFLATED, UNDEFINED_LENGTH, Elements
+from cxr.reading.dicom_header import Elements
 
 _GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"  # private: all but the pixels is Implicit VR Little Endian
-_NATIVE = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED, _GE_BIG_ENDIAN_PIXELS)
+_EXPLICIT = (ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+_NATIVE = ("", ImplicitVRLittleEndian, *_EXPLICIT, _GE_BIG_ENDIAN_PIXELS)
 _JPEG = "1.2.840.10008.1.2.4."
 _DCT = tuple(_JPEG + number for number in ("50", "51", "53", "55"))  # the last two retired, and progressive
 _LOSSLESS = (_JPEG + "57", _JPEG + "70")
@@ -69,7 +77,7 @@ def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shri
         ValueError: pixel data that do not fit the header, a transfer syntax that is not of a still picture or whose
             codec is not installed (names the package). Decoders raise many other errors for damage.
     """
-    syntax, encapsulated = elements.syntax, element.length == UNDEFINED_LENGTH
+    syntax, encapsulated = elements.syntax, element.length == 0xFFFFFFFF  # undefined
     if encapsulated == (syntax in _NATIVE):
         form = "encapsulated" if encapsulated else "not encapsulated"
         raise ValueError(f"pixel data are {form}, which transfer syntax {syntax or '(none)'} does not allow")
@@ -78,7 +86,9 @@ def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shri
         big = elements.order == ">" or syntax == _GE_BIG_ENDIAN_PIXELS
         return _values(*_native(content, element.VR, layout, big), layout, lossy=False)
     frame = _join_fragments(content)
-    image = _opened(frame)
+    image: ImageFile.ImageFile | None = None
+    with suppress(UnidentifiedImageError):  # neither JPEG of 8 bits nor JPEG 2000
+        image = Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000"))
     if image is not None:
         if image.size != (layout.width, layout.height):
             stated = f"the header states {layout.width} x {layout.height}"
@@ -150,14 +160,6 @@ def _join_fragments(content: bytes) -> bytes:
     if not frame:
         raise ValueError("compressed pixel data without a frame")
     return frame
-
-
-def _opened(frame: bytes) -> ImageFile.ImageFile | None:
-    """The header of a JPEG of 8 bits or a JPEG 2000."""
-    try:
-        return Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000"))
-    except UnidentifiedImageError:
-        return None
 
 
 def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, syntax: str) -> _Pixels:

@@ -3,13 +3,14 @@
 import string
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
 from cxr.messages import first_of, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
-HEAD_BYTES = 512  # of a file, enough for ``looks_like_dicom``
+_HEAD_BYTES = 512  # of a file, enough to recognise its format
 
 # A 43 x 43 cm detector at 100 um has 18 megapixels, a stitched long-leg picture about 50. Pillow warns from 89 on.
 MAX_PIXELS = 80_000_000
@@ -22,15 +23,10 @@ _OF_SYSTEMS = (
 )
 _UPPER = string.ascii_uppercase.encode()
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
-_BMP_HEADERS = (12, 40, 64, 108, 124)  # bytes of the second header, of which there are several versions
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a size that no radiograph has, before memory is allocated.
-
-    Raises:
-        ValueError: a side under ``MIN_SIDE`` pixels, or more than ``MAX_PIXELS`` pixels.
-    """
+    """Raise ValueError for a size that no radiograph has, before memory is allocated."""
     if width < MIN_SIDE or height < MIN_SIDE:
         raise ValueError(f"{width} x {height} pixels is too small for a radiograph (at least {MIN_SIDE} a side)")
     if width * height > MAX_PIXELS:
@@ -50,13 +46,11 @@ def looks_like_dicom(head: bytes) -> bool:
     if head[4] in _UPPER and head[5] in _UPPER:
         return True
     following = 8 + int.from_bytes(head[4:8], "little")
-    return head[0] != 0 and head[following : following + 2] in (b"\2\0", b"\x08\0", b"\x10\0")
+    return head[0] != 0 and head[:_HEAD_BYTES][following : following + 2] in (b"\2\0", b"\x08\0", b"\x10\0")
 
 
 def looks_like_picture(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` may be JPEG, PNG, TIFF, BMP or WebP."""
-    if head.startswith(b"BM"):  # as many a text may
-        return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    """Whether a file that begins with ``head`` may be JPEG, PNG, TIFF or WebP; BMP is recognised by its suffix."""
     return head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
@@ -71,12 +65,10 @@ def is_radiograph(path: Path) -> bool:
         return True
     if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError:
-        return False
-    return looks_like_dicom(head) or looks_like_picture(head)
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        return looks_like_dicom(head) or looks_like_picture(head)
+    return False
 
 
 def find_images(patterns: Sequence[str], left_out: Sequence[Path] = ()) -> list[Path]:

@@ -64,11 +64,6 @@ class Window(NamedTuple):
             return (values > center).astype(np.float64)
         return np.clip((values - center) / width + 0.5, 0, 1)
 
-    @property
-    def valid(self) -> bool:
-        """Whether the standard allows the width; in practice a forbidden one stands for no window."""
-        return self.width >= 1 if self.function == "LINEAR" else self.width > 0
-
 
 @dataclass(frozen=True)
 class GreyScale:

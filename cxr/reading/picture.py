@@ -66,7 +66,8 @@ def open_picture(data: bytes) -> Picture:
     """The picture in ``data``, which is a whole file.
 
     Raises:
-        ValueError: not one picture, or none of a radiograph's size. Pillow raises many other errors for damaged files.
+        ValueError: another format or size, several pages, an animation; when decoded, samples of CMYK, Lab, floating
+            point or signed numbers. Pillow raises many other errors for damaged files.
     """
     image = _open(data)
     check_size(*image.size)
@@ -74,10 +75,9 @@ def open_picture(data: bytes) -> Picture:
         ImageOps.exif_transpose(image, in_place=True)
         turned = _grey(image)  # now: shrunk first, it would be cut at the wrong side
         return Picture(turned.size, lambda _: turned)
-    unused = [image]
 
     def decode(shrink: int) -> Image.Image:
-        image = unused.pop() if unused else _open(data)  # Pillow decodes an opened file once
+        image = _open(data)  # anew, since Pillow decodes an opened file once
         if shrink > 1:
             image.draft(None, (image.width // shrink, image.height // shrink))
         return _grey(image)
@@ -86,11 +86,7 @@ def open_picture(data: bytes) -> Picture:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """The picture that is not a thumbnail.
-
-    Raises:
-        ValueError: another format, several pages, or an animation.
-    """
+    """The picture that is not a thumbnail."""
     try:
         image = Image.open(BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
@@ -114,11 +110,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def _grey(image: ImageFile.ImageFile) -> Image.Image:
-    """``image`` as mode L: luma of colour (ITU-R BT.601), transparent parts black, 16 bits by their full range.
-
-    Raises:
-        ValueError: CMYK, Lab, floating point or signed samples.
-    """
+    """``image`` as mode L: luma of colour (ITU-R BT.601), transparent parts black, 16 bits by their full range."""
     sixteen_bit_png = image.mode == "I" and image.format == "PNG"  # Pillow before 11
     if image.mode.startswith("I;16") or sixteen_bit_png:
         fields = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}

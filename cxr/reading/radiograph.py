@@ -12,11 +12,8 @@ from PIL import Image
 
 from cxr.messages import one_line, shortened
 from cxr.reading import picture
-from cxr.reading.files import HEAD_BYTES, MAX_PIXELS, looks_like_dicom
+from cxr.reading.files import looks_like_dicom
 from cxr.reading.picture import Header, Picture
-
-# An uncompressed picture of MAX_PIXELS in 16-bit RGB, which is the most that any format here can need.
-MAX_FILE_BYTES = 6 * MAX_PIXELS + 2**20
 
 _LONGEST_REASON = 300
 _SHRINKS = (8, 4, 2, 1)  # of JPEG decoders
@@ -102,7 +99,7 @@ class Radiograph:
 
     @cached_property
     def _picture(self) -> Picture:
-        if looks_like_dicom(self._data[:HEAD_BYTES]):
+        if looks_like_dicom(self._data):
             from cxr.reading import dicom  # importing pydicom takes time that other files need not spend
 
             return self._or_unreadable(lambda: dicom.open_dicom(self._data))
@@ -120,25 +117,22 @@ def read(path: Path) -> Radiograph:
 
     Raises:
         FileNotFoundError: no file at ``path``.
-        UnreadableImage: a folder, or a file that is empty or larger than any radiograph.
+        UnreadableImage: a folder, or an empty file.
     """
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path.absolute()}: no such file") from None
     if path.is_dir():
         raise UnreadableImage(f"{path}: is a folder; expected a file")
-    if size == 0:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path.absolute()}: no such file") from None
+    if not data:
         raise UnreadableImage(f"{path}: is empty (0 bytes)")
-    if size > MAX_FILE_BYTES:
-        raise UnreadableImage(f"{path}: has {size >> 20} MiB; no radiograph needs more than {MAX_FILE_BYTES >> 20} MiB")
-    return Radiograph(path, path.read_bytes())
+    return Radiograph(path, data)
 
 
 def _reason(error: Exception) -> str:
     text = shortened(one_line(error), _LONGEST_REASON)
     if isinstance(error, ValueError) and text:
         return text
-    kind = type(error)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    name = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
     return f"cannot be decoded ({name}{': ' * bool(text)}{text})"
