@@ -52,7 +52,7 @@ def run_one(words: str) -> tuple[int, list[str]]:
     return process.returncode, lines
 
 
-def main(_config: BenchConfig) -> int:
+def main(config: BenchConfig) -> int:
     """Run and print; exit code 1 where a benchmark has failed."""
     rows: list[str] = []
     failed: list[str] = []
