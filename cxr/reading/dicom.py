@@ -41,16 +41,13 @@ def open_dicom(data: bytes) -> Picture:
 
 def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink: int) -> Image.Image:
     if layout.samples == 3:
-        values = read_frame(pixel_data, layout, elements, shrink)
-        return values if isinstance(values, Image.Image) else Image.fromarray(values)
+        return Image.fromarray(read_frame(pixel_data, layout, elements, shrink))
     palette = layout.photometric == "PALETTE COLOR"
     table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
     # A table that is not a straight line must be applied to the pixels before they are averaged.
     unchanged = np.array_equal(table, _IDENTITY)
     straight = unchanged or np.array_equal(table[::-1], _IDENTITY)
     values = read_frame(pixel_data, layout, elements, shrink if straight else 1)
-    if isinstance(values, Image.Image):
-        return values if unchanged else Image.fromarray(look_up(table, np.asarray(values)))
     return Image.fromarray(values if unchanged and values.dtype == np.uint8 else look_up(table, values))
 
 

@@ -10,23 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import Jpeg2KImagePlugin as Jpeg2KImagePlugin  # imported so that Pillow need not try all its formats
 from PIL.JpegImagePlugin import JpegImageFile
+from pydicom import uid
 from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
 
 from cxr.reading.dicom_header import Elements
 
 _GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"  # private: all but the pixels is Implicit VR Little Endian
-_EXPLICIT = (ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
-_NATIVE = ("", ImplicitVRLittleEndian, *_EXPLICIT, _GE_BIG_ENDIAN_PIXELS)
+_EXPLICIT = (uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)
+_NATIVE = ("", uid.ImplicitVRLittleEndian, *_EXPLICIT, _GE_BIG_ENDIAN_PIXELS)
 _JPEG = "1.2.840.10008.1.2.4."
 _DCT = tuple(_JPEG + number for number in ("50", "51", "53", "55"))  # the last two retired, and progressive
 _LOSSLESS = (_JPEG + "57", _JPEG + "70")
@@ -66,12 +60,12 @@ class Layout(NamedTuple):
     signed: bool
 
 
-def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shrink: int) -> NDArray[Any] | Image.Image:
+def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shrink: int) -> NDArray[Any]:
     """The one frame in the Pixel Data ``element``.
 
     Returns:
         Of grey, the stored values as unsigned numbers [H, W] below 2 ** ``layout.stored``; of colour the luma, uint8
-        [H, W]. JPEG comes as an image of mode L, shrunk as ``Picture.decode`` does it.
+        [H, W]. JPEG is shrunk as ``Picture.decode`` does it.
 
     Raises:
         ValueError: pixel data that do not fit the header, a transfer syntax that is not of a still picture or whose
@@ -98,8 +92,7 @@ def read_frame(element: RawDataElement, layout: Layout, elements: Elements, shri
         if syntax in _DCT and layout.photometric != "RGB" and isinstance(image, JpegImageFile):
             if shrink > 1:
                 image.draft(None, (layout.width // shrink, layout.height // shrink))
-            image.load()
-            return image if image.mode == "L" else image.convert("L")
+            return np.asarray(image.convert("L"))
     return _values(*_by_codec(frame, image, layout, syntax), layout, lossy=syntax in _LOSSY)
 
 
@@ -111,7 +104,7 @@ def _native(content: bytes, vr: str | None, layout: Layout, big_endian: bool) ->
             f"{len(content)} bytes of pixel data; expected {expected} for {layout.width} x {layout.height} pixels of "
             f"{layout.samples} x {layout.allocated} bits"
         )
-    decoder = get_decoder(ExplicitVRBigEndian if big_endian else ExplicitVRLittleEndian)
+    decoder = get_decoder(uid.ExplicitVRBigEndian if big_endian else uid.ExplicitVRLittleEndian)
     options: Any = {"view_only": True, "pixel_vr": vr or "OW"}
     return decoder.as_array(content, index=0, raw=True, validate=False, **options, **_options(layout))
 
@@ -164,10 +157,10 @@ def _join_fragments(content: bytes) -> bytes:
 
 def _by_codec(frame: bytes, image: ImageFile.ImageFile | None, layout: Layout, syntax: str) -> _Pixels:
     """``frame``, whose header is ``image``, by the first installed decoder that can read it."""
-    uid = UID(syntax, IGNORE)
-    kind = f"{_UNKNOWN_TO_PYDICOM.get(syntax, uid.name)} (transfer syntax {syntax})"
+    known = uid.UID(syntax, IGNORE)
+    kind = f"{_UNKNOWN_TO_PYDICOM.get(syntax, known.name)} (transfer syntax {syntax})"
     try:
-        decoder = get_decoder(uid)
+        decoder = get_decoder(known)
     except NotImplementedError:
         raise ValueError(f"pixel data compressed as {kind}, which cannot be read") from None
     failed: list[str] = []

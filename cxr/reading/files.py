@@ -1,6 +1,5 @@
 """Which files are radiographs: by content, by size, and in the folders and patterns of a command line."""
 
-import string
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +20,6 @@ _OF_SYSTEMS = (
     *("@eadir", "#recycle", "#snapshot", "@recycle", "lost+found", "__macosx"),
     *("$recycle.bin", "system volume information"),
 )
-_UPPER = string.ascii_uppercase.encode()
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
 
 
@@ -43,7 +41,7 @@ def looks_like_dicom(head: bytes) -> bool:
         return True
     if len(head) < 16 or head[:2] not in (b"\2\0", b"\x08\0", b"\0\x08"):
         return False
-    if head[4] in _UPPER and head[5] in _UPPER:
+    if head[4:6].isalpha() and head[4:6].isupper():
         return True
     following = 8 + int.from_bytes(head[4:8], "little")
     return head[0] != 0 and head[:_HEAD_BYTES][following : following + 2] in (b"\2\0", b"\x08\0", b"\x10\0")

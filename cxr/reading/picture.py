@@ -122,7 +122,4 @@ def _grey(image: ImageFile.ImageFile) -> Image.Image:
         return ImageChops.multiply(rgba.convert("L"), rgba.getchannel("A"))
     if image.mode not in ("1", "L", "P", "RGB", "YCbCr"):
         raise ValueError(f"samples of mode {image.mode}; expected grey or RGB of 8 or 16 bits")
-    if image.mode != "L":
-        return image.convert("L")
-    image.load()
-    return image
+    return image.convert("L")

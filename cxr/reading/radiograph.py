@@ -109,7 +109,11 @@ class Radiograph:
         try:
             return make()
         except Exception as error:  # decoders raise many types for damage: struct.error, SyntaxError, MemoryError
-            raise UnreadableImage(f"{self.path}: {_reason(error)}") from error
+            text = shortened(one_line(error), _LONGEST_REASON)
+            if not isinstance(error, ValueError) or not text:
+                name = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
+                text = f"cannot be decoded ({name}{': ' * bool(text)}{text})"
+            raise UnreadableImage(f"{self.path}: {text}") from error
 
 
 def read(path: Path) -> Radiograph:
@@ -128,11 +132,3 @@ def read(path: Path) -> Radiograph:
     if not data:
         raise UnreadableImage(f"{path}: is empty (0 bytes)")
     return Radiograph(path, data)
-
-
-def _reason(error: Exception) -> str:
-    text = shortened(one_line(error), _LONGEST_REASON)
-    if isinstance(error, ValueError) and text:
-        return text
-    name = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
-    return f"cannot be decoded ({name}{': ' * bool(text)}{text})"
