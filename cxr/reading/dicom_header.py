@@ -70,7 +70,7 @@ class Elements:
     def content(self, keyword: str) -> bytes:
         """Its value as it lies in the file; empty if it is absent."""
         element = self.raw(keyword)
-        return (element and element.value) or b""
+        return element.value or b"" if element else b""
 
     def text(self, keyword: str) -> str:
         """The first of its values, upper case and trimmed; empty if there is none."""
