@@ -74,7 +74,11 @@ def open_picture(data: bytes) -> Picture:
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         ImageOps.exif_transpose(image, in_place=True)
         turned = _grey(image)  # now: shrunk first, it would be cut at the wrong side
-        return Picture(turned.size, lambda _: turned)
+
+        def decoded(_shrink: int) -> Image.Image:
+            return turned
+
+        return Picture(turned.size, decoded)
 
     def decode(shrink: int) -> Image.Image:
         image = _open(data)  # anew, since Pillow decodes an opened file once
