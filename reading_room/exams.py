@@ -18,7 +18,6 @@ JOURNAL = "exams.jsonl"
 PICTURES = "pictures"
 HIDDEN = "…"  # stands for text that identifies the patient
 _FORMAT = 2
-_OLD_JOURNAL = "answers.jsonl"  # of format 1
 _OWN_PICTURE = re.compile(r"[0-9a-f]{24}\.(film\.jpg|heat\.webp)")
 _SHORT = 4  # bytes; shorter names are hidden only as whole words, or the ID 1 would hide every 1 of a path
 
@@ -33,8 +32,8 @@ class Exam:
     """One file of the input, with its prediction or the error.
 
     Attributes:
-        key: SOP Instance UID, or ``sha256`` where there is none; ``place`` of an unread file. Predicted once.
-        sha256: of the file; empty where it could not be read.
+        key: SOP Instance UID, or ``sha256`` where there is none; ``place`` with an error. Predicted once.
+        sha256: of the file; empty with an error.
         place: hash of the path. state: hash of path, size and times of the file, by which it is recognized unread.
         file: path for a reader, without text that identifies the patient unless identifiers were asked for.
         acquired: ISO 8601, as far as the header states it. is_study_date: whether that is only the date of the study.
@@ -136,7 +135,7 @@ class Journal:
             settings: plain values that predictions depend on, and whether exams are ``watched``.
 
         Raises:
-            ValueError: the folder belongs to a run with --watch, or to an earlier version.
+            ValueError: the folder belongs to a run with --watch.
         """
         records = _records(folder)
         if records and records[0].get("watched"):
@@ -211,10 +210,6 @@ class Journal:
 
 def _records(folder: Path) -> list[dict[str, Any]]:
     """The whole lines of the journal in ``folder``; empty without one."""
-    if (folder / _OLD_JOURNAL).exists():
-        raise ValueError(
-            f"{folder.absolute()} holds a worklist of an earlier version; give --output-dir another folder"
-        )
     path = folder / JOURNAL
     return [parsed(line, f"{path}, line {number}") for number, line in enumerate(whole_lines(path), 1)]
 

@@ -1,4 +1,4 @@
-"""The input of a worklist: files are taken when they no longer change, read ahead, and predicted in batches."""
+"""The input of a worklist: files are taken when they no longer change, and their predictions go into the journal."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from cxr import dicom_results, reading, runtime
 from cxr.messages import first_of, one_line
-from cxr.prediction import Model, Prediction
+from cxr.prediction import Model, Prediction, Sample, predict_in_batches
 from cxr.reading.dicom_header import read_header
 from pytorch_classification.classifier import Classifier
 from pytorch_detection.detector import DetectionResult, Detector
 from reading_room import thumbnails
-from reading_room.exams import Exam, Journal, Naming, hashed
+from reading_room.exams import Journal, Naming, hashed
 
 _BATCH = 16
+_OWN_RESULT = "a DICOM result of this program"
 _DUPLICATE = "duplicate SOP Instance UID of another image, which is on the worklist"
 
 
@@ -86,19 +87,23 @@ class Inbox:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A file, read: its exam without a prediction, or with the error.
+class _Read(Sample):
+    """A file, read; with squares for the classifier and, if there is one, the detector.
 
     Attributes:
         header: ``NO_HEADER`` itself unless the file is DICOM.
-        squares: uint8 [S, S] for the classifier, and for the detector if there is one. film: JPEG.
+        film: JPEG.
     """
 
-    path: Path
-    exam: Exam
-    header: reading.Header
-    squares: tuple[NDArray[np.uint8], ...] = ()
+    state: str = ""
+    header: reading.Header = reading.NO_HEADER
+    sha256: str = ""
     film: bytes = b""
+
+    @property
+    def key(self) -> str:
+        """Equal for copies."""
+        return self.header.sop_instance_uid or self.sha256
 
 
 @dataclass(frozen=True)
@@ -118,84 +123,84 @@ class Predictor:
     naming: Naming
     dicom_output: Path | None
 
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """Of the squares for both models, in pixels."""
-        return (self.classifier.store_size, *(() if self.detector is None else (self.detector.size,)))
-
     def predict(self, files: Sequence[tuple[Path, str]]) -> Iterator[int]:
         """Add those of ``files`` (path and state) that are not in the journal; yields how many files each batch had.
 
         This program's own DICOM results, which an archive may return, are ignored: their results would return too.
-        Memory holds three batches of squares and one full image for each core, however many the files are.
         """
-        journal = self.journal
-        for batch in reading.in_batches(lambda file: self._read(*file), files, _BATCH):
-            new: dict[str, _Read] = {}
-            own: list[Path] = []
-            for one in batch:
-                exam = one.exam
-                before = new[exam.key].exam if exam.key in new else journal.exams.get(exam.key)
-                if one.header.is_own_result:
-                    own.append(one.path)
-                elif exam.prediction.error:
-                    journal.add(exam)
-                elif before is None:
-                    new[exam.key] = one
-                elif before.sha256 != exam.sha256:
-                    journal.add(replace(exam, prediction=replace(exam.prediction, error=_DUPLICATE)))
-                else:  # a copy
-                    journal.failed.pop(exam.place, None)
-            if own:
+        states = dict(files)
+        for batch in predict_in_batches(files, self._read, self._predict, _BATCH, draw=self._add):
+            failed = [one for one in batch if one.error and one.error != _OWN_RESULT]
+            for one in failed:
+                self.journal.add(self.naming.exam(one.path, states[one.path], read_header(one.path), "", one))
+            if own := [one.path for one in batch if one.error == _OWN_RESULT]:
                 warn(f"ignored as DICOM results of this program: {first_of(own)}", stacklevel=2)
-            if new:
-                self._predict(list(new.values()))
-            journal.flush()
+            self.journal.flush()
             yield len(batch)
 
-    def _read(self, path: Path, state: str) -> _Read:
+    def _read(self, file: tuple[Path, str]) -> _Read:
+        path, state = file
+        sides = (self.classifier.store_size, *(() if self.detector is None else (self.detector.size,)))
         try:
             radiograph = reading.read(path)
             header, (height, width) = radiograph.header, radiograph.size
-            squares, film = tuple(map(radiograph.square, self.sides)), thumbnails.film(radiograph)
+            squares, film = tuple(map(radiograph.square, sides)), thumbnails.film(radiograph)
         except (reading.UnreadableImage, OSError) as error:
-            header = read_header(path)
-            exam = self.naming.exam(path, state, header, "", Prediction(path, error=one_line(error)))
-            return _Read(path, exam, header)
-        found = Prediction(path, note=one_line(header.note), height=height, width=width)
+            own = read_header(path).is_own_result  # a report has no pixels
+            return _Read(Prediction(path, _OWN_RESULT if own else one_line(error)))
+        if header.is_own_result:
+            return _Read(Prediction(path, _OWN_RESULT))
         if state_of(path) != state:
-            found = Prediction(path, error="changed while it was read")
-        exam = self.naming.exam(path, state, header, radiograph.sha256, found)
-        return _Read(path, exam, header, squares, film)
+            return _Read(Prediction(path, "changed while it was read"))
+        found = Prediction(path, note=one_line(header.note), height=height, width=width)
+        return _Read(found, squares, state=state, header=header, sha256=radiograph.sha256, film=film)
 
-    def _predict(self, reads: list[_Read]) -> None:
+    def _predict(self, reads: list[_Read]) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
+        """Prediction and Grad-CAM [S, S] of each new exam; a copy has no Grad-CAM, a second image of a UID an error."""
+        new: dict[str, _Read] = {}
+        for one in reads:
+            if one.key not in self.journal.exams:
+                new.setdefault(one.key, one)
+        predicted = self._run_models(list(new.values())) if new else iter(())
+        for one in reads:
+            if new.get(one.key) is one:
+                yield next(predicted)
+            elif (new.get(one.key) or self.journal.exams[one.key]).sha256 == one.sha256:
+                yield one.prediction, None
+            else:
+                yield replace(one.prediction, error=_DUPLICATE), None
+
+    def _run_models(self, reads: list[_Read]) -> Iterator[tuple[Prediction, NDArray[np.float32]]]:
         output = self.classifier.predict(np.stack([one.squares[0] for one in reads]), self.run, grad_cam=True)
         assert output.grad_cam is not None
         detected: Sequence[DetectionResult | None] = [None] * len(reads)
         if self.detector is not None:
-            sizes = [(one.exam.prediction.height, one.exam.prediction.width) for one in reads]
+            sizes = [(one.prediction.height, one.prediction.width) for one in reads]
             detected = self.detector.detect(np.stack([one.squares[1] for one in reads]), sizes, self.run)
         for index, (one, result) in enumerate(zip(reads, detected, strict=True)):
             flags = [] if output.out_of_distribution is None else [bool(output.out_of_distribution[index])]
-            found = replace(one.exam.prediction, probability=float(output.probability[index]))
+            found = replace(one.prediction, probability=float(output.probability[index]))
             if result is not None:
                 found = replace(found, boxes=result.boxes, highest_score=result.highest_score)
                 flags += [] if result.out_of_distribution is None else [result.out_of_distribution]
-            found = replace(found, out_of_distribution=any(flags) if flags else None)
-            if self.dicom_output is not None and one.header is not reading.NO_HEADER:
-                # Before the journal: after a kill the same results are written again.
-                self._write_dicom(self.dicom_output, one, found, output.grad_cam[index])
-            self.journal.add(replace(one.exam, prediction=found), one.film, thumbnails.heat(output.grad_cam[index]))
+            yield replace(found, out_of_distribution=any(flags) if flags else None), output.grad_cam[index]
 
-    def _write_dicom(self, folder: Path, one: _Read, found: Prediction, grad_cam: NDArray[np.float32]) -> None:
-        """The DICOM results of a DICOM file.
+    def _add(self, one: _Read, found: Prediction, grad_cam: NDArray[np.float32] | None) -> Prediction:
+        """Write the DICOM results, then the exam with its pictures: after a kill the same results are written again."""
+        exam = self.naming.exam(found.path, one.state, one.header, one.sha256, found)
+        if grad_cam is None:  # a copy
+            self.journal.failed.pop(exam.place, None)
+            return found
+        if self.dicom_output is not None and one.header is not reading.NO_HEADER:
+            self._write_dicom(self.dicom_output, one.film, found, grad_cam)
+        self.journal.add(exam, one.film, thumbnails.heat(grad_cam))
+        return found
 
-        A source that allows no valid document, or that is gone since it was read, causes a warning: the exam is on the
-        worklist all the same.
-        """
+    def _write_dicom(self, folder: Path, film: bytes, found: Prediction, grad_cam: NDArray[np.float32]) -> None:
+        """The DICOM results of a DICOM file; where there can be none, a warning, since the exam counts all the same."""
         with tempfile.TemporaryDirectory() as drawings:
-            drawn = thumbnails.plot(one.film, grad_cam, found, self.classifier, self.detector, Path(drawings))
+            drawn = thumbnails.plot(film, grad_cam, found, self.classifier, self.detector, Path(drawings))
             try:
-                dicom_results.write(replace(found, path=one.path, picture=drawn), folder, *self.models)
+                dicom_results.write(replace(found, picture=drawn), folder, *self.models)
             except (ValueError, FileNotFoundError) as error:  # the second: the source is gone
                 warn(f"no DICOM results: {one_line(error)}", stacklevel=2)

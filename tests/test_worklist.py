@@ -189,21 +189,10 @@ def test_patients_are_shown_only_with_identifiers(tmp_path, models, command):
     assert "Hong Gildong7 · PAT-0007" in text and "PAT-0007/hong_gildong7.dcm" in text
 
 
-def test_without_a_detector_there_are_no_boxes(exams, models, tmp_path, command, monkeypatch):
-    monkeypatch.setattr(worklist, "DETECTOR", tmp_path / "none.pth")
-    ran = command(worklist.main, "--image", exams, *models[:2], "--output-dir", tmp_path / "out")
-    assert ran.code == 0, ran.err
-    assert "no boxes were predicted" in Page(tmp_path / "out" / "worklist.html").text
-    monkeypatch.setattr(worklist, "DETECTOR", models[3])
-    command(worklist.main, "--image", exams, *models[:2], "--output-dir", tmp_path / "out")
-    assert "detector.pth · boxes from score 0.300" in Page(tmp_path / "out" / "worklist.html").text
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"--image": "nowhere"}, "nowhere: no such file or folder"),
-        ({"--classifier": "none.pth"}, "no model at .*none.pth; train one with .*train_classification.py"),
         ({"--detector": "none.pth"}, "no model at .*none.pth; train one with .*train_detection.py"),
     ],
 )
@@ -224,11 +213,6 @@ def test_own_output_within_the_folder_is_no_input(exams, models, tmp_path, comma
     for _ in range(2):
         ran = command(worklist.main, *arguments)
         assert ran.code == 0 and "6 exams:" in ran.out, ran.err
-
-
-def test_watch_wants_a_folder(models, tmp_path, command):
-    ran = command(worklist.main, "--image", tmp_path / "nowhere", "--watch", *models)
-    assert ran.code == 2 and f"--watch: no folder {tmp_path / 'nowhere'}" in ran.err
 
 
 def test_dicom_results_hold_the_boxes_of_the_journal(exams, models, tmp_path, command):
@@ -272,8 +256,8 @@ def test_an_exam_that_is_moved_away_during_prediction_keeps_it(exams, models, tm
 
     def moved_away(self, reads):
         for one in reads:
-            one.path.unlink()
-        predict(self, reads)
+            one.prediction.path.unlink()
+        yield from predict(self, reads)
 
     monkeypatch.setattr(Predictor, "_predict", moved_away)
     arguments = [*models, "--output-dir", tmp_path / "out", "--dicom-output", tmp_path / "pacs"]
@@ -418,11 +402,10 @@ def test_only_one_watches_a_folder(watching, command):
     assert ran.code == 2 and "another run is writing to" in ran.err and "give another --output-dir" in ran.err
 
 
-def kill_while_files_arrive(watch, kills, seed):
-    """Kill the watch ``kills`` times while files, broken ones and copies arrive; each must be predicted once in the end.
-
-    Every second kill is at an access to its output, the others at a random moment; every third is by SIGTERM.
-    """
+@needs_signals
+@pytest.mark.parametrize(("kills", "seed"), [(3, 0), pytest.param(30, 1, marks=pytest.mark.slow)])
+def test_no_kill_loses_or_repeats_an_exam(watch, kills, seed):
+    """While files, broken ones and copies arrive; every second kill is at an access to output, every third SIGTERM."""
     chance = random.Random(seed)
     expected, died = set(), []
     for number in range(kills):
@@ -462,15 +445,3 @@ def kill_while_files_arrive(watch, kills, seed):
     assert not list(watch.out.glob("*.partial"))
     pictures = {path.name for path in (watch.out / "pictures").iterdir()}
     assert len(pictures) == 2 * len(expected)
-    print(f"{kills} kills: exit codes {died}")
-
-
-@needs_signals
-def test_no_kill_loses_or_repeats_an_exam(watch):
-    kill_while_files_arrive(watch, kills=3, seed=0)
-
-
-@needs_signals
-@pytest.mark.slow
-def test_thirty_kills_lose_and_repeat_nothing(watch):
-    kill_while_files_arrive(watch, kills=30, seed=1)
