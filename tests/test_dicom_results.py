@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from cxr.dicom_results import write, write_all
-from cxr.prediction import Box, Model, Prediction, remarks
+from cxr.prediction import Box, Model, Prediction
 
 ROWS, COLUMNS = 120, 90
 BOXES = (Box(12.5, 20.25, 30.0, 44.5, 0.8312), Box(0.0, 0.0, 90.0, 120.0, 0.4))
@@ -130,35 +130,6 @@ def test_a_classification_is_a_coded_finding_with_probability_and_operating_poin
     assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == [presence]
 
 
-@pytest.mark.parametrize(("highest", "presence"), [(0.05, "Absent"), (0.21, "Undetermined")])
-def test_a_detection_without_boxes_is_absent_or_too_near_the_threshold(
-    source: Path, tmp_path: Path, highest: float, presence: str
-) -> None:
-    content = report_of(predicted(source, boxes=(), highest_score=highest), tmp_path, detector=DETECTOR).content
-    assert content.get_planar_roi_measurement_groups() == []
-    (group,) = content.get_image_measurement_groups()
-    assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == [presence]
-    assert [number.value for number in group.get_measurements()] == [100 * highest, 30.0]
-
-
-def test_one_report_holds_both_findings_and_each_remark(source: Path, tmp_path: Path) -> None:
-    adapted = replace(CLASSIFIER, adapted="operating point set for sensitivity 0.9")
-    prediction = predicted(source, out_of_distribution=True, note="body part HAND")
-    groups = report_of(prediction, tmp_path, classifier=adapted, detector=DETECTOR).content[0].ContentSequence[-1]
-    assert [named(group.ContentSequence, "Tracking Identifier")[0].value for group in groups.ContentSequence] == [
-        "Pneumonia",
-        "Opacities",
-        "Opacity 1",
-        "Opacity 2",
-    ]
-    assert [item.value for item in named(groups.ContentSequence[0].ContentSequence, "Comment")] == [
-        "Research only, not a medical device",
-        *remarks(True),
-        "body part HAND",
-        "operating point set for sensitivity 0.9",
-    ]
-
-
 def test_every_document_belongs_to_the_study_and_refers_to_the_source(
     source: Path, tmp_path: Path, picture: Path
 ) -> None:
@@ -176,31 +147,6 @@ def test_every_document_belongs_to_the_study_and_refers_to_the_source(
     assert reference.ReferencedSOPClassUID == ComputedRadiographyImageStorage
     assert reference.ReferencedSOPInstanceUID == "1.2.3.4"
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
-
-
-def test_the_contributing_equipment_identifies_the_weights(source: Path, tmp_path: Path, picture: Path) -> None:
-    def equipment(**models: Model) -> list[dict[str, str]]:
-        return [
-            {
-                item.get("ManufacturerModelName"): item.get("DeviceUID")
-                for item in dcmread(path).ContributingEquipmentSequence
-            }
-            for path in write(predicted(source, picture=picture), tmp_path, **models)
-        ]
-
-    in_report, in_capture = equipment(**MODELS)
-    assert in_report == in_capture
-    assert in_report["a classifier"] != in_report["a detector"]
-    other = equipment(classifier=replace(CLASSIFIER, sha256="c" * 64))[0]
-    assert other["a classifier"] != in_report["a classifier"]
-
-
-def test_the_plot_is_shown_whole_above_a_label(source: Path, tmp_path: Path, picture: Path) -> None:
-    pixels = dcmread(write(predicted(source, picture=picture), tmp_path, CLASSIFIER)[1]).pixel_array
-    assert np.array_equal(pixels[:70], np.asarray(Image.open(picture)))
-    label = pixels[70:]
-    assert label.min() < 64
-    assert (label == 255).mean() > 0.5
 
 
 def test_a_second_run_has_the_same_uids(source: Path, tmp_path: Path, picture: Path) -> None:
@@ -235,14 +181,6 @@ def test_coordinates_are_of_the_stored_pixels_however_the_image_is_shown(
     (group, _) = srread(report).content.get_planar_roi_measurement_groups()
     assert group.roi.value[0].tolist() == [12.5, 20.25]
     assert list(dcmread(capture).PatientOrientation) == ["F", "R"]
-
-
-@pytest.mark.parametrize("orientation", [None, "L", ["L", "nonsense"]])
-def test_an_unknown_orientation_is_left_empty(
-    radiograph: Callable[..., Path], tmp_path: Path, picture: Path, orientation: Any
-) -> None:
-    source = radiograph(PatientOrientation=orientation)
-    assert not dcmread(write(predicted(source, picture=picture), tmp_path, CLASSIFIER)[1]).PatientOrientation
 
 
 def test_a_korean_name_is_kept_in_utf_8(radiograph: Callable[..., Path], tmp_path: Path) -> None:

@@ -41,13 +41,6 @@ def test_exams_of_other_models_or_settings_are_not_mixed(tmp_path: Path, change:
         Journal.resume(tmp_path, SETTINGS | change)
 
 
-@pytest.mark.parametrize("open_journal", [Journal.start, Journal.resume])
-def test_a_folder_of_an_earlier_version_is_refused(tmp_path: Path, open_journal: Any) -> None:
-    (tmp_path / "answers.jsonl").write_text('{"format": 1, "watched": true}\n')
-    with pytest.raises(ValueError, match="holds a worklist of an earlier version; give --output-dir another folder"):
-        open_journal(tmp_path, SETTINGS)
-
-
 def test_a_run_without_watch_starts_from_empty(tmp_path: Path) -> None:
     once = SETTINGS | {"watched": False}
     Journal.start(tmp_path, once).add(exam(0), film(), heat())
