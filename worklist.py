@@ -47,7 +47,7 @@ CONFIG = cli.start(WorklistConfig, __doc__) if __name__ == "__main__" else None
 
 import time
 from datetime import datetime
-from itertools import chain
+from itertools import chain, product
 from typing import NoReturn
 from warnings import warn
 
@@ -64,26 +64,7 @@ from reading_room import page
 from reading_room.exams import Journal, Naming
 from reading_room.watch import Inbox, Predictor, state_of
 
-_LONGEST_PAUSE, _SHORTEST_PAUSE = 1.0, 0.05  # seconds between two listings of the inbox
 _PAGE_SHARE = 0.1  # of the time at most goes into writing the page while files keep arriving
-
-
-def check(config: WorklistConfig) -> None:
-    """Refuse what could only fail later.
-
-    Raises:
-        FileNotFoundError: no folder to watch.
-        ValueError: highdicom is not installed, or input lies in a folder of output.
-    """
-    if config.dicom_output is not None:
-        dicom_results.require_highdicom()
-    for name in config.image:
-        for own in config.own_folders:
-            if Path(name).resolve().is_relative_to(own.resolve()):
-                raise ValueError(f"{name} lies in {own.absolute()}, where results go; give another folder for these")
-    for folder in config.image if config.watch else ():
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"--watch: no folder {Path(folder).absolute()}")
 
 
 def open_worklist(config: WorklistConfig, run: runtime.Runtime) -> tuple[Predictor, page.About]:
@@ -126,8 +107,8 @@ def predict_once(config: WorklistConfig, run: runtime.Runtime) -> int:
                 progress.update(count)
     finally:
         page.write(predictor.journal, about)
-    print(summary(predictor.journal, about))
-    print(f"page: {config.output_dir / page.PAGE}   table: {config.output_dir / page.TABLE}")
+    files = f"page: {config.output_dir / page.PAGE}   table: {config.output_dir / page.TABLE}"
+    print(f"{summary(predictor.journal, about)}\n{files}")
     return 1 if predictor.journal.failed else 0
 
 
@@ -137,6 +118,7 @@ def watch(config: WorklistConfig, run: runtime.Runtime) -> NoReturn:
     known = {exam.state for exam in predictor.journal.exams.values()}  # failed files are tried again
     inbox = Inbox(config.image, config.own_folders, config.stable_seconds, known)
     print(f"watching {', '.join(config.image)}   page: {config.output_dir / page.PAGE}", flush=True)
+    pause = min(max(config.stable_seconds / 4, 0.05), 1.0)  # seconds between two listings of the inbox
     outdated, due = True, 0.0  # whether the page must be written, and when at the earliest
     try:
         while True:
@@ -153,7 +135,6 @@ def watch(config: WorklistConfig, run: runtime.Runtime) -> NoReturn:
                     except OSError as error:  # on Windows a spreadsheet may hold the table open
                         warn(f"{error}; another attempt follows", stacklevel=2)
                     due = start + (time.monotonic() - start) / _PAGE_SHARE
-            pause = min(max(config.stable_seconds / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             time.sleep(max(pause, time.monotonic() - began))  # a slow network share is not listed all the time
     finally:
         if outdated:
@@ -161,8 +142,20 @@ def watch(config: WorklistConfig, run: runtime.Runtime) -> NoReturn:
 
 
 def main(config: WorklistConfig) -> int:
-    """Check, load, predict."""
-    check(config)
+    """Refuse what could only fail later, then predict.
+
+    Raises:
+        FileNotFoundError: no folder to watch.
+        ValueError: highdicom is not installed, or input lies in a folder of output.
+    """
+    if config.dicom_output is not None:
+        dicom_results.require_highdicom()
+    for name, own in product(config.image, config.own_folders):
+        if Path(name).resolve().is_relative_to(own.resolve()):
+            raise ValueError(f"{name} lies in {own.absolute()}, where results go; give another folder for these")
+    for folder in config.image if config.watch else ():
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"--watch: no folder {Path(folder).absolute()}")
     with runtime.start(config.device, "fp32", seed=0) as run, lock_folder(config.output_dir, run, "--output-dir"):
         return watch(config, run) if config.watch else predict_once(config, run)
 

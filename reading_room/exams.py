@@ -67,11 +67,6 @@ class Exam:
         """Of PNEUMONIA; 0 without a prediction."""
         return self.prediction.probability or 0.0
 
-    @property
-    def urgency(self) -> tuple[float, float, str]:
-        """Sorts the most urgent first."""
-        return (-self.probability, -(self.prediction.highest_score or 0.0), self.file)
-
 
 @dataclass(frozen=True)
 class Naming:

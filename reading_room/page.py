@@ -74,7 +74,9 @@ class About:
 
 def write(journal: Journal, about: About) -> None:
     """Replace page and table in the journal's folder; a reader sees the old or the new one, never half of one."""
-    exams = sorted(journal.exams.values(), key=lambda exam: exam.urgency)
+    exams = sorted(
+        journal.exams.values(), key=lambda exam: (-exam.probability, -(exam.prediction.highest_score or 0), exam.file)
+    )
     failed = sorted(journal.failed.values(), key=lambda exam: exam.file)
     write_pieces(journal.folder / PAGE, (piece.encode() for piece in page(journal, exams, failed, about)))
     rows = [_row(str(rank), exam, about) for rank, exam in enumerate(exams, 1)]

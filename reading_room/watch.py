@@ -1,5 +1,6 @@
 """The input of a worklist: files are taken when they no longer change, and their predictions go into the journal."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -72,28 +73,17 @@ class Inbox:
         for folder in self.folders:
             with suppress(OSError):  # empty, or a network share that is absent for a while
                 yield from reading.find_images([folder], self.left_out)
-            self._warn_if_absent(folder)
-
-    def _warn_if_absent(self, folder: str) -> None:
-        """Warn once, since an absent folder would look like an empty one."""
-        try:
-            is_there = Path(folder).is_dir()
-        except OSError:  # of some absent network shares
-            is_there = False
-        if not is_there and folder not in self._absent:
-            now = f"{datetime.now():%H:%M:%S}"  # makes a second absence another warning: Python drops repeated ones
-            warn(f"{now} {Path(folder).absolute()} does not exist; waiting for it to come back", stacklevel=2)
-        (self._absent.discard if is_there else self._absent.add)(folder)
+            if os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for some absent network shares
+                self._absent.discard(folder)
+            elif folder not in self._absent:  # it would look like an empty one
+                self._absent.add(folder)
+                now = f"{datetime.now():%H:%M:%S}"  # makes a second absence another warning: Python drops repeated ones
+                warn(f"{now} {Path(folder).absolute()} does not exist; waiting for it to come back", stacklevel=2)
 
 
 @dataclass(frozen=True)
 class _Read(Sample):
-    """A file, read; with squares for the classifier and, if there is one, the detector.
-
-    Attributes:
-        header: ``NO_HEADER`` itself unless the file is DICOM.
-        film: JPEG.
-    """
+    """A file, read; ``header`` is ``NO_HEADER`` itself unless it is DICOM, ``film`` a JPEG."""
 
     state: str = ""
     header: reading.Header = reading.NO_HEADER
@@ -130,10 +120,11 @@ class Predictor:
         """
         states = dict(files)
         for batch in predict_in_batches(files, self._read, self._predict, _BATCH, draw=self._add):
-            failed = [one for one in batch if one.error and one.error != _OWN_RESULT]
-            for one in failed:
-                self.journal.add(self.naming.exam(one.path, states[one.path], read_header(one.path), "", one))
-            if own := [one.path for one in batch if one.error == _OWN_RESULT]:
+            own = [one.path for one in batch if one.error == _OWN_RESULT]
+            for one in batch:
+                if one.error and one.error != _OWN_RESULT:
+                    self.journal.add(self.naming.exam(one.path, states[one.path], read_header(one.path), "", one))
+            if own:
                 warn(f"ignored as DICOM results of this program: {first_of(own)}", stacklevel=2)
             self.journal.flush()
             yield len(batch)

@@ -140,8 +140,3 @@ def test_with_identifiers_paths_and_patients_are_shown() -> None:
 def test_an_error_is_shown_without_path_and_patient(error: str, expected: str) -> None:
     one = shown(Naming((Path("inbox"),), identifiers=False), "inbox/P-0017.dcm", header("P-0017"), error)
     assert one.prediction.error == expected and one.key == one.place
-
-
-@pytest.mark.parametrize("identifiers", [False, True])
-def test_characters_that_reorder_text_are_escaped(identifiers: bool) -> None:
-    assert shown(Naming((), identifiers), "exam\u202egpj\n.exe").file == r"exam\u202egpj\n.exe"

@@ -4,8 +4,7 @@ import hashlib
 import re
 
 import pytest
-from PIL import Image
-from tiny_worklist import HOSTILE, Page, about, box, exam, journal, written
+from tiny_worklist import HOSTILE, Page, box, exam, written
 
 from reading_room import page
 from reading_room.texts import TEXTS
@@ -105,24 +104,6 @@ def test_the_table_holds_every_prediction_and_every_failure(tmp_path):
     assert len(rows) == 4
 
 
-def test_files_without_a_prediction_are_listed(tmp_path):
-    parsed = Page(written(tmp_path, [exam(0), exam(1, error="is empty (0 bytes)")]))
-    assert len(parsed.rows) == 1
-    assert parsed.text.count("No prediction 1") == 2  # above the list, which may be long, and below it
-    assert ("a", {"href": "#failed"}) in parsed.tags and "exam-0001.dcm is empty (0 bytes)" in parsed.text
-    assert "No prediction" not in Page(written(tmp_path, [exam(0)])).text
-
-
-def test_patients_are_shown_only_with_identifiers(tmp_path):
-    named = [exam(0, patient="Hong Gildong · 0017")]
-    path = written(tmp_path, named)
-    assert "Gildong" not in path.read_text(encoding="utf-8") + (tmp_path / page.TABLE).read_text(encoding="utf-8")
-    path = written(tmp_path, named, identifiers=True)
-    assert "Hong Gildong · 0017" in Page(path).text
-    (row,) = table_in(tmp_path)
-    assert row["patient"] == "Hong Gildong · 0017"
-
-
 def test_hidden_names_are_distinguished_by_their_uid(tmp_path):
     text = Page(written(tmp_path, [exam(0, file="….dcm", key="1.2.3.456789")])).text
     assert "….dcm (UID …456789)" in text
@@ -134,23 +115,3 @@ def test_every_text_is_in_both_languages_with_the_same_values():
         values = [sorted(re.findall(r"\{(\w+)\}", text)) for text in (english, korean)]
         assert values[0] == values[1], key
         assert re.search("[가-힣]", korean) or english == korean, key
-
-
-def test_a_page_of_a_thousand_images_of_noise_stays_below_60_megabytes(tmp_path):
-    import numpy as np
-
-    from cxr import reading
-    from reading_room import thumbnails
-
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8))
-    noise.save(tmp_path / "noise.png")
-    assert len(thumbnails.film(reading.read(tmp_path / "noise.png"))) <= thumbnails.MOST_FILM_BYTES
-    found = journal(tmp_path, [])
-    found.add(
-        exam(0, boxes=(box(),) * 3),
-        bytes(thumbnails.MOST_FILM_BYTES),
-        thumbnails.heat(np.random.default_rng(0).random((112, 112), np.float32)),
-    )
-    page.write(found, about())
-    empty = written(tmp_path / "empty", [])
-    assert ((tmp_path / page.PAGE).stat().st_size - empty.stat().st_size) * 1000 + empty.stat().st_size < 60e6
