@@ -28,12 +28,8 @@ class WorklistConfig:
     output_dir: Path = cli.flag(Path("worklist"), help="gets page, table and pictures")
     identifiers: bool = cli.flag(False, help="show patients' names and IDs, and whole paths")
     watch: bool = cli.flag(False, help="run until interrupted and add files as they arrive; resumes on restart")
-    stable_seconds: float = cli.flag(
-        5.0, at_least=0, help="with --watch: wait until a file has stopped changing for so long"
-    )
-    dicom_output: Path | None = cli.flag(
-        None, help="gets a DICOM report and picture for each DICOM file, for a PACS; needs highdicom"
-    )
+    stable_seconds: float = cli.flag(5.0, at_least=0, help="with --watch: wait until a file has stopped changing")
+    dicom_output: Path | None = cli.flag(None, help="gets DICOM report and picture of each DICOM file; needs highdicom")
     device: cli.Device = cli.flag("auto", help="auto takes CUDA, then Apple MPS, then the CPU")
 
     @property

@@ -149,6 +149,14 @@ def test_every_document_belongs_to_the_study_and_refers_to_the_source(
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
 
 
+@pytest.mark.parametrize(("highest", "presence"), [(0.05, "Absent"), (0.21, "Undetermined")])
+def test_a_detection_without_boxes(source: Path, tmp_path: Path, highest: float, presence: str) -> None:
+    content = report_of(predicted(source, boxes=(), highest_score=highest), tmp_path, detector=DETECTOR).content
+    (group,) = content.get_image_measurement_groups()
+    assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == [presence]
+    assert content.get_planar_roi_measurement_groups() == []
+
+
 def test_a_second_run_has_the_same_uids(source: Path, tmp_path: Path, picture: Path) -> None:
     def uids(folder: Path) -> dict[str, set[str]]:
         return {
