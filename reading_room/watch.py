@@ -118,12 +118,19 @@ class Predictor:
 
         This program's own DICOM results, which an archive may return, are ignored: their results would return too.
         """
-        states = dict(files)
-        for batch in predict_in_batches(files, self._read, self._predict, _BATCH, draw=self._add):
+        states, headers = dict(files), dict[Path, reading.Header]()
+
+        def read(file: tuple[Path, str]) -> _Read:
+            one = self._read(file)
+            headers[file[0]] = one.header  # a file that is gone afterwards must still be shown without the patient
+            return one
+
+        for batch in predict_in_batches(files, read, self._predict, _BATCH, draw=self._add):
             own = [one.path for one in batch if one.error == _OWN_RESULT]
             for one in batch:
+                header = headers.pop(one.path)
                 if one.error and one.error != _OWN_RESULT:
-                    self.journal.add(self.naming.exam(one.path, states[one.path], read_header(one.path), "", one))
+                    self.journal.add(self.naming.exam(one.path, states[one.path], header, "", one))
             if own:
                 warn(f"ignored as DICOM results of this program: {first_of(own)}", stacklevel=2)
             self.journal.flush()
@@ -137,12 +144,12 @@ class Predictor:
             header, (height, width) = radiograph.header, radiograph.size
             squares, film = tuple(map(radiograph.square, sides)), thumbnails.film(radiograph)
         except (reading.UnreadableImage, OSError) as error:
-            own = read_header(path).is_own_result  # a report has no pixels
-            return _Read(Prediction(path, _OWN_RESULT if own else one_line(error)))
+            header = read_header(path)  # a report of this program has no pixels
+            return _Read(Prediction(path, _OWN_RESULT if header.is_own_result else one_line(error)), header=header)
         if header.is_own_result:
-            return _Read(Prediction(path, _OWN_RESULT))
+            return _Read(Prediction(path, _OWN_RESULT), header=header)
         if state_of(path) != state:
-            return _Read(Prediction(path, "changed while it was read"))
+            return _Read(Prediction(path, "changed while it was read"), header=header)
         found = Prediction(path, note=one_line(header.note), height=height, width=width)
         return _Read(found, squares, state=state, header=header, sha256=radiograph.sha256, film=film)
 
