@@ -97,7 +97,7 @@ def exported(classifier: Classifier) -> bytes:
             "classes": ",".join(CLASSES),
             "decision": f"{CLASSES[1]} where the probability is at or above the threshold",
             "opset": str(OPSET),
-            "origin": classifier.provenance.sentence(classifier.threshold),
+            "provenance": classifier.provenance.sentence(classifier.threshold),
         }
     )
     return program.model_proto.SerializeToString()

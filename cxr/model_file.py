@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,8 +113,9 @@ class ModelProvenance:
         return "; ".join([*filter(None, parts), f"operating point {operating_point:.3f}", RESEARCH_ONLY])
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "use": RESEARCH_ONLY}
+        """For JSON; the names of the scores in snake case."""
+        scores = {re.sub(r"\W+", "_", name): value for name, value in self.validation.items()}
+        return {**asdict(self), "validation": scores, "use": RESEARCH_ONLY}
 
     def _scores(self) -> str:
         """The main scores on the first set in the file, and its size; empty without scores."""

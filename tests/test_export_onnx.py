@@ -72,7 +72,7 @@ def test_the_metadata_state_what_a_user_needs(trained, model):
     assert (about["input_size"], about["network_size"], about["classes"]) == ("36", "32", "NORMAL,PNEUMONIA")
     assert float(about["threshold"]) == classifier.threshold and float(about["temperature"]) == classifier.temperature
     assert "mean 0 and standard deviation 1 within each image; part of the graph" in about["standardisation"]
-    assert "research only" in about["origin"] and about["opset"] == str(export_onnx.OPSET)
+    assert "research only" in about["provenance"] and about["opset"] == str(export_onnx.OPSET)
 
 
 def test_the_script_writes_beside_the_model_and_prints_the_largest_difference(

@@ -39,6 +39,7 @@ def test_a_sentence_holds_the_main_scores_of_one_set_and_the_record_all():
     for name, shown in {"val": "validation", "my set, cross-fitted": "my set, cross-fitted"}.items():
         found = ModelProvenance.of({"validation": {name: scores, "shifted": scores}}, Path("m.pth"))
         assert f"; {shown} {text}; " in found.sentence(0.5)
+        assert all(name.isidentifier() for name in found.record()["validation"])
         assert len(found.record()["validation"]) == 10  # without those that are not finite
     detector = ModelProvenance.of({"validation": {"images": 9, "rsna_score": 0.25}}, Path("m.pth"))
     assert "; validation (9 images): RSNA score 0.250; " in detector.sentence(0.5)

@@ -89,12 +89,6 @@ def test_one_image_gives_a_sentence_and_a_picture(predict, image_file, tmp_path,
         assert min(drawn.size) > 300 and len(np.unique(np.asarray(drawn.convert("RGB")).reshape(-1, 3), axis=0)) > 100
 
 
-def test_without_a_picture_nothing_is_written(predict, image_file, tmp_path):
-    ended = predict(image_file, "--no-grad-cam")
-    assert ended.code == 0 and len(ended.out.splitlines()) == 2
-    assert not (tmp_path / "out").exists()
-
-
 def test_one_image_for_machines(predict, image_file, trained, threshold):
     ended = predict(image_file, "--json", "--no-grad-cam")
     found = json.loads(ended.out)
@@ -310,15 +304,6 @@ def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, image_
     assert ended.code == 2 and "holds no images" in ended.err and not (tmp_path / "out").exists()
 
 
-def test_a_missing_model_is_reported_with_the_command_that_trains_one(predict, image_file, tmp_path):
-    ended = predict(image_file, model=tmp_path / "none.pth")
-    assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1
-    assert ended.err.startswith(
-        f"error: no model at {tmp_path / 'none.pth'}; train one with `python pytorch_classification/"
-    )
-    assert "the path of another" in ended.err and not (tmp_path / "out").exists()
-
-
 def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, image_file, trained, tmp_path):
     torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
@@ -346,16 +331,6 @@ def predicted(probability, **values):
 def test_a_probability_at_the_threshold_is_pneumonia():
     labels = [output().label(predicted(probability)) for probability in (0.3999, 0.4, 0.4001, None)]
     assert labels == ["NORMAL", "PNEUMONIA", "PNEUMONIA", ""]
-
-
-def test_the_sentence_has_class_probability_threshold_and_warnings():
-    (line,) = output().lines(predicted(0.9), single=True)
-    assert line == "chest.jpeg: PNEUMONIA, probability of PNEUMONIA 0.900 (threshold 0.400)"
-    (line,) = output().lines(predicted(0.35, out_of_distribution=True, note="a lateral view"), single=False)
-    assert line == (
-        "chest.jpeg: NORMAL, probability of PNEUMONIA 0.350 (threshold 0.400); inconclusive (near the threshold); "
-        "out of distribution: result unreliable; a lateral view"
-    )
 
 
 # ---------------------------------------------------------------------------------------------- out of distribution
@@ -423,18 +398,6 @@ def test_an_interrupted_prediction_keeps_finished_batches(predict, held_out, tmp
         f": 10 of 24 files were predicted; {kept} holds them"
     )
     assert [row["path"] for row in table(tmp_path)] == sorted(str(path) for path in held_out.rglob("*.jpeg"))[:10]
-
-
-def test_a_prediction_interrupted_at_once_writes_nothing(predict, held_out, tmp_path, monkeypatch):
-    def stop(*_arguments, **_choice):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Classifier, "predict", stop)
-    ended = predict(held_out)
-    assert ended.code == 130 and lines_of(ended.err)[-1] == (
-        "interrupted: no image was predicted, and no table written"
-    )
-    assert not (tmp_path / "out").exists()
 
 
 # -------------------------------------------------------------------------------------------------------- odd names

@@ -96,13 +96,6 @@ def predicted(*boxes, highest_score, path="a.dcm"):
     return Prediction(Path(path), boxes=boxes, highest_score=highest_score)
 
 
-def test_the_sentence_has_place_size_and_score():
-    (line,) = output().lines(predicted(Box(10.4, 20.6, 30, 40, 0.51), highest_score=0.51), single=True)
-    assert line == "a.dcm: opacity of 30 x 40 pixels, upper left corner at x 10, y 21; score 0.510 (threshold 0.250)"
-    (line,) = output().lines(predicted(highest_score=0.1), single=True)
-    assert line == "a.dcm: no box at or above 0.250 (highest score 0.100)"
-
-
 def test_a_submission_has_score_and_box_of_each_box(tmp_path):
     boxes = Box(1, 2, 3, 4, 0.5), Box(5, 6, 7.25, 8, 0.25)
     predictions = predicted(*boxes, highest_score=0.5, path="some/exam.dcm"), predicted(highest_score=0.1)

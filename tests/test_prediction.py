@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr import prediction
 from cxr.prediction import Box, Sample, is_borderline, load, predict_in_batches
 
 
@@ -108,11 +107,3 @@ def test_borderline_is_within_a_factor_of_two_of_the_odds(factor, near):
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_borderline_is_defined_for_certainty(probability, threshold):
     assert is_borderline(probability, threshold) is (probability == threshold)
-
-
-def test_remarks_leave_out_what_is_empty():
-    assert prediction.remarks(True, "", "a lateral view") == (
-        "out of distribution: result unreliable",
-        "a lateral view",
-    )
-    assert prediction.remarks(None, "") == ()
