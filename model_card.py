@@ -70,6 +70,11 @@ def cell(value: Any) -> str:
     return Markup("".join(f"&#{ord(letter)};" if letter in "|<>&[]`*" else letter for letter in text))
 
 
+def file_name(text: str) -> str:
+    """The last part of a path."""
+    return Path(text).name
+
+
 def render(
     state: Mapping[str, Any],
     path: Path,
@@ -86,7 +91,7 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": cell, "interval": interval_text, "file_name": lambda text: Path(text).name}
+    environment.filters |= {"cell": cell, "interval": interval_text, "file_name": file_name}
     reports = [*internal, *external, state.get("test_report") or {}]
     groups = [name for found in reports for name in found.get("subgroups") or ()]
     validation: Mapping[str, Mapping[str, Any]] = state.get("validation") or {}

@@ -60,7 +60,9 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
     predictor, about = script.open_worklist(config, run)
     classifier, detector = predictor.classifier, predictor.detector
     assert detector is not None
-    squares = [[reading.read(path).square(side) for path in paths[:BATCH]] for side in predictor.sides]
+    squares = [
+        [reading.read(path).square(side) for path in paths[:BATCH]] for side in (classifier.store_size, detector.size)
+    ]
     small, large = map(np.stack, squares)
 
     def compute(count: int) -> None:

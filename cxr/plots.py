@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def saved_figure(
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": list(_fonts()), **_STYLE})
+        matplotlib.rcParams.update(cast(Any, {"font.family": list(_fonts()), **_STYLE}))
         figure = Figure(figsize=size, dpi=DPI * scale, layout=layout)
         yield figure
         write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))

@@ -91,7 +91,7 @@ def target_of(config: EvaluateConfig) -> tuple[Measure, float] | None:
         ("sensitivity", config.set_sensitivity),
         ("specificity", config.set_specificity),
     ]
-    targets = [(measure, value) for measure, value in goals if value is not None]
+    targets: list[tuple[Measure, float]] = [(measure, value) for measure, value in goals if value is not None]
     if len(targets) > 1:
         raise ValueError("--set-sensitivity and --set-specificity set the same operating point; give one of them")
     if config.unlabelled is not None and (targets or config.prevalence is None):

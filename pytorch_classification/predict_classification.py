@@ -82,25 +82,26 @@ class Output(prediction.TaskOutput):
             ),
         )
 
-    def label(self, one: Prediction) -> str:
+    def label(self, prediction: Prediction) -> str:
         """NORMAL or PNEUMONIA; empty without a prediction."""
-        return "" if one.probability is None else CLASSES[one.probability >= self.threshold]
+        return "" if prediction.probability is None else CLASSES[prediction.probability >= self.threshold]
 
-    def score(self, one: Prediction) -> float | None:
+    def score(self, prediction: Prediction) -> float | None:
         """The probability of PNEUMONIA."""
-        return one.probability
+        return prediction.probability
 
-    def cells(self, one: Prediction) -> list[list[str]]:
+    def cells(self, prediction: Prediction) -> list[list[str]]:
         """One row."""
-        return [["" if one.probability is None else f"{one.probability:.6f}", self.label(one)]]
+        return [["" if prediction.probability is None else f"{prediction.probability:.6f}", self.label(prediction)]]
 
-    def record(self, one: Prediction) -> dict[str, Any]:
+    def record(self, prediction: Prediction) -> dict[str, Any]:
         """Probability and class."""
-        return {"probability": one.probability, "class": self.label(one) or None}
+        return {"probability": prediction.probability, "class": self.label(prediction) or None}
 
-    def results(self, one: Prediction) -> list[str]:
+    def results(self, prediction: Prediction) -> list[str]:
         """One sentence."""
-        return [f"{self.label(one)}, probability of PNEUMONIA {one.probability:.3f} (threshold {self.threshold:.3f})"]
+        probability = f"probability of PNEUMONIA {prediction.probability:.3f}"
+        return [f"{self.label(prediction)}, {probability} (threshold {self.threshold:.3f})"]
 
     def counts(self, predictions: Sequence[Prediction]) -> str:
         """Images of each class."""

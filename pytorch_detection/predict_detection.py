@@ -81,31 +81,31 @@ class Output(prediction.TaskOutput):
             ),
         )
 
-    def score(self, one: Prediction) -> float | None:
+    def score(self, prediction: Prediction) -> float | None:
         """The highest of any box, also below the threshold."""
-        return one.highest_score
+        return prediction.highest_score
 
-    def cells(self, one: Prediction) -> list[list[str]]:
+    def cells(self, prediction: Prediction) -> list[list[str]]:
         """A row for each box, an empty one without a box."""
-        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in one.boxes]
+        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in prediction.boxes]
         return boxes or [[""] * len(self.columns)]
 
-    def record(self, one: Prediction) -> dict[str, Any]:
+    def record(self, prediction: Prediction) -> dict[str, Any]:
         """Boxes and highest score."""
-        return {"boxes": [box._asdict() for box in one.boxes], "highest_score": one.highest_score}
+        return {"boxes": [box._asdict() for box in prediction.boxes], "highest_score": prediction.highest_score}
 
-    def results(self, one: Prediction) -> list[str]:
+    def results(self, prediction: Prediction) -> list[str]:
         """A sentence for each box, or that there is none."""
         return [
             f"opacity of {box.width:.0f} x {box.height:.0f} pixels, upper left corner at x {box.x:.0f}, y {box.y:.0f}; "
             f"score {box.score:.3f} (threshold {self.threshold:.3f})"
-            for box in one.boxes
-        ] or [f"no box at or above {self.threshold:.3f} (highest score {one.highest_score:.3f})"]
+            for box in prediction.boxes
+        ] or [f"no box at or above {self.threshold:.3f} (highest score {prediction.highest_score:.3f})"]
 
-    def result(self, one: Prediction) -> str:
+    def result(self, prediction: Prediction) -> str:
         """Number of boxes and highest score."""
-        boxes = f"{len(one.boxes) or 'no'} {'box' if len(one.boxes) < 2 else 'boxes'}"
-        return f"{boxes}, highest score {one.highest_score:.3f}"
+        boxes = f"{len(prediction.boxes) or 'no'} {'box' if len(prediction.boxes) < 2 else 'boxes'}"
+        return f"{boxes}, highest score {prediction.highest_score:.3f}"
 
     def counts(self, predictions: Sequence[Prediction]) -> str:
         """Images with and without a box."""

@@ -132,7 +132,9 @@ def report_on(evaluated: EvaluatedExams) -> dict[str, Any]:
 def _scores(evaluated: EvaluatedExams, at: NDArray[np.int64], resamples: int) -> dict[str, Any]:
     truths, exams = evaluated.truths, [evaluated.exams[index] for index in at]
     return box_metrics.evaluate_detections(
-        *([values[index] for index in at] for values in (evaluated.boxes, evaluated.scores, truths)),
+        [evaluated.boxes[index] for index in at],
+        [evaluated.scores[index] for index in at],
+        [truths[index] for index in at],
         [exam.patient for exam in exams],
         evaluated.threshold,
         classes=[exam.finding for exam in exams],

@@ -66,7 +66,8 @@ def load_data(config: TrainConfig, run: runtime.Runtime) -> TrainingData:
     readable = exam_set.readable
     parts = split(exam_set.of(readable), [exam_set.hashes[index] for index in readable], config.seed)
     squares = Squares(exam_set.images.images, run.device)
-    return TrainingData(**vars(exam_set), squares=squares, **{name: readable[part] for name, part in parts.items()})
+    train, validation, held_out = (readable[parts[name]] for name in ("train", "validation", "held_out"))
+    return TrainingData(**vars(exam_set), squares=squares, train=train, validation=validation, held_out=held_out)
 
 
 def split(exams: Sequence[rsna_dataset.Exam], hashes: Sequence[str], seed: int) -> dict[str, NDArray[np.int64]]:

@@ -22,6 +22,9 @@ from benchmarks import (
 )
 from cxr import reading, runtime
 
+# Models that the benchmarks make are without statistics of their training images.
+pytestmark = pytest.mark.filterwarnings("ignore:.*older model file")
+
 
 @pytest.fixture(autouse=True)
 def fp32(monkeypatch):

@@ -208,7 +208,7 @@ def test_an_operating_point_set_without_labels_is_stated_with_each_prediction(tr
     assert "sensitivity" not in after["validation"]["val"] and "roc_auc" in after["validation"]["val"]
     predicted = command(predict, mixed, "--model", model, "--output-dir", tmp_path / "predicted")
     table = lines_of(tmp_path / "predicted" / "predictions.csv")
-    assert all(text in row["model"] for row in table) and text in predicted.out
+    assert text in predicted.out and {row["model"].partition(" ")[0] for row in table} == {"mine.pth"}
     shares = operating_point.validation_rates(before, model)
     expected = 0.25 * shares[0] + 0.75 * (1 - shares[1])
     called = np.mean([row["class"] == "PNEUMONIA" for row in table])
@@ -233,8 +233,8 @@ def test_fewer_than_a_hundred_different_images_set_no_operating_point(trained, o
         (lambda rows: [row.update(label="NORMAL") for row in rows], "no image of label PNEUMONIA; both classes are"),
         (
             lambda rows: rows[2].update(label="COVID"),
-            "label is none of NORMAL, PNEUMONIA; found 'COVID', 'NORMAL', 'PNEUMONIA'. Say with --normal and "
-            "--pneumonia what yours are called (line 4)",
+            "label is none of NORMAL, PNEUMONIA; found 'COVID', 'NORMAL', 'PNEUMONIA'. Name yours with --normal "
+            "and --pneumonia (line 4)",
         ),
         (lambda rows: rows[3].update(path=rows[0]["path"]), "duplicate image (line 5)"),
         (lambda rows: [row.update(split="rest") for row in rows], "split is none of train, val, test (lines 2, 3, 4"),

@@ -193,15 +193,14 @@ def test_the_pictures_are_drawn(finished):
 
 
 def test_grid_cases_show_found_missed_and_false_boxes():
-
     box, other, none = np.array([[0.0, 0, 10, 10]]), np.array([[50.0, 50, 60, 60]]), np.zeros((0, 4))
     truths = [box] * 10 + [none] * 20
     boxes = [box] * 5 + [other] * 5 + [box] * 5 + [none] * 15
     scores = [np.full(len(some), 0.9 - place / 100) for place, some in enumerate(boxes)]
     shown = grid_cases(match(boxes, scores, truths), 0.5)
-    assert shown.tolist() == [0, 2, 4, 5, 7, 9, 10, 12, 14]
+    assert list(shown) == [0, 2, 4, 5, 7, 9, 10, 12, 14]
     few = grid_cases(match(boxes[-12:], scores[-12:], truths[-12:]), 0.5)
-    assert len(few) == 9 == len(set(few.tolist()))
+    assert len(few) == 9 == len(set(few))
 
 
 @pytest.mark.slow
