@@ -77,7 +77,7 @@ def new_images(
     if training_images is None:
         warnings.warn("the model file does not state its training images; none is left out", stacklevel=2)
         return readable
-    kept = [index for index in readable.tolist() if image_key(hashes[index]) not in training_images]
+    kept = [index for index in readable if image_key(hashes[int(index)]) not in training_images]
     if not kept:
         raise ValueError(
             f"{source}: nothing to evaluate; all {len(readable)} readable images are training or validation images of "

@@ -50,7 +50,10 @@ def features(body: nn.Module) -> Generator[Features]:
     found = Features()
 
     def keep(passes: list[Tensor]) -> Any:
-        return lambda _stage, _inputs, output: passes.append(output.detach().float().mean((2, 3)))
+        def hook(_stage: nn.Module, _inputs: Any, output: Tensor) -> None:
+            passes.append(output.detach().float().mean((2, 3)))
+
+        return hook
 
     handles = [
         body.get_submodule(name).register_forward_hook(keep(passes))
