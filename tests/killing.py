@@ -251,7 +251,7 @@ def assert_same_state(one: Any, other: Any, where: str) -> None:
         assert torch.equal(one, other), where
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), where
-        for name in one.keys() - {"config", "provenance", "commit", "seconds"}:  # folders, commits meanwhile, time
+        for name in one.keys() - {"config", "provenance", "commit", "date", "seconds"}:  # folders, time
             assert_same_state(one[name], other[name], f"{where}[{name!r}]")
     elif isinstance(one, list | tuple):
         assert len(one) == len(other), where
