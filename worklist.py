@@ -76,17 +76,17 @@ def open_worklist(config: WorklistConfig, run: runtime.Runtime) -> tuple[Predict
         "watched": config.watch,
         "dicom_output": config.dicom_output is not None,
     }
-    journal = (Journal.resume if config.watch else Journal.start)(config.output_dir, settings)
+    journal = Journal.open(config.output_dir, settings)
     naming = Naming(tuple(Path(name) for name in config.image if Path(name).is_dir()), config.identifiers)
     predictor = Predictor(classifier, detector, run, (first, second), journal, naming, config.dicom_output)
-    return predictor, page.About(first, second, CLASSES, commit(), config.identifiers, config.watch)
+    return predictor, page.About(first, second, commit(), config.identifiers, config.watch)
 
 
 def summary(journal: Journal, about: page.About) -> str:
     """The number of exams of each class, and of files without a prediction."""
     groups = [about.groups_of(exam) for exam in journal.exams.values()]
     above, borderline, ood = (sum(name in each for each in groups) for name in ("above", "borderline", "ood"))
-    normal, pneumonia = about.classes
+    normal, pneumonia = CLASSES
     return (
         f"{len(groups)} exams: {above} {pneumonia}, {len(groups) - above} {normal} ({borderline} borderline), "
         f"{ood} out of distribution, {len(journal.failed)} without a prediction"

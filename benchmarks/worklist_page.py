@@ -70,7 +70,7 @@ def measure_speed(paths: list[Path], config: script.WorklistConfig, run: runtime
         detector.predict(large[:count], run)[0]
 
     def listing() -> None:
-        journal = Journal.start(config.output_dir, {})
+        journal = Journal.open(config.output_dir, {"watched": False})
         for _ in replace(predictor, journal=journal).predict([(path, state_of(path)) for path in paths]):
             pass
         page.write(journal, about)

@@ -12,7 +12,7 @@ from cxr.files import writing
 from cxr.messages import one_line, printable
 from cxr.prediction import Box, Prediction
 from cxr.reading import Header
-from cxr.training_run import parsed, whole_lines
+from cxr.training_run import read_records, whole_lines
 
 JOURNAL = "exams.jsonl"
 PICTURES = "pictures"
@@ -111,7 +111,7 @@ class Naming:
 
 @dataclass
 class Journal:
-    """The exams in ``folder``; ``start`` and ``resume`` make one.
+    """The exams in ``folder``; ``open`` makes one.
 
     Attributes:
         exams: those with a prediction, by key. failed: those without, by place.
@@ -122,32 +122,25 @@ class Journal:
     failed: dict[str, Exam] = field(default_factory=dict[str, Exam])
 
     @classmethod
-    def start(cls, folder: Path, settings: dict[str, Any]) -> "Journal":
-        """Without exams; those of an earlier run in ``folder`` are removed, unless it was a run with --watch.
+    def open(cls, folder: Path, settings: dict[str, Any]) -> "Journal":
+        """With --watch, with the exams of earlier runs with --watch in ``folder``; others are removed.
 
         Args:
             folder: gets the journal and a folder of pictures.
             settings: plain values that predictions depend on, and whether exams are ``watched``.
 
         Raises:
-            ValueError: the folder belongs to a run with --watch.
+            ValueError: a run without --watch in the folder of one with it; or the journal is damaged, or was written by
+                another version, or with other models or settings.
         """
-        records = _records(folder)
-        if records and records[0].get("watched"):
-            raise ValueError(f"{folder.absolute()} belongs to a run with --watch; give --output-dir another folder")
-        return cls(folder)._emptied(settings)
-
-    @classmethod
-    def resume(cls, folder: Path, settings: dict[str, Any]) -> "Journal":
-        """With the exams of earlier runs with --watch in ``folder``; without any, as ``start``.
-
-        Raises:
-            ValueError: the journal is damaged, or was written by another version, or with other models or settings.
-        """
-        journal, path, records = cls(folder), folder / JOURNAL, _records(folder)
+        journal, path, expected = cls(folder), folder / JOURNAL, {"format": _FORMAT, **settings}
+        records = read_records(path)
         if not records or not records[0].get("watched"):
-            return journal._emptied(settings)
-        expected = {"format": _FORMAT, **settings}
+            journal._empty()
+            journal._append(expected)
+            return journal
+        if not settings["watched"]:
+            raise ValueError(f"{folder.absolute()} belongs to a run with --watch; give --output-dir another folder")
         if other := [name for name in {**expected, **records[0]} if records[0].get(name) != expected.get(name)]:
             raise ValueError(
                 f"{path.absolute()} was written with other models or settings ({', '.join(other)}); start with the "
@@ -180,15 +173,13 @@ class Journal:
         """Path of the ``film.jpg`` or the ``heat.webp`` of an exam."""
         return self.folder / PICTURES / f"{exam.name}.{kind}"
 
-    def _emptied(self, settings: dict[str, Any]) -> "Journal":
+    def _empty(self) -> None:
         pictures = self.folder / PICTURES
         pictures.mkdir(parents=True, exist_ok=True)
         (self.folder / JOURNAL).unlink(missing_ok=True)
         for picture in pictures.iterdir():
             if _OWN_PICTURE.fullmatch(picture.name):  # a folder of this name may hold pictures of somebody else
                 picture.unlink()
-        self._append({"format": _FORMAT, **settings})
-        return self
 
     def _take(self, exam: Exam) -> None:
         self.failed.pop(exam.place, None)
@@ -203,17 +194,10 @@ class Journal:
             file.write(line)
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of the journal in ``folder``; empty without one."""
-    path = folder / JOURNAL
-    return [parsed(line, f"{path}, line {number}") for number, line in enumerate(whole_lines(path), 1)]
-
-
 def _exam(record: dict[str, Any], where: str) -> Exam:
     try:
-        prediction: dict[str, Any] = {**record["prediction"], "path": Path(record["file"])}
-        prediction["boxes"] = tuple(Box(*box) for box in prediction["boxes"])
-        values: dict[str, Any] = {**record, "prediction": Prediction(**prediction)}
-        return Exam(**values)
+        values: dict[str, Any] = {**record["prediction"], "path": Path(record["file"])}
+        values["boxes"] = tuple(Box(*box) for box in values["boxes"])
+        return Exam(**{**record, "prediction": Prediction(**values)})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{where}: not an exam of this program ({error}); correct or remove the line") from error

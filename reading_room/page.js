@@ -123,7 +123,7 @@
       fact(text("size"), text("pixels", { width, height }));
     }
     if (row.dataset.note) fact(text("note"), row.dataset.note, true);
-    if (row.dataset.instance) fact(text("instance"), row.dataset.instance, true);
+    if (row.dataset.instance) fact("SOP Instance UID", row.dataset.instance, true);
     fact(text("file"), copied(one("td.file", row)), true);
   }
   function layers() {

@@ -16,26 +16,13 @@ from cxr.files import write_pieces
 from cxr.messages import printable, shortened
 from cxr.prediction import Model, in_words, is_borderline
 from cxr.tables import write_csv
+from pytorch_classification.data_load import CLASSES
 from reading_room.exams import HIDDEN, Exam, Journal
 from reading_room.texts import TEXTS, english
 
 PAGE, TABLE = "worklist.html", "worklist.csv"
-COLUMNS = [
-    "rank",
-    "file",
-    "probability",
-    "threshold",
-    "class",
-    "borderline",
-    "out_of_distribution",
-    "boxes",
-    "highest_score",
-    "acquired",
-    "view",
-    "note",
-    "key",
-    "error",
-]
+_PREDICTED = ["probability", "threshold", "class", "borderline", "out_of_distribution", "boxes", "highest_score"]
+COLUMNS = ["rank", "file", *_PREDICTED, "acquired", "view", "note", "key", "error"]
 SOURCES = Path(__file__).resolve().parent
 _LONGEST = 300  # characters of a name or a header's text in the page; the table has them all
 
@@ -45,14 +32,12 @@ class About:
     """What the page states of its own origin.
 
     Attributes:
-        classes: names of what is below, and of what is at or above the classifier's threshold.
         commit: of the code; None outside a git checkout.
         watched: whether the page keeps changing.
     """
 
     classifier: Model
     detector: Model | None
-    classes: tuple[str, str]
     commit: str | None
     identifiers: bool
     watched: bool
@@ -94,6 +79,7 @@ def page(journal: Journal, exams: list[Exam], failed: list[Exam], about: About) 
         lstrip_blocks=True,
         keep_trailing_newline=True,  # by its end a whole page is recognized
     )
+    environment.filters["text"] = _text
     style, script = (Markup((SOURCES / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     ood_stated = any(exam.prediction.out_of_distribution is not None for exam in exams)
     counts = Counter(group for exam in exams for group in about.groups_of(exam))
@@ -111,62 +97,46 @@ def page(journal: Journal, exams: list[Exam], failed: list[Exam], about: About) 
         columns=_columns(about),
         groups={"all": len(exams), **{name: counts[name] for name in groups}},
         ood_stated=ood_stated,
-        threshold=f"{about.classifier.threshold:.3f}",
-        point=f"{99 * about.classifier.threshold:.2f}",  # of 100; the mark is 1 wide
+        threshold=about.classifier.threshold,
         count=len(exams),
-        exams=(_shown(rank, exam, journal, about) for rank, exam in enumerate(exams, 1)),
-        failed=[(_text(exam.file), _text(exam.prediction.error)) for exam in failed],
+        rows=(_shown(rank, exam, journal, about) for rank, exam in enumerate(exams, 1)),
+        failed=failed,
     )
 
 
 def _columns(about: About) -> list[tuple[str, str]]:
     """What the list can be sorted by, and in which order at first."""
-    columns = [("rank", "ascending"), ("probability", "descending"), ("marks", "descending")]
-    columns += [("boxes", "descending")] if about.detector is not None else []
-    columns += [("acquired", "descending"), ("view", "ascending")]
-    columns += [("patient", "ascending")] if about.identifiers else []
-    return [*columns, ("file", "ascending")]
+    boxes = ["boxes"] if about.detector is not None else []
+    patient = ["patient"] if about.identifiers else []
+    names = ["rank", "probability", "marks", *boxes, "acquired", "view", *patient, "file"]
+    ascending = ("rank", "view", "patient", "file")
+    return [(name, "ascending" if name in ascending else "descending") for name in names]
 
 
 def _shown(rank: int, exam: Exam, journal: Journal, about: About) -> dict[str, Any]:
-    """The values of a row as text; the template escapes what comes from a file or its header."""
-    found, groups = exam.prediction, about.groups_of(exam)
+    """An exam with what its row shows beside its own values."""
     folder, _, name = exam.file.rpartition("/")
     return {
         "rank": rank,
-        "key": exam.name,
-        "instance": _text(exam.instance),
-        "groups": groups,
-        "marks": [mark for mark in ("borderline", "ood", "noted") if mark in groups],
-        "note": _text(found.note),
-        "label": about.classes["above" in groups],
-        "probability": f"{exam.probability:.3f}",
-        "percent": f"{100 * exam.probability:.2f}",
-        "boxes": [{side: f"{value:.2f}" for side, value in box._asdict().items()} for box in found.boxes],
-        "highest": f"{found.highest_score or 0:.2f}",
-        "width": found.width,
-        "height": found.height,
+        "exam": exam,
+        "found": exam.prediction,
+        "groups": about.groups_of(exam),
         "picture": _data(journal.picture(exam, "film.jpg"), "image/jpeg"),
         "heat": _data(journal.picture(exam, "heat.webp"), "image/webp"),
-        "acquired": exam.acquired,
-        "is_study_date": exam.is_study_date,
-        "view": _text(exam.view),
-        "patient": _text(exam.patient) if about.identifiers else "",
-        "file": _text(exam.file),
-        "folder": _text(folder),
-        "name": _text(f"{name} (UID …{exam.instance[-6:]})" if HIDDEN in name and exam.instance else name),
+        "folder": folder,
+        "name": f"{name} (UID …{exam.instance[-6:]})" if HIDDEN in name and exam.instance else name,
     }
 
 
 def _row(rank: str, exam: Exam, about: About) -> list[str]:
     """For the table."""
-    found, values = exam.prediction, [""] * 7
+    found, values = exam.prediction, [""] * len(_PREDICTED)
     if not found.error:
         groups = about.groups_of(exam)
         values = [
             f"{exam.probability:.6f}",
             f"{about.classifier.threshold:.6f}",
-            about.classes["above" in groups],
+            CLASSES["above" in groups],
             in_words("borderline" in groups),
             in_words(found.out_of_distribution),
             *(["", ""] if found.highest_score is None else [str(len(found.boxes)), f"{found.highest_score:.6f}"]),

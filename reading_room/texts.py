@@ -16,7 +16,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "no_detector": ("none: no boxes were predicted", "없음: 상자를 예측하지 않았습니다"),
     "operating_point": ("operating point {value}", "운용점 {value}"),
     "boxes_from": ("boxes from score {value}", "점수 {value}부터 상자 표시"),
-    "weights": ("SHA-256 {value}", "SHA-256 {value}"),
     "code": ("Code", "코드"),
     "commit": ("commit {value}", "커밋 {value}"),
     "no_commit": ("not a git checkout", "git 저장소가 아님"),
@@ -53,8 +52,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "patient": ("Patient", "환자"),
     "note": ("Note", "참고 사항"),
     # cells
-    "PNEUMONIA": ("PNEUMONIA", "폐렴 PNEUMONIA"),
-    "NORMAL": ("NORMAL", "정상 NORMAL"),
     "above_point": ("at or above {value}", "{value} 이상"),
     "below_point": ("below {value}", "{value} 미만"),
     "highest": ("highest score {value}", "최고 점수 {value}"),
@@ -66,16 +63,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "enlarge": ("Large view", "크게 보기"),
     "no_picture": ("Image file missing", "영상 파일이 없습니다"),
     # large view
-    "viewer": ("Large view", "크게 보기"),
     "previous": ("Previous exam", "이전 검사"),
     "next": ("Next exam", "다음 검사"),
     "close": ("Close the large view", "크게 보기 닫기"),
-    "toggle_boxes": ("Boxes", "상자"),
-    "toggle_heat": ("Grad-CAM", "Grad-CAM"),
     "toggle_invert": ("Invert", "흑백 반전"),
     "size": ("Size", "크기"),
     "pixels": ("{width} x {height} pixels", "{width} x {height} 픽셀"),
-    "instance": ("SOP Instance UID", "SOP Instance UID"),
     "heat_scale": (
         "Grad-CAM: evidence for PNEUMONIA, from none (transparent) to the strongest (yellow)",
         "Grad-CAM: 폐렴(PNEUMONIA) 판정의 근거가 된 영역. 없음(투명)에서 가장 강함(노랑)까지",
@@ -93,10 +86,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Order: the calibrated probability of PNEUMONIA, highest first.",
         "순서: 보정된 폐렴(PNEUMONIA) 확률이 높은 것부터.",
     ),
-    "legend_order_boxes": (
-        "If equal, by the highest box score.",
-        "확률이 같으면 상자의 최고 점수가 높은 것부터.",
-    ),
+    "legend_order_boxes": ("If equal, by the highest box score.", "확률이 같으면 상자의 최고 점수가 높은 것부터."),
     "legend_point": (
         "Operating point: exams at or above this probability are classified as PNEUMONIA. Chosen on validation images.",
         "운용점(operating point): 확률이 이 값 이상이면 폐렴(PNEUMONIA)으로 판정합니다. 검증 영상에서 정한 값입니다.",

@@ -48,25 +48,20 @@ class Inbox:
     left_out: Sequence[Path]
     stable_seconds: float
     known: set[str]
-    _waiting: dict[Path, tuple[str, float]] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
     _absent: set[str] = field(default_factory=set)
 
     def arrived(self, now: float) -> list[tuple[Path, str]]:
         """Stable files with their states, without those of earlier calls; ``now`` in seconds of a monotonic clock."""
         ready: list[tuple[Path, str]] = []
-        waiting: dict[Path, tuple[str, float]] = {}
+        since, self._since = self._since, {}
         for path in self._listed():
             state = state_of(path)
-            if not state or state in self.known:
-                continue
-            before, since = self._waiting.get(path, ("", now))
-            since = since if state == before else now
-            if now - since >= self.stable_seconds:
-                ready.append((path, state))
-                self.known.add(state)
-            else:
-                waiting[path] = (state, since)
-        self._waiting = waiting
+            if state and state not in self.known:
+                self._since[state] = since.get(state, now)
+                if now - self._since[state] >= self.stable_seconds:
+                    ready.append((path, state))
+                    self.known.add(state)
         return ready
 
     def _listed(self) -> Iterator[Path]:
@@ -118,26 +113,25 @@ class Predictor:
 
         This program's own DICOM results, which an archive may return, are ignored: their results would return too.
         """
-        states, headers = dict(files), dict[Path, reading.Header]()
+        facts: dict[Path, tuple[str, reading.Header]] = {}  # a file that fails must not show its patient either
 
         def read(file: tuple[Path, str]) -> _Read:
-            one = self._read(file)
-            headers[file[0]] = one.header  # a file that is gone afterwards must still be shown without the patient
+            one = self._read(*file)
+            facts[file[0]] = file[1], one.header
             return one
 
         for batch in predict_in_batches(files, read, self._predict, _BATCH, draw=self._add):
             own = [one.path for one in batch if one.error == _OWN_RESULT]
             for one in batch:
-                header = headers.pop(one.path)
+                state, header = facts.pop(one.path)
                 if one.error and one.error != _OWN_RESULT:
-                    self.journal.add(self.naming.exam(one.path, states[one.path], header, "", one))
+                    self.journal.add(self.naming.exam(one.path, state, header, "", one))
             if own:
                 warn(f"ignored as DICOM results of this program: {first_of(own)}", stacklevel=2)
             self.journal.flush()
             yield len(batch)
 
-    def _read(self, file: tuple[Path, str]) -> _Read:
-        path, state = file
+    def _read(self, path: Path, state: str) -> _Read:
         sides = (self.classifier.store_size, *(() if self.detector is None else (self.detector.size,)))
         try:
             radiograph = reading.read(path)
@@ -146,10 +140,9 @@ class Predictor:
         except (reading.UnreadableImage, OSError) as error:
             header = read_header(path)  # a report of this program has no pixels
             return _Read(Prediction(path, _OWN_RESULT if header.is_own_result else one_line(error)), header=header)
-        if header.is_own_result:
-            return _Read(Prediction(path, _OWN_RESULT), header=header)
-        if state_of(path) != state:
-            return _Read(Prediction(path, "changed while it was read"), header=header)
+        if header.is_own_result or state_of(path) != state:
+            error = _OWN_RESULT if header.is_own_result else "changed while it was read"
+            return _Read(Prediction(path, error), header=header)
         found = Prediction(path, note=one_line(header.note), height=height, width=width)
         return _Read(found, squares, state=state, header=header, sha256=radiograph.sha256, film=film)
 
@@ -176,11 +169,10 @@ class Predictor:
             sizes = [(one.prediction.height, one.prediction.width) for one in reads]
             detected = self.detector.detect(np.stack([one.squares[1] for one in reads]), sizes, self.run)
         for index, (one, result) in enumerate(zip(reads, detected, strict=True)):
+            found = one.prediction if result is None else replace(one.prediction, **result._asdict())
             flags = [] if output.out_of_distribution is None else [bool(output.out_of_distribution[index])]
-            found = replace(one.prediction, probability=float(output.probability[index]))
-            if result is not None:
-                found = replace(found, boxes=result.boxes, highest_score=result.highest_score)
-                flags += [] if result.out_of_distribution is None else [result.out_of_distribution]
+            flags += [] if found.out_of_distribution is None else [found.out_of_distribution]
+            found = replace(found, probability=float(output.probability[index]))
             yield replace(found, out_of_distribution=any(flags) if flags else None), output.grad_cam[index]
 
     def _add(self, one: _Read, found: Prediction, grad_cam: NDArray[np.float32] | None) -> Prediction:
@@ -190,15 +182,11 @@ class Predictor:
             self.journal.failed.pop(exam.place, None)
             return found
         if self.dicom_output is not None and one.header is not reading.NO_HEADER:
-            self._write_dicom(self.dicom_output, one.film, found, grad_cam)
+            with tempfile.TemporaryDirectory() as drawings:
+                drawn = thumbnails.plot(one.film, grad_cam, found, self.classifier, self.detector, Path(drawings))
+                try:
+                    dicom_results.write(replace(found, picture=drawn), self.dicom_output, *self.models)
+                except (ValueError, FileNotFoundError) as error:  # the second: the source is gone
+                    warn(f"no DICOM results: {one_line(error)}", stacklevel=2)  # the exam counts all the same
         self.journal.add(exam, one.film, thumbnails.heat(grad_cam))
         return found
-
-    def _write_dicom(self, folder: Path, film: bytes, found: Prediction, grad_cam: NDArray[np.float32]) -> None:
-        """The DICOM results of a DICOM file; where there can be none, a warning, since the exam counts all the same."""
-        with tempfile.TemporaryDirectory() as drawings:
-            drawn = thumbnails.plot(film, grad_cam, found, self.classifier, self.detector, Path(drawings))
-            try:
-                dicom_results.write(replace(found, picture=drawn), folder, *self.models)
-            except (ValueError, FileNotFoundError) as error:  # the second: the source is gone
-                warn(f"no DICOM results: {one_line(error)}", stacklevel=2)

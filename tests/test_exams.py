@@ -14,21 +14,21 @@ SETTINGS = {"models": ["c1a55"], "identifiers": False, "watched": True}
 
 
 def test_exams_are_the_same_after_a_restart(tmp_path: Path) -> None:
-    before = Journal.resume(tmp_path, SETTINGS)
+    before = Journal.open(tmp_path, SETTINGS)
     for one in (exam(0, boxes=(box(), box(0.7)), out_of_distribution=True), exam(1, error="is empty (0 bytes)")):
         before.add(one, film(), heat())
-    after = Journal.resume(tmp_path, SETTINGS)
+    after = Journal.open(tmp_path, SETTINGS)
     assert (after.exams, after.failed) == (before.exams, before.failed)
     assert after.picture(exam(0), "film.jpg").read_bytes() == film()
 
 
 @pytest.mark.parametrize("kept", range(0, 400, 57))
 def test_a_journal_cut_short_anywhere_keeps_its_whole_lines(tmp_path: Path, kept: int) -> None:
-    before = Journal.resume(tmp_path, SETTINGS)
+    before = Journal.open(tmp_path, SETTINGS)
     before.add(exam(0))
     whole = (tmp_path / JOURNAL).read_bytes()
     (tmp_path / JOURNAL).write_bytes(whole[: min(kept, len(whole) - 1)])
-    after = Journal.resume(tmp_path, SETTINGS)
+    after = Journal.open(tmp_path, SETTINGS)
     assert after.exams == {}
     after.add(exam(0))
     assert (tmp_path / JOURNAL).read_bytes() == whole
@@ -36,50 +36,50 @@ def test_a_journal_cut_short_anywhere_keeps_its_whole_lines(tmp_path: Path, kept
 
 @pytest.mark.parametrize("change", [{"models": ["other"]}, {"identifiers": True}])
 def test_exams_of_other_models_or_settings_are_not_mixed(tmp_path: Path, change: dict[str, Any]) -> None:
-    Journal.resume(tmp_path, SETTINGS).add(exam(0))
+    Journal.open(tmp_path, SETTINGS).add(exam(0))
     with pytest.raises(ValueError, match=rf"with other models or settings \({next(iter(change))}\); start with the"):
-        Journal.resume(tmp_path, SETTINGS | change)
+        Journal.open(tmp_path, SETTINGS | change)
 
 
 def test_a_run_without_watch_starts_from_empty(tmp_path: Path) -> None:
     once = SETTINGS | {"watched": False}
-    Journal.start(tmp_path, once).add(exam(0), film(), heat())
+    Journal.open(tmp_path, once).add(exam(0), film(), heat())
     (tmp_path / "pictures" / "holiday.jpg").touch()  # a home folder has such a folder
-    second = Journal.start(tmp_path, once)
+    second = Journal.open(tmp_path, once)
     assert second.exams == {} and [path.name for path in (tmp_path / "pictures").iterdir()] == ["holiday.jpg"]
     second.add(exam(1))
-    assert Journal.resume(tmp_path, SETTINGS).exams == {}  # --watch resumes only exams of --watch
+    assert Journal.open(tmp_path, SETTINGS).exams == {}  # --watch resumes only exams of --watch
 
 
 def test_the_exams_of_a_watch_are_not_replaced(tmp_path: Path) -> None:
-    Journal.resume(tmp_path, SETTINGS).add(exam(0))
+    Journal.open(tmp_path, SETTINGS).add(exam(0))
     with pytest.raises(ValueError, match="belongs to a run with --watch; give --output-dir another folder"):
-        Journal.start(tmp_path, SETTINGS | {"watched": False})
-    assert Journal.resume(tmp_path, SETTINGS).exams.keys() == {exam(0).key}
+        Journal.open(tmp_path, SETTINGS | {"watched": False})
+    assert Journal.open(tmp_path, SETTINGS).exams.keys() == {exam(0).key}
 
 
 @pytest.mark.parametrize("line", ["not json", "[1, 2]", "{}", '{"key": 1}', '{"prediction": {"boxes": []}}'])
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
-    Journal.resume(tmp_path, SETTINGS).add(exam(0))
+    Journal.open(tmp_path, SETTINGS).add(exam(0))
     with (tmp_path / JOURNAL).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     with pytest.raises(ValueError, match=rf"{JOURNAL}, line 3: "):
-        Journal.resume(tmp_path, SETTINGS)
+        Journal.open(tmp_path, SETTINGS)
 
 
 def test_a_line_holds_no_path(tmp_path: Path) -> None:
-    found = Journal.resume(tmp_path, SETTINGS)
+    found = Journal.open(tmp_path, SETTINGS)
     found.add(dataclasses.replace(exam(0), prediction=Prediction(Path("secret.dcm"), probability=0.5)))
     assert "secret" not in (tmp_path / JOURNAL).read_text(encoding="utf-8")
     assert json.loads((tmp_path / JOURNAL).read_text(encoding="utf-8").splitlines()[1])["prediction"]["boxes"] == []
 
 
 def test_a_file_that_failed_and_then_was_read_has_not_failed(tmp_path: Path) -> None:
-    found = Journal.resume(tmp_path, SETTINGS)
+    found = Journal.open(tmp_path, SETTINGS)
     found.add(exam(0, key="half", error="is cut short"))
     assert [one.prediction.error for one in found.failed.values()] == ["is cut short"]
     found.add(exam(0))
-    for journal in (found, Journal.resume(tmp_path, SETTINGS)):
+    for journal in (found, Journal.open(tmp_path, SETTINGS)):
         assert not journal.failed and len(journal.exams) == 1
 
 

@@ -62,7 +62,6 @@ def about(**changes: Any) -> page.About:
     values: dict[str, Any] = {
         "classifier": Model("a classifier", "classifier.pth", "c1a55" * 12, 0.5),
         "detector": Model("a detector", "detector.pth", "de7ec7" * 10, 0.6),
-        "classes": ("NORMAL", "PNEUMONIA"),
         "commit": "0123456789ab",
         "identifiers": False,
         "watched": False,
@@ -83,7 +82,7 @@ def heat() -> bytes:
 
 def journal(folder: Path, exams: list[Exam]) -> Journal:
     """In ``folder``, with pictures for those that have a prediction."""
-    found = Journal.start(folder, {"watched": False})
+    found = Journal.open(folder, {"watched": False})
     for one in exams:
         found.add(one, *(() if one.prediction.error else (film(), heat())))
     return found
