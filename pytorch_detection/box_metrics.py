@@ -117,38 +117,27 @@ def _joined(
     return np.concatenate(predicted), np.concatenate(score), image, padded, true_boxes
 
 
-def rsna_image_scores(matches: Matches, thresholds: ArrayLike) -> Array:
-    """The challenge's score of each image: TP / (TP + FP + FN), averaged over the IoU thresholds .40 to .75.
-
-    An image without a true box counts only if something is predicted there, and then with 0.
-
-    Args:
-        thresholds: [C]; predictions that score at or above it count.
-
-    Returns:
-        [C, N], NaN for an image that does not count.
-    """
-    first = np.searchsorted(matches.image, np.arange(matches.images))
-    hits = np.concatenate([np.zeros((1, 8), np.int64), matches.hit[:, RSNA_COLUMNS].cumsum(0)])
-    scores: list[Array] = []
-    for threshold in np.atleast_1d(np.asarray(thresholds, np.float64)):
-        reported = np.bincount(matches.image[matches.score >= threshold], minlength=matches.images)
-        found = hits[first + reported] - hits[first]
-        scores.append(metrics.ratio(found, (reported + matches.true_boxes)[:, None] - found).mean(-1))
-    return np.array(scores)
-
-
 def rsna_score(matches: Matches, thresholds: ArrayLike, weights: Array | None = None) -> Array:
     """The official score of the RSNA Pneumonia Detection Challenge 2018, the mean over the images that count.
 
+    An image's score is TP / (TP + FP + FN), averaged over the IoU thresholds .40 to .75. An image without a true box
+    counts only if something is predicted there, and then with 0.
+
     Args:
-        thresholds: [C] on the score, as in ``rsna_image_scores``.
+        thresholds: [C]; predictions that score at or above it count.
         weights: [..., N], how often each image counts; once each by default.
 
     Returns:
         [..., C]; NaN where no image counts.
     """
-    scores = rsna_image_scores(matches, thresholds)
+    first = np.searchsorted(matches.image, np.arange(matches.images))
+    hits = np.concatenate([np.zeros((1, 8), np.int64), matches.hit[:, RSNA_COLUMNS].cumsum(0)])
+    of_images: list[Array] = []
+    for threshold in np.atleast_1d(np.asarray(thresholds, np.float64)):
+        reported = np.bincount(matches.image[matches.score >= threshold], minlength=matches.images)
+        found = hits[first + reported] - hits[first]
+        of_images.append(metrics.ratio(found, (reported + matches.true_boxes)[:, None] - found).mean(-1))
+    scores = np.array(of_images)  # [C, N], NaN for an image that does not count
     weights = np.ones(matches.images) if weights is None else weights
     return metrics.ratio(weights @ np.nan_to_num(scores).T, weights @ ~np.isnan(scores).T)
 
@@ -214,21 +203,12 @@ def average_precisions(matches: Matches, weights: Array) -> dict[str, Array]:
     return {"ap50": values[0], "ap": values.mean(0)}
 
 
-def froc_curve(matches: Matches) -> tuple[Array, Array, Array]:
-    """Free-response ROC: sensitivity against false positives per image; a hit has IoU above .5.
-
-    Returns:
-        False positives per image [K] (over all images, with a true box or without), share of the true boxes found [K],
-        NaN where there is none, and score thresholds [K], highest first. Equal scores make one point.
-    """
-    reported, found, thresholds = _sweep(matches)
-    return (reported - found) / matches.images, metrics.ratio(found, matches.true_boxes.sum()), thresholds
-
-
-def precision_recall_curve(matches: Matches) -> tuple[Array, Array, Array]:
-    """Precision [K], recall [K] and score thresholds [K], as in ``froc_curve``."""
-    reported, found, thresholds = _sweep(matches)
-    return found / reported, metrics.ratio(found, matches.true_boxes.sum()), thresholds
+def hits_by_threshold(matches: Matches) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Reported boxes [K] and true boxes found [K] (IoU above .5) at each distinct score [K], highest first."""
+    order = np.argsort(-matches.score, kind="stable")
+    ranked = matches.score[order]
+    ends = np.flatnonzero(np.diff(ranked, append=-np.inf))
+    return ends + 1, matches.hit[order, HIT_COLUMN].cumsum()[ends], ranked[ends]
 
 
 def froc_sensitivities(
@@ -236,7 +216,7 @@ def froc_sensitivities(
 ) -> dict[str, Array]:
     """The share of true boxes found at no more than so many false positives per image.
 
-    It is that of the lowest threshold within the budget: a point of ``froc_curve``, not interpolated.
+    It is that of the lowest threshold within the budget, not interpolated.
 
     Args:
         weights: [R, N], how often each image counts.
@@ -365,14 +345,6 @@ def _scores(
         }
 
     return scores
-
-
-def _sweep(matches: Matches) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """Reported boxes [K] and true boxes found [K] (IoU above .5) at each distinct score [K], highest first."""
-    order = np.argsort(-matches.score, kind="stable")
-    ranked = matches.score[order]
-    ends = np.flatnonzero(np.diff(ranked, append=-np.inf))
-    return ends + 1, matches.hit[order, HIT_COLUMN].cumsum()[ends], ranked[ends]
 
 
 def _running_totals(weights: Array, image: NDArray[np.int64], since: NDArray[np.integer[Any]], points: int) -> Array:

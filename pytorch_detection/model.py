@@ -1,7 +1,6 @@
 """Faster R-CNN for one-channel images with an image-level head, and its initial weights."""
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -113,8 +112,14 @@ class GreyFasterRCNN(nn.Module):
         """
         pyramid, log_odds = self._features(images)
         detections = self._detections(images, pyramid, log_odds)
-        with _sampling(self.rpn, self.roi_heads):
+        heads = (self.rpn, self.roi_heads)
+        try:
+            for head in heads:
+                head.training = True  # of the head alone: the layers inside it stay in evaluation mode
             return self._losses(images, pyramid, log_odds, targets), detections
+        finally:
+            for head in heads:
+                head.training = False
 
     def _features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Feature pyramid, and the log-odds [B, 2] of an opacity and of any abnormality in the image."""
@@ -166,18 +171,6 @@ def _image_list(images: Tensor) -> ImageList:
     """``images`` with their sizes, the input of torchvision's heads."""
     height, width = images.shape[-2:]
     return ImageList(images, [(height, width)] * len(images))
-
-
-@contextmanager
-def _sampling(*heads: nn.Module) -> Generator[None, None, None]:
-    """``heads`` sample and compute losses as in training; the layers inside them stay in evaluation mode."""
-    for head in heads:
-        head.training = True
-    try:
-        yield
-    finally:
-        for head in heads:
-            head.training = False
 
 
 # ------------------------------------------------------------------------------------------------------ architecture

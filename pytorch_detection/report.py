@@ -246,10 +246,11 @@ def draw_score_curves(
     title = f"{evaluated.title}, {true_boxes} true boxes, a hit has an IoU above {HIT_IOU:g}"
     reported = matches.score >= threshold
     boxes, hits = int(reported.sum()), int((reported & matches.hit[:, box_metrics.HIT_COLUMN]).sum())
-    precision, recall, _ = box_metrics.precision_recall_curve(matches)
+    above, found, _ = box_metrics.hits_by_threshold(matches)
+    sensitivity = metrics.ratio(found, matches.true_boxes.sum())
     plots.precision_recall(
-        recall,
-        precision,
+        sensitivity,
+        found / above,
         folder / "precision_recall_detection.png",
         label=f"AP {interval_text(ap50)}",
         point=(hits / true_boxes, hits / boxes) if boxes and true_boxes else None,
@@ -266,10 +267,9 @@ def draw_score_curves(
         np.array([score["value"] if score[end] is None else score[end] for score in band.values()])
         for end in ("low", "high")
     )
-    rates, sensitivity, _ = box_metrics.froc_curve(matches)
     at_budget = box_metrics.froc_sensitivities(matches, np.ones((1, matches.images))).values()
     plots.froc(
-        rates,
+        (above - found) / matches.images,
         sensitivity,
         folder / "froc.png",
         points={

@@ -14,15 +14,12 @@ from pytorch_detection.box_metrics import (
     average_precisions,
     choose_threshold,
     evaluate_detections,
-    froc_curve,
     froc_sensitivities,
+    hits_by_threshold,
     match,
-    precision_recall_curve,
-    rsna_image_scores,
     rsna_score,
     score_detections,
 )
-from pytorch_detection.detector import shrink
 
 NONE = np.zeros((0, 4))
 A, B = [0, 0, 10, 10], [100, 100, 110, 110]
@@ -95,7 +92,7 @@ def plain_froc(boxes, scores, truths, budget):
 
 
 def one(boxes, scores, truths, threshold=0.0):
-    return float(rsna_image_scores(match([boxes], [scores], [truths]), threshold)[0, 0])
+    return float(rsna_score(match([boxes], [scores], [truths]), threshold)[0])
 
 
 class TestRsnaScore:
@@ -141,7 +138,7 @@ class TestRsnaScore:
     def test_what_counts_in_the_mean(self):
         boxes, truths = [[A], [NOWHERE], NONE, NONE], [[A], NONE, NONE, [B]]
         matches = match(boxes, [[0.9], [0.4], [], []], truths)
-        np.testing.assert_array_equal(rsna_image_scores(matches, 0.3), [[1, 0, np.nan, 0]])
+        np.testing.assert_array_equal(rsna_score(matches, 0.3, np.eye(4))[:, 0], [1, 0, np.nan, 0])
         np.testing.assert_array_equal(rsna_score(matches, [0.3, 0.5, 0.95]), [1 / 3, 1 / 2, 0])
 
     def test_a_score_at_the_threshold_counts(self):
@@ -158,21 +155,12 @@ class TestRsnaScore:
     def test_equals_the_slow_obvious_way(self, seed, digits):
         boxes, scores, truths = simulated(np.random.default_rng(seed), 6, digits=digits)
         thresholds = np.round(np.linspace(0, 1, 6), 1)
-        found = rsna_image_scores(match(boxes, scores, truths), thresholds)
+        found = rsna_score(match(boxes, scores, truths), thresholds, np.eye(6))
         expected = [
-            [plain_image_score(*image, threshold) for image in zip(boxes, scores, truths, strict=True)]
-            for threshold in thresholds
+            [plain_image_score(*image, threshold) for threshold in thresholds]
+            for image in zip(boxes, scores, truths, strict=True)
         ]
         np.testing.assert_allclose(found, np.array(expected, np.float64), rtol=0, atol=1e-14)
-
-
-class TestShrink:
-    def test_worked_numbers(self):
-        assert shrink([[100, 200, 300, 600]], 0.5).tolist() == [[150, 300, 250, 500]]
-        assert shrink([[0, 0, 8, 16], [10, 10, 18, 18]], 0.875).tolist() == [
-            [0.5, 1, 7.5, 15],
-            [10.5, 10.5, 17.5, 17.5],
-        ]
 
 
 class TestChoice:
@@ -240,16 +228,10 @@ class TestFroc:
     TRUTHS = ([A], [A], [A], NONE, [B], NONE, NONE, NONE)
 
     def test_worked_curve(self):
-        false_positives, sensitivity, thresholds = froc_curve(match(self.BOXES, self.SCORES, self.TRUTHS))
+        reported, found, thresholds = hits_by_threshold(match(self.BOXES, self.SCORES, self.TRUTHS))
         assert thresholds.tolist() == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
-        assert (8 * false_positives).tolist() == [0, 1, 1, 3, 4, 5, 6, 7, 8]
-        assert (4 * sensitivity).tolist() == [1, 1, 2, 3, 3, 3, 3, 3, 3]
-
-    def test_worked_precision_and_recall(self):
-        precision, recall, thresholds = precision_recall_curve(match(self.BOXES, self.SCORES, self.TRUTHS))
-        np.testing.assert_allclose(precision[:4], [1, 1 / 2, 2 / 3, 3 / 6])
-        assert recall[:4].tolist() == [0.25, 0.25, 0.5, 0.75]
-        assert thresholds[3] == 0.6
+        assert reported.tolist() == [1, 2, 3, 6, 7, 8, 9, 10, 11]
+        assert found.tolist() == [1, 1, 2, 3, 3, 3, 3, 3, 3]
 
     def test_worked_sensitivities(self):
         found = froc_sensitivities(match(self.BOXES, self.SCORES, self.TRUTHS), np.ones((1, 8)))

@@ -180,10 +180,17 @@ def reported(processor, monkeypatch, raw, rule, size):
     return result
 
 
-def test_boxes_are_in_pixels_of_the_original_image(processor, monkeypatch):
-    raw = RawDetections([np.array([[10.0, 20, 30, 60]])], [np.array([0.5])], np.array([1.0]))
-    result = reported(processor, monkeypatch, raw, Rule(0.0, 1.0, 0.1), (50, 400))
-    assert result == ((Box(40.0, 10.0, 80.0, 20.0, 0.5),), 0.5, None)
+@pytest.mark.parametrize(
+    ("box", "size", "expected"),
+    [
+        ([10.0, 20, 30, 60], (50, 400), (40.0, 10.0, 80.0, 20.0)),
+        ([-10.0, 90, 30, 130], (100, 200), (0.0, 90.0, 60.0, 10.0)),  # clipped at the image's border
+    ],
+)
+def test_boxes_are_in_pixels_of_the_original_image(box, size, expected, processor, monkeypatch):
+    raw = RawDetections([np.array([box])], [np.array([0.5])], np.array([1.0]))
+    result = reported(processor, monkeypatch, raw, Rule(0.0, 1.0, 0.1), size)
+    assert result == ((Box(*expected, 0.5),), 0.5, None)
 
 
 def test_boxes_are_gated_shrunk_and_sorted(processor, monkeypatch):
@@ -192,12 +199,6 @@ def test_boxes_are_gated_shrunk_and_sorted(processor, monkeypatch):
     result = reported(processor, monkeypatch, raw, Rule(0.5, 0.5, 0.2), (100, 100))
     assert result.boxes == (Box(60.0, 60.0, 20.0, 20.0, 0.4), Box(15.0, 30.0, 10.0, 20.0, 0.2))  # .8 and .4 times .5
     assert result.highest_score == 0.4
-
-
-def test_boxes_that_reach_beyond_the_image_are_clipped(processor, monkeypatch):
-    raw = RawDetections([np.array([[-10.0, 90, 30, 130]])], [np.array([0.5])], np.array([1.0]))
-    result = reported(processor, monkeypatch, raw, Rule(0.0, 1.0, 0.1), (100, 200))
-    assert result.boxes == (Box(0.0, 90.0, 60.0, 10.0, 0.5),)
 
 
 # ----------------------------------------------------------------------------------------------------------- the file

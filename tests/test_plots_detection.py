@@ -96,8 +96,3 @@ def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):
     assert marked.get_xydata().tolist() == [[0.75, 0.4]]
     (band,) = axes.collections
     assert {(0.5, 0.3), (0.5, 0.5), (2, 0.6), (2, 0.9)} <= {tuple(at) for at in band.get_paths()[0].vertices.tolist()}
-
-
-def test_no_box_is_not_called_no_opacity():
-    words = [plots.number_of_boxes(count, 0.489) for count in (0, 1, 2)]
-    assert words == [f"{count} at or above 0.489" for count in ("no box", "1 box", "2 boxes")]
