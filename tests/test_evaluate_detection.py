@@ -166,16 +166,6 @@ def test_errors_are_false_boxes_and_missed_ones_the_most_confident_first(tmp_pat
 def bad(finished, clinic, folder):
     """What a user may get wrong -> arguments, and what the one line says."""
     model, data = ("--model", finished.config.model_file), ("--data-dir", finished.config.data_dir)
-    rows = lines_of(clinic)
-    for row in rows:
-        row["path"] = str(clinic.parent / row["path"])
-    box = next(place for place, row in enumerate(rows) if row["x"])
-
-    def table(name, **changes):
-        return "--table", write_table(
-            folder / f"{name}.csv", [{**row, **(changes if place == box else {})} for place, row in enumerate(rows)]
-        )
-
     unknown = write_table(folder / "unknown.csv", [{"patientId": "nobody", "PredictionString": ""}])
     return {
         "no source": (model, "one of --data-dir and --table"),
@@ -184,10 +174,6 @@ def bad(finished, clinic, folder):
         "no model": ((*data, "--model", folder / "none.pth"), "no model at .*none.pth"),
         "no table": (("--table", folder / "none.csv", *model), "no file .*none.csv"),
         "no folder": (("--data-dir", folder / "none", *model), "no folder .*none; expected a data folder"),
-        "unknown file": ((*table("file", path="gone.dcm"), *model), r"path names no file.*\(line \d+\)"),
-        "outside": ((*table("outside", x="900"), *model), r"exceeds the image \(line \d+\)"),
-        "no form of predictions": ((*data, "--predictions", clinic), "no column score"),
-        "unknown image": ((*data, "--predictions", unknown), r"unknown image 'nobody', not among the exams \(line 2\)"),
     }
 
 
