@@ -36,6 +36,10 @@ UNHEARD = -15  # SIGTERM before the script listens
 FAREWELL = "terminated: everything up to the last finished step is on disk"
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to end a process by")
 
+detection_is_slow = pytest.mark.parametrize(
+    "script", ["classification", pytest.param("detection", marks=pytest.mark.slow)], indirect=True
+)
+
 # Processes that start at once and can be killed: the parent of them all has imported what takes long, and nothing else.
 CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 if os.name == "posix":

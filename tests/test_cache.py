@@ -4,17 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_disk import small_disk
 from tiny_detection import write_dicom
 
 from cxr import reading
-from cxr.reading import cache, prefetch, radiograph
+from cxr.reading import cache, radiograph
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -179,30 +177,6 @@ def test_a_file_that_changes_while_it_is_read_is_named_and_no_store_is_left(path
     assert stored(paths) == ["train-16px.lock"]
 
 
-def test_an_interruption_leaves_no_store_and_does_not_wait_for_all_the_files(paths, reads, monkeypatch):
-    many = [Path(shutil.copy(paths[0], paths[0].with_name(f"{number:03}.png"))) for number in range(100, 400)]
-
-    def interrupted(done, *_, **__):
-        for index, item in enumerate(done):
-            if index == 3:
-                raise KeyboardInterrupt
-            yield item
-
-    monkeypatch.setattr(cache, "tqdm", interrupted)
-    monkeypatch.setattr(prefetch, "cores", lambda: 2)
-    read, pause = radiograph.read, threading.Event()
-
-    def slow(path):
-        pause.wait(0.005)
-        return read(path)
-
-    monkeypatch.setattr(radiograph, "read", slow)
-    with pytest.raises(KeyboardInterrupt):
-        decode(many)
-    assert len(reads) < 200
-    assert stored(paths) == ["train-16px.lock"]
-
-
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
@@ -254,17 +228,3 @@ def test_a_build_that_is_killed_leaves_no_store_and_the_next_run_builds_one(path
     assert decode(paths).readable.all()
     assert len(reads) == len(paths)
     assert len(stored(paths)) == 3
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_a_disk_too_small_leaves_no_store(paths, reads, monkeypatch, told):
-    """``told``: by the free space that the system reports, before anything is decoded."""
-    with small_disk(paths[0].parents[1], 1024) as disk:
-        usage = shutil.disk_usage(disk)
-        if not told:
-            monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**40))
-        with pytest.raises(OSError, match=r"cannot write .*disk.*\.npy: No space .*; 6\.0 MiB are needed, .* are free"):
-            reading.decode_once(paths, 1024, disk, name="train", progress=False)
-        assert (reads == []) == told
-        assert [path.name for path in disk.iterdir()] == ["train-1024px.lock"]
-        assert reading.decode_once(paths, 64, disk, name="train", progress=False).readable.all()

@@ -86,16 +86,6 @@ def test_help_shows_every_flag_with_its_text_and_default_once(capsys):
     assert "second paragraph" not in shown and "weight-decay" not in shown
 
 
-def test_the_plain_form_of_a_config_fits_a_checkpoint_and_json():
-    plain = cli.plain(parsed("--images", "a", "b"))
-    assert (plain["data_dir"], plain["images"], plain["grad_cam"], plain["weight_decay"]) == (
-        "d",
-        ["a", "b"],
-        None,
-        0.05,
-    )
-
-
 def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **options):
     """The process of a script whose ``main`` has this body."""
     script = tmp_path / "script.py"
@@ -153,21 +143,6 @@ def test_only_the_program_itself_changes_the_interpreter(tmp_path):
         assert ended.returncode != 0 and re.fullmatch(err, ended.stderr, re.DOTALL)
 
 
-@pytest.mark.parametrize("body", ["return {}['fault of ours']", "assert False, 'fault of ours'"])
-def test_a_fault_of_the_program_keeps_its_traceback(tmp_path, body):
-    found = finished(tmp_path, body)
-    assert found.returncode == 1
-    assert "Traceback" in found.stderr
-    assert "fault of ours" in found.stderr
-
-
-def test_a_traceback_is_to_be_had(tmp_path):
-    found = finished(tmp_path, "raise ValueError('wrong')", environment={"CXR_TRACEBACK": "1"})
-    assert found.returncode == 1
-    assert found.stderr.startswith("Traceback")
-    assert found.stderr.endswith("ValueError: wrong\n")
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
 def test_termination_runs_finally_blocks_and_says_so(tmp_path):
     body = (
@@ -178,33 +153,6 @@ def test_termination_runs_finally_blocks_and_says_so(tmp_path):
     assert found.returncode == 143
     assert found.stdout == "tidied up\n"
     assert found.stderr == "terminated: everything up to the last finished step is on disk\n"
-
-
-def test_a_name_that_the_terminal_cannot_spell_does_not_stop_the_run(tmp_path):
-    body = "print('흉부.png')\nprint('\\udcff.png')\nraise ValueError('폐렴')"
-    found = finished(tmp_path, body, environment={"PYTHONIOENCODING": "ascii"})
-    assert found.returncode == 2
-    assert found.stdout == "\\ud749\\ubd80.png\n\\udcff.png\n"
-    assert found.stderr == "error: \\ud3d0\\ub834\n"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows end differently")
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path, lines):
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        found = finished(tmp_path, f"for _ in range({lines}):\n    print('some answer')", stdout=writing)
-    finally:
-        os.close(writing)
-    assert (found.returncode, found.stderr) == (141, "")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_output_that_does_not_fit_on_the_disk_is_one_line(tmp_path):
-    with Path("/dev/full").open("w") as full:
-        found = finished(tmp_path, "print('some answer')", stdout=full)
-    assert (found.returncode, found.stderr) == (2, "error: [Errno 28] No space left on device\n")
 
 
 @dataclass(frozen=True)

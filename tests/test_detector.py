@@ -51,16 +51,6 @@ def test_two_views_are_fused_by_their_scores():
     assert found["labels"].tolist() == [1, 1, 1]
 
 
-def test_views_without_boxes_fuse_to_none():
-    found = fuse([detection([], [], 0.2), detection([], [], 0.4)])
-    assert found["boxes"].shape == (0, 4) and found["image_probability"] == pytest.approx(0.3)
-
-
-def test_a_fused_score_never_exceeds_the_views():
-    crowd = detection([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8]], [1.0, 1.0, 1.0])
-    assert fuse([crowd, crowd])["scores"].tolist() == [1.0]
-
-
 NESTED = {
     "a smaller one within": ([[0, 0, 40, 40], [5, 5, 15, 15], [50, 0, 60, 20]], [0.9, 0.6, 0.5], [0.9, 0.5, 0.3]),
     "a larger one around": ([[5, 5, 15, 15], [0, 0, 40, 40], [50, 0, 60, 20]], [0.9, 0.6, 0.5], [0.9, 0.5, 0.3]),

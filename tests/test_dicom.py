@@ -1,8 +1,6 @@
 import os
 import shutil
 import subprocess
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -98,20 +96,6 @@ def test_lossless_frames_equal_native_or_are_refused_with_what_to_install(tmp_pa
     else:
         with pytest.raises(UnreadableImage, match=r"needs a decoder that is not installed: pip install py\S+$"):
             read(path).whole()
-
-
-def test_reading_dicom_in_threads_prints_and_warns_nothing(tmp_path, capfd):
-    ds = dataset(ramp(8), 8, PatientAge="45", WindowCenter="1" * 20, WindowWidth="9")
-    path, barrier = save(tmp_path / "a.dcm", ds), threading.Barrier(4)
-
-    def read_whole(_):
-        barrier.wait()
-        return read(path).whole()
-
-    with ThreadPoolExecutor(4) as pool:
-        one, *others = pool.map(read_whole, range(4))
-    assert all(np.array_equal(one, other) for other in others)
-    assert capfd.readouterr() == ("", "")
 
 
 def changed(**values):

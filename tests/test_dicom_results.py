@@ -19,7 +19,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from cxr.dicom_results import write, write_all
+from cxr.dicom_results import write
 from cxr.prediction import Box, Model, Prediction
 
 ROWS, COLUMNS = 120, 90
@@ -167,20 +167,6 @@ def test_a_second_run_has_the_same_uids(source: Path, tmp_path: Path, picture: P
     assert uids(tmp_path / "a") == uids(tmp_path / "b")
 
 
-@pytest.mark.parametrize(
-    "models",
-    [{"classifier": replace(CLASSIFIER, sha256="b" * 64)}, {"classifier": replace(CLASSIFIER, threshold=0.5)}, MODELS],
-    ids=["other weights", "another operating point", "a second model"],
-)
-def test_another_model_or_operating_point_makes_another_document(
-    source: Path, tmp_path: Path, models: dict[str, Model]
-) -> None:
-    first = report_of(predicted(source), tmp_path, classifier=CLASSIFIER)
-    second = report_of(predicted(source), tmp_path, **models)
-    assert first.SOPInstanceUID != second.SOPInstanceUID
-    assert first.SeriesInstanceUID != second.SeriesInstanceUID
-
-
 def test_coordinates_are_of_the_stored_pixels_however_the_image_is_shown(
     radiograph: Callable[..., Path], tmp_path: Path, picture: Path
 ) -> None:
@@ -233,17 +219,6 @@ def test_a_value_that_is_not_valid_is_left_out_and_named(
     with pytest.warns(UserWarning, match=keyword):
         path = write(predicted(source), tmp_path, CLASSIFIER)[0]
     assert not dcmread(path).get(keyword)
-
-
-def test_all_predictions_are_written_and_two_files_of_one_uid_are_named(
-    source: Path, radiograph: Callable[..., Path], tmp_path: Path
-) -> None:
-    other = radiograph("other.dcm", PhotometricInterpretation="MONOCHROME1")
-    (photograph := tmp_path / "a.jpeg").write_bytes(b"\xff\xd8\xff" * 9)
-    predictions = [*map(predicted, (source, other, photograph)), Prediction(tmp_path / "b.dcm", error="is empty")]
-    with pytest.warns(UserWarning, match=r"other\.dcm: duplicate SOP Instance UID; its .* those of .*chest\.dcm"):
-        text = write_all(predictions, tmp_path / "out", CLASSIFIER)
-    assert text == f"1 DICOM documents in {tmp_path / 'out'}; 1 files are not DICOM and got none"
 
 
 @pytest.mark.parametrize("box", [(80, 0, 11, 5, 0.5), (0, 100, 5, 21, 0.5), (-1, 0, 5, 5, 0.5), (5, 5, -1, 5, 0.5)])

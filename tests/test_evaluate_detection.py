@@ -108,29 +108,6 @@ def test_perfect_boxes_score_1_and_all_of_them_count_without_a_threshold(clinic,
     assert lines_of(tmp_path / "errors.csv") == []
 
 
-def test_exams_without_any_opacity_have_a_report_with_what_is_defined(finished, clinic, tmp_path, command):
-    rows = [{"path": clinic.parent / f"{exam_id(number)}.dcm"} for number in range(60, 84, 2)]
-    table = write_table(
-        tmp_path / "clear.csv", [row | dict.fromkeys(("x", "y", "width", "height"), "") for row in rows]
-    )
-    ended = command(main, "--table", table, "--model", finished.config.model_file, "--output-dir", tmp_path)
-    assert ended.code == 0, ended.err
-    scores = report_of(tmp_path)["all"]["scores"]
-    assert scores["ap50"]["value"] is None and 0 <= scores["image_specificity"]["value"] <= 1
-    assert {"froc.png", "precision_recall_detection.png"} <= {path.name for path in tmp_path.iterdir()}
-
-
-def test_all_exams_are_evaluated_where_the_model_does_not_state_its_training_images(
-    finished, clinic, tmp_path, command, without_pictures
-):
-    state = checkpoints.load(finished.config.model_file, task=TASK)
-    del state["known_images"]
-    checkpoints.save(tmp_path / "old.pth", **state)
-    with pytest.warns(UserWarning, match="does not state its training images; none is left out"):
-        ended = command(main, "--table", clinic, "--model", tmp_path / "old.pth", "--output-dir", tmp_path)
-    assert ended.code == 0 and report_of(tmp_path)["all"]["images"] == 24
-
-
 # --------------------------------------------------------------------------------------------------------------- errors
 
 

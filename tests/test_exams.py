@@ -1,5 +1,3 @@
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +56,6 @@ def test_the_exams_of_a_watch_are_not_replaced(tmp_path: Path) -> None:
     assert Journal.open(tmp_path, SETTINGS).exams.keys() == {exam(0).key}
 
 
-@pytest.mark.parametrize("line", ["not json", "[1, 2]", "{}", '{"key": 1}', '{"prediction": {"boxes": []}}'])
-def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
-    Journal.open(tmp_path, SETTINGS).add(exam(0))
-    with (tmp_path / JOURNAL).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    with pytest.raises(ValueError, match=rf"{JOURNAL}, line 3: "):
-        Journal.open(tmp_path, SETTINGS)
-
-
-def test_a_line_holds_no_path(tmp_path: Path) -> None:
-    found = Journal.open(tmp_path, SETTINGS)
-    found.add(dataclasses.replace(exam(0), prediction=Prediction(Path("secret.dcm"), probability=0.5)))
-    assert "secret" not in (tmp_path / JOURNAL).read_text(encoding="utf-8")
-    assert json.loads((tmp_path / JOURNAL).read_text(encoding="utf-8").splitlines()[1])["prediction"]["boxes"] == []
-
-
 def test_a_file_that_failed_and_then_was_read_has_not_failed(tmp_path: Path) -> None:
     found = Journal.open(tmp_path, SETTINGS)
     found.add(exam(0, key="half", error="is cut short"))
@@ -113,20 +95,6 @@ def shown(naming: Naming, path: str, found: Header = NO_HEADER, error: str = "")
 def test_the_patient_is_hidden_in_paths(found: Header, path: str, expected: str) -> None:
     one = shown(Naming((Path("inbox"),), identifiers=False), f"inbox/{path}", found)
     assert (one.file, str(one.prediction.path), one.patient) == (expected, expected, "")
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [("/data/inbox/ward/1.dcm", "ward/1.dcm"), ("other/1.dcm", "1.dcm"), ("/elsewhere/1.dcm", "1.dcm")],
-)
-def test_a_file_is_shown_by_its_path_within_the_input_folder(path: str, expected: str) -> None:
-    assert shown(Naming((Path("/data/inbox"), Path("other")), identifiers=False), path).file == expected
-
-
-def test_with_identifiers_paths_and_patients_are_shown() -> None:
-    naming = Naming((Path("inbox"),), identifiers=True)
-    one = shown(naming, "inbox/P-0017.dcm", header("P-0017", "Hong^Gildong"))
-    assert (one.file, one.patient) == ("inbox/P-0017.dcm", "Hong Gildong · P-0017")
 
 
 @pytest.mark.parametrize(

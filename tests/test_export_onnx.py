@@ -11,10 +11,9 @@ from PIL import Image
 from tiny_classification import chest
 
 import export_onnx
-from cxr import checkpoints, reading
+from cxr import reading
 from cxr.cli import ROOT
 from pytorch_classification.classifier import Classifier
-from pytorch_classification.model import TASK
 
 SIZES = ((36, 36), (37, 61), (255, 31), (17, 16), (19, 501), (301, 455))  # width, height
 
@@ -67,14 +66,6 @@ def test_the_mirror_image_counts_only_with_flip_tta(trained, model):
     assert opened(single).get_modelmeta().custom_metadata_map["mirror_image"] == "not used"
 
 
-def test_the_metadata_state_what_a_user_needs(trained, model):
-    classifier, about = load(trained), opened(model).get_modelmeta().custom_metadata_map
-    assert (about["input_size"], about["network_size"], about["classes"]) == ("36", "32", "NORMAL,PNEUMONIA")
-    assert float(about["threshold"]) == classifier.threshold and float(about["temperature"]) == classifier.temperature
-    assert "mean 0 and standard deviation 1 within each image; part of the graph" in about["standardisation"]
-    assert "research only" in about["provenance"] and about["opset"] == str(export_onnx.OPSET)
-
-
 def test_the_script_writes_beside_the_model_and_prints_the_largest_difference(
     trained, model, tmp_path, command, monkeypatch
 ):
@@ -88,13 +79,6 @@ def test_the_script_writes_beside_the_model_and_prints_the_largest_difference(
     assert third.startswith("model: my.pth, trained on 52 images")
 
 
-def test_the_exported_file_does_not_replace_its_model(trained, command):
-    model = trained.config.model_file
-    ended = command(export_onnx.main, "--model", model, "--output", model)
-    assert ended.code == 2 and "would replace the model itself" in ended.err
-    assert checkpoints.load(model, task=TASK)
-
-
 def test_a_file_that_predicts_otherwise_is_not_written(trained, model, tmp_path, command, monkeypatch):
     classifier = load(trained)
     replace(classifier, temperature=1.01 * classifier.temperature).save(tmp_path / "other.pth")
@@ -104,13 +88,6 @@ def test_a_file_that_predicts_otherwise_is_not_written(trained, model, tmp_path,
         r"differ from torch's by 0.\d+, more than 0.0001; nothing is written", ended.err
     )
     assert not (tmp_path / "other.onnx").exists()
-
-
-def test_a_package_that_is_missing_is_named(trained, model, tmp_path, command, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    ended = command(export_onnx.main, "--model", trained.config.model_file, "--output", tmp_path / "model.onnx")
-    assert ended.code == 2 and ended.out == ""
-    assert "needs onnxscript, which is not installed: pip install -r requirements-onnx.txt" in ended.err
 
 
 def test_the_documented_lines_predict_without_torch(trained, model, tmp_path):

@@ -43,18 +43,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert names_in(tmp_path) == ["file", "folder"]
 
 
-def test_a_fault_of_the_writer_is_not_called_a_full_disk(tmp_path):
-    def half(file):
-        file.write(b"half")
-        raise RuntimeError("a fault in here")
-
-    write(tmp_path / "a.json", b"old")
-    with pytest.raises(RuntimeError, match="a fault in here"):
-        files.write_atomically(tmp_path / "a.json", half)
-    assert (tmp_path / "a.json").read_bytes() == b"old"
-    assert names_in(tmp_path) == ["a.json"]
-
-
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a signal that meets a destructor
 def test_interrupted_at_any_moment_there_is_the_old_file_or_the_new_one(tmp_path):

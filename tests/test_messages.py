@@ -36,21 +36,3 @@ def test_used_names_are_numbered_whatever_their_case(tmp_path):
     found = [messages.free_name(tmp_path, stem, "_x.png", taken).name for stem in stems]
     assert found == ["a_x.png", "a-2_x.png", "A-3_x.png", "a-2-2_x.png", "b_x.png", "a-4_x.png"]
     assert messages.free_name(tmp_path, "a", "_x.png", set()) == tmp_path / "a_x.png"  # another run
-
-
-@pytest.mark.parametrize(
-    ("stem", "name"),
-    [("=cmd()", "=cmd()"), ("흉부 X선", "흉부 X선"), ("two\nlines\x1b", "two_lines_"), ("\udcff", "_")],
-)
-def test_a_picture_has_a_name_that_can_be_written(tmp_path, stem, name):
-    path = messages.free_name(tmp_path, stem, "_x.png", set())
-    assert path.name == f"{name}_x.png"
-    path.write_bytes(b"")
-
-
-def test_the_picture_of_an_image_with_the_longest_name_can_be_written(tmp_path):
-    longest, taken = "폐" * 83 + "ab", set()  # 251 bytes, and .png
-    paths = [messages.free_name(tmp_path, longest, "_grad_cam.png", taken) for _ in range(2)]
-    for path in paths:
-        tables.write_csv(path, ("x",), [])
-    assert paths[0] != paths[1] and paths[0].name.startswith("폐" * 66)

@@ -71,27 +71,3 @@ def test_images_of_one_patient_do_not_count_as_independent():
         return score["high"] - score["low"]
 
     assert width(np.repeat(np.arange(100), 9)) == pytest.approx(3 * width(np.arange(900)), rel=0.1)
-
-
-def test_bootstrap_says_what_it_left_out():
-    labels = np.array([1, 0, 0, 0, 0, 0])
-    hits = np.array([1.0, 0, 0, 0, 0, 0])
-    with np.errstate(invalid="ignore"):
-        found = metrics.bootstrap(
-            lambda w: {
-                "half": np.where(w[:, 0] > 0, w @ hits / w.sum(-1), np.nan),
-                "always": w[:, 0] * 0 + 0.5,
-                "never": w[:, 0] * np.nan,
-            },
-            range(labels.size),
-            resamples=200,
-        )
-    assert found["half"]["note"].endswith("resamples left out in which it is undefined")
-    assert int(found["half"]["note"].split()[0]) == (metrics.cluster_resamples(range(6), 200, 0)[:, 0] == 0).sum()
-    assert found["always"] == {
-        "value": 0.5,
-        "low": None,
-        "high": None,
-        "note": "all resamples give the same value",
-    }
-    assert found["never"] == {"value": None, "low": None, "high": None, "note": "undefined for these images"}

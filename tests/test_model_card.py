@@ -131,18 +131,6 @@ def test_reports_add_their_results_subgroups_and_corruptions(report, written, tm
     assert "/data/" not in text and "Corrupted images (noise" not in text
 
 
-def test_the_user_states_which_images_are_of_another_source(trained, report, state):
-    del state["test_report"]
-
-    def claimed(**reports):
-        text = section(render(state, trained.config.model_file, **reports), "CLAIM 2024")
-        return [re.search(rf"\| {number} \|[^|]+\| ([^|]+) \|", text).group(1) for number in (32, 33)]
-
-    assert claimed() == ["not stated", "not stated"]
-    assert claimed(internal=[report]) == ["Results", "not stated"]
-    assert claimed(external=[report]) == ["not stated", "Results"]
-
-
 def test_an_operating_point_that_was_set_later_is_stated_with_its_scores(trained, report, state):
     cross_fitted = {**report["scores"], "threshold": [0.2, 0.3]}
     report["operating_point"] = {
@@ -183,46 +171,3 @@ def test_a_report_that_is_not_of_this_model_is_refused(trained, report, tmp_path
     ended = command(model_card.main, *words)
     assert ended.code == 2 and ended.err.startswith(f"error: {path}: ") and message in ended.err
     assert ended.err.count("\n") == 1 and not output.exists()
-
-
-def test_results_that_a_new_card_no_longer_has_are_named(trained, report, written, tmp_path, command):
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    written("--external-report", tmp_path / "report.json")
-    words = ("--model", trained.config.model_file, "--output", tmp_path / "card.md")
-    with pytest.warns(UserWarning, match=r"results without a report now: Images of another source \(other_hospital\)$"):
-        assert command(model_card.main, *words).code == 0
-
-
-def test_a_checkpoint_of_training_gets_no_render(trained, tmp_path, command):
-    ended = command(
-        model_card.main, "--model", trained.config.output_dir / "best.pth", "--output", tmp_path / "card.md"
-    )
-    assert ended.code == 2 and "checkpoint" in ended.err
-
-
-def test_a_file_that_predicts_nothing_gets_no_render(state, tmp_path, command):
-    state["model"] = {"conv1.weight": state["model"]["conv1.weight"]}
-    checkpoints.save(tmp_path / "cut.pth", **state)
-    ended = command(model_card.main, "--model", tmp_path / "cut.pth")
-    assert ended.code == 2 and "cut.pth: not the weights of a ResNet-18" in ended.err
-    assert not (tmp_path / "MODEL_CARD.md").exists()
-
-
-def test_the_card_does_not_replace_its_model(trained, command):
-    model = trained.config.model_file
-    ended = command(model_card.main, "--model", model, "--output", model)
-    assert ended.code == 2 and "would replace an input of the card" in ended.err
-    assert checkpoints.load(model, task=TASK)
-
-
-def test_texts_from_a_file_stay_texts(trained, state):
-    state["trained_on"]["folder"] = "a|b <script>alert(1)</script> [x](y)\n## Results"
-    data = section(render(state, trained.config.model_file), "Training data")
-    assert "a&#124;b &#60;script&#62;alert(1)&#60;/script&#62; &#91;x&#93;(y) ## Results |" in data
-
-
-def test_the_card_is_written_beside_its_model_by_default(trained, tmp_path, command):
-    (tmp_path / "my.pth").symlink_to(trained.config.model_file)
-    ended = command(model_card.main, "--model", tmp_path / "my.pth")
-    assert (ended.code, ended.err) == (0, "")
-    assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8").startswith("# Model card: my\n")

@@ -1,7 +1,5 @@
 """Temperature, thresholds, their table, and operating points set for other images."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -42,12 +40,6 @@ def test_temperature_of_a_perfect_validation_set_leaves_room_for_one_error_in_ea
     assert probability == pytest.approx(99 / 100)
 
 
-@pytest.mark.parametrize(("logit", "limit"), [(-5.0, 20.0), (1e-4, 0.05)], ids=["worse than chance", "all alike"])
-def test_temperature_stays_within_its_limits(logit, limit):
-    labels = np.arange(50) % 2
-    assert fit_temperature(np.where(labels == 1, logit, -logit), labels) == pytest.approx(limit)
-
-
 def rates_at(scores, labels, *wanted):
     """The threshold, and the sensitivity and specificity that it has."""
     threshold, scores, truth = threshold_for(scores, labels, *wanted), np.array(scores), np.array(labels) == 1
@@ -65,11 +57,6 @@ def rates_at(scores, labels, *wanted):
 )
 def test_operating_point_is_half_way_below_the_last_positive_it_needs(target, threshold, sensitivity, specificity):
     assert rates_at(SCORES, LABELS, target) == (pytest.approx(threshold), sensitivity, specificity)
-
-
-def test_operating_point_reaches_down_to_zero_where_no_score_is_lower():
-    assert threshold_for([0.4, 0.5], [1, 0], 1.0) == pytest.approx(0.2)
-    assert threshold_for([0.0, 0.5], [1, 0], 1.0) == 0.0
 
 
 def test_a_target_that_rounding_would_miss_is_met_with_no_image_too_many():
@@ -100,11 +87,6 @@ def test_no_higher_score_would_have_met_the_target(rows, target):
     assert np.mean(scores[labels] > lowest) < target
 
 
-def test_log_odds_of_a_diverged_training_have_no_temperature():
-    with pytest.raises(ValueError, match="1 of 2 scores are not finite; did training diverge"):
-        fit_temperature([1.0, math.inf], [1, 0])
-
-
 def test_each_threshold_of_a_table_is_what_a_report_at_it_would_say():
     random = np.random.default_rng(5)
     labels, patients = np.arange(200) % 2, [str(number // 4) for number in range(200)]
@@ -122,12 +104,6 @@ def test_each_threshold_of_a_table_is_what_a_report_at_it_would_say():
     printed = format_trade_off(table).splitlines()
     assert len(printed) == 13 and printed[0].endswith("PPV at 20%   NPV at 20%")
     assert sum("the model's" in line for line in printed) == 1
-
-
-def test_one_class_alone_has_a_table_of_the_thresholds_that_need_no_other():
-    table = trade_off(np.array([0.2, 0.9]), np.array([1, 1]), ["a", "b"], 0.3, 0.1, resamples=20)
-    assert [row["reason"] for row in table["rows"]] == ["model", "half"]
-    assert table["rows"][0]["specificity"]["value"] is None and "undefined" in format_trade_off(table)
 
 
 def shuffled(seed, patients=150):

@@ -46,15 +46,6 @@ def test_other_images_are_flagged(classifier, processor, kind):
     assert ood_fraction(classifier, squares, processor) == 1
 
 
-def test_collecting_features_changes_no_prediction_and_ends(classifier, processor):
-    squares = np.stack([squashed(chest(n % 2, n), classifier.store_size) for n in range(3)])
-    before = classifier.probabilities(squares, processor)
-    with out_of_distribution.features(classifier.model) as seen:
-        inside = classifier.probabilities(squares, processor)
-    classifier.probabilities(squares, processor)
-    assert np.array_equal(before, inside) and [len(passes) for passes in seen.passes] == [classifier.views] * 3
-
-
 def test_many_batches_have_the_features_of_one(classifier, processor, monkeypatch):
     from pytorch_classification import model
 
@@ -96,8 +87,3 @@ def test_a_model_file_has_it(trained, classifier):
     rows = [np.random.default_rng(3).normal(size=(4, width)) for width in (128, 256, 512)]
     assert np.array_equal(again.distance(rows), classifier.feature_distance.distance(rows))
     assert FeatureDistance.of(None, Path("m.pth")) is None
-
-
-def test_an_incomplete_one_is_refused():
-    with pytest.raises(ValueError, match=r"m\.pth: incomplete statistics of its training images"):
-        FeatureDistance.of({"stages": []}, Path("m.pth"))

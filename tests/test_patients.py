@@ -129,31 +129,6 @@ def test_ages_are_divided_into_bands():
     }
 
 
-def test_many_numbers_are_divided_into_quarters_of_about_the_same_size():
-    found = subgroups({"kVp": [str(number) for number in range(60, 100)]})
-    assert list(found) == [
-        "kVp under 69.75",
-        "kVp 69.75 to under 79.5",
-        "kVp 79.5 to under 89.25",
-        "kVp 89.25 and over",
-    ]
-    assert [len(rows) for rows in found.values()] == [10] * 4 and len(
-        np.unique(np.concatenate([*found.values()]))
-    ) == 40
-
-
-def test_a_column_that_divides_nothing_gives_no_group():
-    assert counts({"sex": ["F", "F"], "view": ["", ""]}) == {}
-
-
-def test_a_column_of_many_texts_is_left_out_with_a_warning():
-    with pytest.warns(UserWarning, match=r"^no subgroups for accession: more than 12 different values$"):
-        assert counts({"accession": [f"A{number}" for number in range(13)], "sex": ["F", "M"] * 6 + ["F"]}).keys() == {
-            "sex F",
-            "sex M",
-        }
-
-
 def test_view_sex_and_age_of_headers_are_columns_where_the_table_has_none_of_that_name():
     headers = [Header(71, "F", "AP"), Header(), Header(5, "M", None)]
     columns = with_header_columns({}, headers)

@@ -3,19 +3,15 @@
 import os
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pytest
-from PIL import Image
 
 from cxr import plots
-from cxr.plots import Block, forest_plot, image_sheet
+from cxr.plots import forest_plot
 
 WIDE = np.full((50, 100), 90, np.uint8)
-COLOURS = {2: (200, 30, 30), 1 / 3: (30, 200, 30), 1: (30, 30, 200)}  # by width / height
 
 
 def draw(path):
@@ -46,35 +42,6 @@ def test_no_pyplot_no_display_and_nothing_heavy_before_the_first_picture(tmp_pat
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.png")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
-
-
-@pytest.mark.parametrize(
-    "name", ["폐렴_001.jpeg", "$\\frac{1}$.png", "a\tb\r\x07c", "肺炎🫁.dcm", "\udcff.png", "x" * 300]
-)
-def test_any_file_name_can_be_a_title(name, tmp_path):
-    with plots.saved_figure(tmp_path / "a.png", (2, 2)) as figure:
-        figure.suptitle(plots.shorten(f"{name}\nnothing found", 2))
-    assert (tmp_path / "a.png").stat().st_size
-
-
-def test_what_no_font_can_draw_becomes_a_square(monkeypatch):
-    monkeypatch.setattr(plots, "_characters", lambda: frozenset(range(0x250)))
-    assert plots.drawable("person1_폐렴.jpeg") == "person1_□□.jpeg"
-    assert plots.drawable(unicodedata.normalize("NFD", "폐렴 é")) == "□□ é"
-    assert plots.drawable("a\nb\tc\u202fd\x00") == "a\nb c d□"
-
-
-def test_a_long_line_keeps_both_ends_and_wide_letters_count_twice(monkeypatch):
-    monkeypatch.setattr(plots, "drawable", str)
-    assert plots.shorten("person1000_bacteria_2931.jpeg", 1) == "perso….jpeg"
-    assert plots.shorten("가나다라마바사.png", 1) == "가나….png"
-    assert plots.shorten("short\n12345678901", 1) == "short\n12345678901"
-
-
-def test_a_long_title_is_broken_between_words_into_similar_lines():
-    title = "person146_bacteria_3.jpeg: PNEUMONIA, probability of PNEUMONIA 0.991"
-    assert plots.wrap(title, 9) == title
-    assert plots.wrap(title, 6) == "person146_bacteria_3.jpeg: PNEUMONIA,\nprobability of PNEUMONIA 0.991"
 
 
 def test_loss_curves_leave_gaps_and_mark_the_best_epoch_so_far(figures, tmp_path):
@@ -112,23 +79,3 @@ def test_each_row_of_a_forest_plot_shows_its_value_and_interval_or_that_there_is
     assert [0.9, 0.9] in [list(line.get_xdata()) for line in left.lines]  # all images, dotted through every row
     assert [0.2, 0.7] in [list(line.get_xdata()) for line in right.lines]
     assert left.get_ylim() == (2.5, -0.5)  # all images on top
-
-
-def test_every_image_of_a_sheet_is_shown_whole_in_its_proportions(tmp_path):
-    images = [np.full((90, round(90 * shape), 3), colour, np.uint8) for shape, colour in COLOURS.items()]
-    image_sheet([Block("first (3 of 9)", images, ["a\nb"] * 3)], tmp_path / "a.png", note="of nothing")
-    with Image.open(tmp_path / "a.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    for shape, colour in COLOURS.items():
-        rows, columns = np.nonzero((pixels == colour).all(axis=2))
-        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-        assert width / height == pytest.approx(shape, rel=0.03) and max(width, height) > 200
-        assert len(rows) == width * height
-
-
-def test_images_of_a_sheet_are_in_rows_of_six_under_their_heading(figures, tmp_path):
-    blocks = [Block("wrong (8 of 9)", [WIDE] * 8, [f"image {n}" for n in range(8)]), Block("right (0 of 9)", [], [])]
-    image_sheet(blocks, tmp_path / "a.png", note="a note")
-    left, heights = zip(*(text.get_position() for text in figures[0].texts), strict=True)
-    assert left[1:3] == left[7:9] and sorted(left[1:7]) == list(left[1:7])
-    assert heights[0] > heights[1] > heights[7] > heights[9] > heights[10] > heights[11]

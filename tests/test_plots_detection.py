@@ -45,38 +45,6 @@ def test_true_and_predicted_boxes_differ_in_style_and_words_and_lie_where_they_s
     assert len({patch.get_edgecolor() for patch in boxes.values()}) == 4
 
 
-def test_boxes_are_scaled_with_an_image_that_is_shown_smaller(figures, tmp_path):
-    plots.detection_overlay(np.zeros((2240, 1120), np.uint8), [[100, 200, 300, 400]], [0.5], tmp_path / "a.png")
-    (axes,) = figures[0].axes
-    assert axes.images[0].get_array().shape == (1120, 560)
-    np.testing.assert_allclose(axes.patches[0].get_bbox().extents, np.array([50, 100, 150, 200]) - 0.5)
-
-
-@pytest.mark.parametrize("box", [[0, 0, 20, 20], [60, 80, 80, 100], [-9, -9, 95, 120]])
-def test_scores_stay_inside_the_image(box, figures, tmp_path):
-    grid([box], [], [], tmp_path)
-    grid([], [box], [0.5], tmp_path)
-    for figure in figures:
-        figure.draw_without_rendering()
-        (axes,) = figure.axes
-        frame, label = axes.get_window_extent(), axes.texts[0].get_window_extent()
-        assert frame.x0 <= label.x0 and label.x1 <= frame.x1
-        assert frame.y0 <= label.y0 and label.y1 <= frame.y1
-
-
-def test_labels_of_boxes_in_boxes_do_not_cover_each_other(figures, tmp_path):
-    boxes = [[10, 20, 60, 80], [12, 22, 60, 80], [11, 21, 61, 78], [14, 25, 58, 79]]
-    plots.detection_overlay(IMAGE, boxes, [0.5, 0.9, 0.7, 0.6], tmp_path / "a.png")
-    (figure,) = figures
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
-    places = {text.get_text(): text.get_window_extent() for text in axes.texts}
-    assert len(places) == 4
-    for name, place in places.items():
-        assert not any(place.overlaps(other) for key, other in places.items() if key != name)
-    assert max(axes.texts, key=lambda text: text.zorder).get_text() == "0.90"  # drawn over the others
-
-
 def test_froc_steps_hold_to_the_right_on_a_log_scale(figures, tmp_path):
     plots.froc(
         np.array([2.0, 0.0, 0.5]),

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny_detection import write_dicom
 
@@ -106,17 +105,6 @@ def test_one_image_for_machines(predict, image_file, trained, threshold):
         None,
     )
     assert 0.5 < image["probability"] < 1
-
-
-def test_another_threshold_makes_other_classes_and_is_stated(predict, held_out, image_file, tmp_path):
-    ended = predict(held_out, "--threshold", "0.999")
-    assert ended.code == 0 and "; operating point set by --threshold; " in ended.out
-    rows = table(tmp_path)
-    assert {row["threshold"] for row in rows} == {"0.999000"}
-    assert all((float(row["probability"]) >= 0.999) == (row["class"] == "PNEUMONIA") for row in rows)
-    found = json.loads(predict(image_file, "--threshold", "0.001", "--json", "--no-grad-cam").out)
-    assert found["threshold"] == 0.001 and found["images"][0]["class"] == "PNEUMONIA"
-    assert not any(name.endswith(("sensitivity", "specificity")) for name in found["provenance"]["validation"])
 
 
 # --------------------------------------------------------------------------------------------------------- many images
@@ -294,29 +282,6 @@ def test_pixels_that_only_the_picture_needs_may_be_unreadable(predict, image_fil
     assert [(row["probability"], row["error"].rpartition(": ")[2]) for row in table(tmp_path)] == [("", "damaged")] * 2
 
 
-def test_a_missing_image_is_named_in_full(predict, tmp_path, monkeypatch, image_file):
-    monkeypatch.chdir(tmp_path)
-    for arguments in (["none.jpeg"], [image_file, "none.jpeg"], ["no*.jpeg"]):
-        ended = predict(*arguments)
-        assert (ended.code, ended.out) == (2, "") and ended.err.startswith(f"error: {tmp_path / Path(arguments[-1])}: ")
-    (tmp_path / "empty").mkdir()
-    ended = predict("empty")
-    assert ended.code == 2 and "holds no images" in ended.err and not (tmp_path / "out").exists()
-
-
-def test_a_file_that_is_no_finished_model_ends_in_one_line(predict, image_file, trained, tmp_path):
-    torch.save({"format": 1, "task": "detection"}, tmp_path / "other.pth")
-    (tmp_path / "text.pth").write_text("weights")
-    for model, message in (
-        (trained.config.output_dir / "last.pth", "a training checkpoint, not a finished model"),
-        (tmp_path / "other.pth", "of the task 'detection', expected 'classification'"),
-        (tmp_path / "text.pth", "text.pth: "),
-        (tmp_path, str(tmp_path)),
-    ):
-        ended = predict(image_file, model=model)
-        assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1 and message in ended.err
-
-
 # ------------------------------------------------------------------------------------------------------------ wording
 
 
@@ -344,15 +309,6 @@ def noise(tmp_path):
     return path
 
 
-def test_an_out_of_distribution_image_is_flagged(predict, image_file, noise, tmp_path):
-    ended = predict(noise, "--no-grad-cam")
-    assert ended.code == 0 and "; out of distribution: result unreliable" in ended.out
-    ended = predict(noise, image_file)
-    assert "1 out of distribution" in ended.out
-    assert [row["out_of_distribution"] for row in table(tmp_path)] == ["yes", "no"]
-    assert all(row["probability"] for row in table(tmp_path))
-
-
 def test_an_out_of_distribution_image_can_be_refused(predict, image_file, noise, tmp_path):
     ended = predict(noise, image_file, "--refuse-ood", "--grad-cam")
     first, second = table(tmp_path)
@@ -364,17 +320,6 @@ def test_an_out_of_distribution_image_can_be_refused(predict, image_file, noise,
     ]
     ended = predict(noise, "--refuse-ood")
     assert ended.code == 0 and ended.out.startswith(f"{noise}: no prediction, out of distribution\n")
-
-
-def test_an_older_model_file_gives_one_warning_that_it_cannot_flag(predict, trained, held_out, noise, tmp_path):
-    state = checkpoints.load(trained.config.model_file, task=TASK)
-    for name in ("likeness", "heat_scale", "trained_on", "task", "format"):
-        del state[name]
-    checkpoints.save(tmp_path / "older.pth", task=TASK, **state)
-    with pytest.warns(UserWarning, match="cannot flag out-of-distribution images") as warned:
-        ended = predict(noise, held_out, model=tmp_path / "older.pth")
-    assert len(warned) == 1 and ended.code == 0 and {row["out_of_distribution"] for row in table(tmp_path)} == {""}
-    assert "model: older.pth, trained on images that the model file does not state" in ended.out
 
 
 # --------------------------------------------------------------------------------------------------------------- stops
@@ -414,19 +359,3 @@ ODD = [
 ]
 if os.name == "posix":
     ODD += ["line\nbreak.jpeg", "tab\tand\x1b[31m.jpeg", os.fsdecode(b"latin\xe9.jpeg"), "*.jpeg"]
-
-
-def test_odd_file_names_reach_table_and_pictures_harmlessly(predict, image_file, tmp_path, monkeypatch):
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name in ODD:
-        shutil.copy(image_file, folder / name)
-    ended = predict(*ODD[:3], *(f"./{name}" for name in ODD[3:]), "--grad-cam")
-    rows = table(tmp_path)
-    assert ended.code == 0 and len(rows) == len(ODD) and all(row["class"] == "PNEUMONIA" for row in rows)
-    assert not any("\n" in row["path"] for row in rows)
-    assert [row["path"] for row in rows[:3]] == ["a b.jpeg", "흉부.jpeg", "=cmd().jpeg"]
-    assert len(written(tmp_path)) == len(ODD) + 1 and all(name.isprintable() for name in written(tmp_path))
-    found = json.loads(predict(*(f"./{name}" for name in ODD), "--json", "--no-grad-cam").out)["images"]
-    assert [Path(image["path"]).name for image in found] == ODD

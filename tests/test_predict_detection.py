@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,25 +39,6 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("detector") / "model.pth"
     Detector((network,), True, Rule(0.5, 0.9, 0.2), tiny_detection.anything_goes()).save(path)
     return path
-
-
-def test_another_threshold_reports_other_boxes(command, images, model, tmp_path):
-    def boxes(*words):
-        words = ("--image", images[1], "--model", model, "--no-pictures", "--json", "--output-dir", tmp_path, *words)
-        ended = command(main, *words)
-        assert ended.code == 0, ended.err
-        return json.loads(ended.out)
-
-    usual, every = boxes(), boxes("--threshold", "0")
-    found, more = usual["images"][0]["boxes"], every["images"][0]["boxes"]
-    assert every["threshold"] == 0 and found == [box for box in more if box["score"] >= usual["threshold"]]
-    assert (usual["provenance"]["adapted"], every["provenance"]["adapted"]) == (
-        "",
-        "operating point set by --threshold",
-    )
-    assert len(more) > 2
-    middle = more[len(more) // 2]["score"]
-    assert boxes("--threshold", repr(middle))["images"][0]["boxes"] == [b for b in more if b["score"] >= middle]
 
 
 def test_a_pacs_gets_the_boxes_of_the_table_to_a_tenth_of_a_pixel(command, images, model, tmp_path):
@@ -208,15 +188,6 @@ def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, comman
     assert boxes and numbers[-1] == []
     expected = [box[name] for box in boxes for name in ("score", "x", "y", "width", "height")]
     assert [number for some in numbers for number in some] == expected
-
-
-def test_two_files_of_one_name_cannot_be_submitted(model, images, tmp_path, command):
-    other = tmp_path / "other" / images[0].name
-    other.parent.mkdir()
-    shutil.copy(images[0], other)
-    target = tmp_path / "submission.csv"
-    ended = command(main, "--image", images[0], other, "--model", model, "--submission", target)
-    assert ended.code == 2 and "--submission: 2 files are named exam000" in ended.err and not target.exists()
 
 
 def test_json_is_one_document(model, images, tmp_path, command):

@@ -101,9 +101,3 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
 def test_borderline_is_within_a_factor_of_two_of_the_odds(factor, near):
     odds = factor * 0.4 / 0.6
     assert is_borderline(odds / (1 + odds), 0.4) is near
-
-
-@pytest.mark.parametrize("probability", [0.0, 1.0])
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
-def test_borderline_is_defined_for_certainty(probability, threshold):
-    assert is_borderline(probability, threshold) is (probability == threshold)

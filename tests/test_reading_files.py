@@ -37,23 +37,10 @@ def test_a_folder_gives_its_radiographs_sorted(tree):
     assert found == ["a.JPG", "b.png", "sub/1.2.840.113619.2", "sub/IM000017", "sub/c.dcm", "sub/deep/d.tiff"]
 
 
-def test_a_file_is_taken_whatever_its_name(tree):
-    assert find_images([str(tree / "notes.txt")]) == [tree / "notes.txt"]
-    assert find_images([str(tree / ".hidden.png")]) == [tree / ".hidden.png"]
-
-
 def test_patterns_are_expanded_for_shells_that_do_not(tree):
     assert names(find_images([str(tree / "*.png")]), tree) == ["b.png"]
     assert names(find_images([str(tree / "**" / "*.tiff")]), tree) == ["sub/deep/d.tiff"]
     assert names(find_images([str(tree / "s*")]), tree)[0] == "sub/1.2.840.113619.2"  # a folder among the matches
-
-
-def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tree):
-    (tree / "scan [1].png").write_bytes(b"x")
-    (tree / "scan 1.png").write_bytes(b"x")
-    assert names(find_images([str(tree / "scan [1].png")]), tree) == ["scan [1].png"]
-    (tree / "scan [1].png").unlink()
-    assert names(find_images([str(tree / "scan [1].png")]), tree) == ["scan 1.png"]
 
 
 def test_each_file_once_in_the_order_asked_for(tree, monkeypatch):

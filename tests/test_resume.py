@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from killing import assert_same_run, kill_and_resume, needs_signals
+from killing import assert_same_run, detection_is_slow, kill_and_resume, needs_signals
 
 from cxr import checkpoints, cli, runtime, training_run
 
@@ -37,6 +37,7 @@ def test_a_run_stopped_between_its_log_and_its_checkpoint_forgets_the_epoch_and_
     assert_same_run(script, whole.config, config, pictures=False)
 
 
+@detection_is_slow
 def test_a_run_that_chose_bf16_for_itself_goes_on_in_it(monkeypatch, script, data, folder, capsys):
     """Whatever a new trial would say."""
     train_one_epoch, epochs = script.module.train_one_epoch, []
@@ -69,6 +70,7 @@ def test_another_seed_begins_with_other_weights():
 
 
 @needs_signals
+@detection_is_slow
 def test_a_run_killed_at_any_touch_of_its_files_ends_like_one_that_was_not(script, whole, folder):
     kill_and_resume(script, whole.config, whole.seconds, folder, kills=2, seed=0)
 

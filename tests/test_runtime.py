@@ -98,16 +98,6 @@ def test_auto_takes_bf16_where_a_trial_shows_that_it_pays(monkeypatch, speedup, 
     assert str(run) == f"cpu, {name} (bf16 is {speedup:.2f} times as fast as fp32), 1 process"
 
 
-@pytest.mark.parametrize(
-    ("precision", "device", "capabilities"),
-    [("auto", "cpu", {}), ("auto", "cuda", {"bf16": True}), ("fp32", "cpu", {"bf16": True})],
-)
-def test_nothing_is_tried_where_the_answer_is_known(monkeypatch, precision, device, capabilities):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    run = Runtime(torch.device(device), bf16=device == "cuda")
-    assert with_trial(precision, run=run) == run
-
-
 def test_a_trial_alternates_and_leaves_network_and_random_numbers_as_they_were(monkeypatch):
     """On a clock that only the steps move: 3 seconds in float32, 2 in bfloat16, and 9 the first time."""
     clock, steps = [0.0], []
@@ -131,15 +121,6 @@ def test_a_trial_alternates_and_leaves_network_and_random_numbers_as_they_were(m
     found = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(found, torch.rand(1))
-
-
-def test_a_run_begun_in_bf16_goes_on_in_it_with_a_warning_where_it_is_slow(monkeypatch):
-    state = {"bf16": True, "bf16_speedup": 1.8}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
-    assert runtime.as_begun(ALONE, state) == Runtime(CPU, bf16=True, bf16_speedup=1.8)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
-    with pytest.warns(UserWarning, match="begun in bf16, which cpu can only emulate"):
-        assert runtime.as_begun(ALONE, state).bf16
 
 
 def draws(seed, epoch, run):
@@ -269,12 +250,3 @@ def test_a_gpu_holds_what_takes_a_quarter_of_its_free_memory(mapped, monkeypatch
             Squares(mapped, torch.device("cuda", 0))
     else:
         assert Squares(mapped, torch.device("cuda", 0)).array is mapped
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("share", [0, 1])
-def test_batches_lie_on_the_gpu(mapped, monkeypatch, share):
-    monkeypatch.setattr(runtime, "_RESIDENT_FRACTION", share)
-    batch = Squares(mapped, torch.device("cuda", 0))[np.array([5, 0])]
-    assert batch.is_cuda and np.array_equal(batch.cpu().numpy(), mapped[[5, 0]])

@@ -44,16 +44,6 @@ def test_of_the_rsna_layout_normal_and_opacity_are_taken(tmp_path):
     assert found.labels.tolist() == [1, 0, 0] and found.labels.dtype == np.int64
 
 
-def test_an_rsna_folder_without_one_of_the_findings_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{RSNA[0]}: no DICOM file of an exam with Lung Opacity in "):
-        list_ood_images(rsna(tmp_path, ["Normal", "No Lung Opacity / Not Normal"]))
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*elsewhere"):
-        list_ood_images(tmp_path / "elsewhere")
-
-
 def test_normal_takes_on_the_style_of_pneumonia_and_pneumonia_stays():
     images, labels = styled(20, seed=0)
     found = style_transferred(images, labels, seed=0)
@@ -78,12 +68,6 @@ def test_style_transfer_leaves_its_input_and_repeats_for_a_seed():
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
-def test_a_normal_that_has_the_style_already_keeps_its_inner_picture():
-    images = np.repeat(styled(2, seed=2)[0][1:], 2, axis=0)
-    found = style_transferred(images, np.array([0, 1]), 0).images
-    assert np.abs(found[0].astype(int) - images[0]).max() <= 2
-
-
 def mirrored(centre, spread, count, seed):
     """Log-odds that lie alike on both sides of ``centre``, as many for either class."""
     distances = np.abs(np.random.default_rng(seed).normal(spread, spread, count))
@@ -103,11 +87,6 @@ def test_each_set_and_each_class_has_the_same_weight_whatever_its_size():
     scores, labels = mirrored(0.7, 1, 500, 0)
     rare = np.concatenate([np.flatnonzero(labels == 0), np.repeat(np.flatnonzero(labels == 1), 5)])
     assert balanced_threshold([(scores[rare], labels[rare])]) == pytest.approx(0.7, abs=1e-3)
-
-
-def test_separated_classes_are_parted_between_them():
-    scores, labels = np.array([-3.0, -2, 1, 4]), np.array([0, 0, 1, 1])
-    assert -2 < balanced_threshold([(scores, labels)]) < 1
 
 
 def test_uninformative_scores_give_log_odds_of_zero():

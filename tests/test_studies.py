@@ -8,13 +8,12 @@ import tiny_detection
 
 from cxr import patients
 from pytorch_detection.box_metrics import match
-from pytorch_detection.detector import Rule
 from pytorch_detection.rsna_dataset import CLASSES
 from pytorch_detection.settings import TrainConfig
 from pytorch_detection.training_data import load_data
-from studies import classification_recipe, detection_folds, detection_recipe, out_of_fold
-from studies.detection_folds import FoldsConfig, Job, fold_of, growth_curve, jobs_of, table
-from studies.out_of_fold import COLUMNS, Answer, best_threshold, fused, outcome, rule_report, scores_of
+from studies import classification_recipe, detection_folds, out_of_fold
+from studies.detection_folds import FoldsConfig, Job, fold_of, jobs_of, table
+from studies.out_of_fold import COLUMNS, Answer, best_threshold, fused, rule_report, scores_of
 
 EXAMS = 32
 NONE = np.zeros((0, 4))
@@ -76,18 +75,7 @@ def test_parts_of_the_exams_are_nested_and_judged_on_the_same_fold(exams):
 # --------------------------------------------------------------------------------------------------------- trainings
 
 
-def test_fewer_exams_are_trained_for_as_many_steps(config):
-    jobs = jobs_of(replace(config, epochs=6, seeds=(0, 3), recipes=("base", "quarter-exams", "longer")))
-    assert [(one.recipe, one.seed, one.fold) for one in jobs[:3]] == [
-        ("base", 0, 0),
-        ("base", 0, 1),
-        ("quarter-exams", 0, 0),
-    ]
-    assert {one.recipe: one.settings.epochs for one in jobs} == {"base": 6, "quarter-exams": 24, "longer": 9}
-    assert {one.settings.light_augmentation_epochs for one in jobs if one.recipe == "quarter-exams"} == {4}
-    assert len({one.found for one in jobs}) == len(jobs) == 12
-
-
+@pytest.mark.slow
 def test_what_is_missing_is_trained_and_all_is_reported(config, command, figures, monkeypatch):
     words = [
         "--data-dir",
@@ -123,26 +111,6 @@ def test_what_is_missing_is_trained_and_all_is_reported(config, command, figures
     monkeypatch.setattr(detection_folds, "train", as_seed_0)
     ended = command(detection_folds.main, *words, "base", "--seeds", 0, 1)
     assert "; 2 of 4 trainings are to do" in ended.out and "base, boxes of 2 seeds fused: AP50 " in ended.out
-
-
-@pytest.mark.slow
-def test_trainings_side_by_side_give_the_scores_of_one_after_the_other(config, command, tmp_path):
-    words = ["--data-dir", config.data_dir, "--size", 64, "--epochs", 1, "--folds", 2, "--recipes", "base"]
-    words += ["--device", "cpu", "--precision", "fp32"]
-    rows = []
-    for workers in (1, 2):
-        ended = command(detection_folds.main, *words, "--output-dir", tmp_path / str(workers), "--workers", workers)
-        assert ended.code == 0, ended.err
-        lines = [json.loads(line) for line in (tmp_path / str(workers) / "runs.jsonl").read_text().splitlines()]
-        rows.append({row["fold"]: [row[name] for name in COLUMNS] for row in lines})
-    assert rows[0].keys() == rows[1].keys() == {0, 1}
-    for fold in (0, 1):
-        assert rows[0][fold] == pytest.approx(rows[1][fold], abs=0.02, nan_ok=True)
-
-
-def test_a_recipe_that_there_is_not_is_refused(command):
-    ended = command(detection_folds.main, "--recipes", "base", "unheard")
-    assert ended.code == 2 and "--recipes unheard: expected some of base, " in ended.err
 
 
 # ------------------------------------------------------------------------------------------------------------ report
@@ -182,11 +150,6 @@ WHOLE = [
 ]
 
 
-def test_what_was_found_is_read_as_it_was_written(tmp_path):
-    out_of_fold.write(tmp_path / "some" / "found.json", WHOLE)
-    assert out_of_fold.read(tmp_path / "some" / "found.json") == WHOLE
-
-
 def test_scores_at_the_best_threshold():
     scores = scores_of(WHOLE)
     # .75 keeps both true boxes and no other: the gate, which would put exam 1 below, is not taken.
@@ -194,13 +157,6 @@ def test_scores_at_the_best_threshold():
     assert scores["not_normal"] == 0
     threshold, rsna = best_threshold(match([[A]], [[0.3]], [NONE]))
     assert (threshold, rsna) == (0.3, 0)
-
-
-def test_outcome_of_a_rule():
-    assert outcome(WHOLE, Rule(0.0, 1.0, 0.75)) == (1, 0)
-    # Exam 0 has two boxes, one of them false; exam 2 one where none is.
-    rsna, not_normal = outcome(WHOLE, Rule(0.0, 1.0, 0.3))
-    assert rsna == pytest.approx((1 / 2 + 1 + 0) / 3) and not_normal == 0.5
 
 
 def test_boxes_of_seeds_are_fused_exam_by_exam():
@@ -231,14 +187,6 @@ def test_the_rule_of_many_exams_is_held_against_that_of_few():
     assert min(few, others) > 0.3 and max(few, others) < best + 0.03
 
 
-def test_growth_is_drawn_against_the_number_of_exams(figures, tmp_path):
-    growth_curve({"AP50": {100: [0.1, 0.3], 200: [0.4]}}, tmp_path / "growth.png", title="")
-    (axes,) = figures[0].axes
-    line = axes.lines[0]
-    assert np.allclose(line.get_xydata(), [[100, 0.2], [200, 0.4]])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["100", "200"]
-
-
 def test_classification_recipe_trains_what_is_missing_and_scores_it_on_sets_out_of_domain(
     command, chest_xray, tmp_path
 ):
@@ -253,14 +201,3 @@ def test_classification_recipe_trains_what_is_missing_and_scores_it_on_sets_out_
         assert all(0 <= row[f"{name}_auc"] <= 1 for name in ("val", "shifted", "left_out")) and "rsna_auc" not in row
     ended = command(classification_recipe.main, *words, "unheard")
     assert ended.code == 2 and "--recipes unheard: expected some of default, " in ended.err
-
-
-def test_detection_recipe(command, folder):
-    data = tiny_detection.write_rsna(folder / "dataset_det", 32)
-    words = ("--data-dir", data, "--output-dir", folder / "out", "--epochs", 1, "--size", 64, "--device", "cpu")
-    with tiny_detection.few_samples():
-        ended = command(detection_recipe.main, *words)
-    assert ended.code == 0, ended.err
-    scores = json.loads(ended.out)
-    assert {"rsna_score", "ap50", "rsna_score_at_0.5"} <= set(scores)
-    assert all(0 <= scores[name] <= 1 for name in ("rsna_score", "ap50"))

@@ -302,38 +302,6 @@ def test_out_of_domain_images_select_and_are_never_trained_on(trained, folder, p
     assert {*data.facts(trained.config.data_dir)} - {*plain.facts(trained.config.data_dir)} == {str(clinic)}
 
 
-def test_an_out_of_domain_folder_of_training_images_alone_is_refused(trained, folder, processor):
-    config = replace(trained.config, ood_val_dir=trained.config.data_dir / "train", output_dir=folder / "run")
-    with pytest.raises(
-        ValueError, match=r"of 64 images, 0 NORMAL and 0 PNEUMONIA are readable and not in the training"
-    ):
-        load_data(config, processor)
-
-
-def test_test_images_with_the_content_of_training_images_are_left_out_and_counted(trained, folder, without_pictures):
-    data = shutil.copytree(trained.config.data_dir, folder / "data")
-    shutil.copy(data / "train" / "NORMAL" / "IM-0000-0000.jpeg", data / "test" / "NORMAL" / "IM-9999-0001.jpeg")
-    shutil.copy(
-        data / "val" / "PNEUMONIA" / "person16_virus_32.jpeg", data / "test" / "PNEUMONIA" / "person99_virus_1.jpeg"
-    )
-    config = finished_copy(trained, folder, data_dir=data)
-    with pytest.warns(UserWarning, match="^2 images that the model was trained on are left out$"):
-        train(config)
-    found, before = report_of(config)["scores"], report_of(trained.config)["scores"]
-    assert found == before
-
-
-def test_the_report_gives_validation_with_intervals_by_patient(trained):
-    own = report_of(trained.config)["validation"]
-    stored = checkpoints.load(trained.config.model_file, task=TASK)["validation"]["val"]
-    assert own["images"] == stored["images"] and own["patients"] < own["images"]
-    for name in ("ece", "brier"):
-        score = own["scores"][name]
-        assert score["value"] == pytest.approx(stored[name])
-        assert score["low"] <= score["value"] <= score["high"]
-        assert metrics.interval_text(score) in trained.printed
-
-
 def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder, without_pictures, capsys):
     """An empty test/ cannot even be listed; training reaches its last line, and --resume then has only to report."""
     data = shutil.copytree(chest_xray, folder / "data")
@@ -352,16 +320,6 @@ def test_the_test_folder_is_not_read_before_training_is_done(chest_xray, folder,
     assert "train loss" not in capsys.readouterr().out
     assert report_of(config)["scores"]["images"] == 24
     assert checkpoints.load(config.model_file, task=TASK)["prediction"] == chosen
-
-
-def test_a_missing_test_folder_is_stated_at_start_and_end(chest_xray, folder, without_pictures, capsys):
-    data = folder / "data"
-    shutil.copytree(chest_xray / "train", data / "train")  # nor is there a val/
-    config = settings(data, folder, epochs=1)
-    with pytest.warns(UserWarning, match="the run will end without a test report"):
-        train(config)
-    assert capsys.readouterr().out.endswith(f"no folder {data / 'test'}, so there is no test report\n")
-    assert config.model_file.exists() and not (config.output_dir / "test_report.json").exists()
 
 
 def test_a_new_run_that_is_refused_leaves_the_older_one_as_it_was(trained, folder):
@@ -433,12 +391,6 @@ def test_a_missing_folder_ends_in_one_line(tmp_path, command):
     assert [path.name for path in config.output_dir.rglob("*")] == ["run.lock"] and not config.model_file.exists()
 
 
-def test_too_few_patients_for_a_validation_set_are_refused(tmp_path, command):
-    data = write_chest_xray(tmp_path / "data", {"train": 4, "test": 2})  # two patients a class
-    ended = command(training.main, settings(data, tmp_path, validation_share=0.1))
-    assert ended.code == 2 and "too few for a split with 10% for validation" in ended.err.splitlines()[-1]
-
-
 @pytest.fixture
 def with_bad_files(chest_xray, tmp_path):
     """The tiny data set with four files in train/ and val/ that hold no picture."""
@@ -453,16 +405,6 @@ def with_bad_files(chest_xray, tmp_path):
     for name, content in contents.items():
         (data / name).write_bytes(content)
     return data, list(contents)
-
-
-def test_all_bad_images_are_listed_in_one_error(with_bad_files, tmp_path, command):
-    data, names = with_bad_files
-    config = settings(data, tmp_path)
-    ended = command(training.main, config)
-    line = ended.err.splitlines()[-1]
-    assert ended.code == 2 and line.startswith("error: 4 of 72 images cannot be read: ") and "--skip-bad" in line
-    assert all(str(data / name) in line for name in names)
-    assert not config.model_file.exists() and not (config.output_dir / "last.pth").exists()
 
 
 def test_bad_images_are_left_out_and_counted_when_asked(with_bad_files, tmp_path, processor):

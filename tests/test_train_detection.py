@@ -14,7 +14,7 @@ from killing import SCRIPTS, train_in_two
 from tiny_detection import LOSS_PARTS, exam_id, few_samples, settings, write_rsna
 
 from cxr import checkpoints, runtime, training_run
-from pytorch_detection import finish_training, train_detection
+from pytorch_detection import train_detection
 from pytorch_detection.box_metrics import match
 from pytorch_detection.detector import Detector
 from pytorch_detection.inference import find_boxes
@@ -138,6 +138,7 @@ def test_the_finished_model_holds_all_that_prediction_needs(finished, data, proc
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, processor, without_pictures, capsys):
     config = settings(data.source, folder, epochs=1, ensemble=2)
     second = config.output_dir / "member_2"
@@ -157,19 +158,6 @@ def test_a_second_network_is_another_one_and_may_be_added_later(data, folder, pr
         assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
     name = "backbone.body.layer4.1.conv2.weight"
     assert not torch.equal(states[0][0][name], states[0][1][name])
-
-
-def test_unused_networks_of_earlier_runs_are_removed_or_named(data, folder, monkeypatch, capsys):
-    config = settings(data.source, folder)
-    (config.output_dir / "member_2").mkdir(parents=True)
-    for part, name in ((train_detection, "fit_one"), (finish_training, "finish")):
-        monkeypatch.setattr(part, name, lambda *_: None)
-    monkeypatch.setattr(train_detection, "begin", lambda *_, **__: (None, None))
-    tiny_detection.train(replace(config, resume=True))
-    assert "member_2: not used, because --ensemble is 1" in capsys.readouterr().out
-    tiny_detection.train(replace(config, ensemble=2))
-    assert "member_2: a network of the previous run, removed" in capsys.readouterr().out
-    assert not (config.output_dir / "member_2").exists()
 
 
 def test_the_report_is_of_the_held_out_exams_alone(finished, data):
@@ -230,6 +218,7 @@ def test_a_resumed_training_from_coco_weights_equals_an_uninterrupted_one(folder
 # ----------------------------------------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model_and_evaluate_every_image_once(finished, folder, processor):
     config = settings(finished.config.data_dir, folder, epochs=1, negatives_per_positive=0.5)
     printed, nothing = train_in_two(SCRIPTS["detection"], config)

@@ -133,14 +133,6 @@ def test_images_are_joined_from_two_patients_until_the_final_epochs(light):
     assert ({len(target["boxes"]) for target in targets} == {1}) == light
 
 
-def test_augmentation_depends_on_its_generator_alone():
-    stored = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
-    one, other, third = (
-        augmented(stored, same([], 2), torch.Generator().manual_seed(seed), False)[0] for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, other) and not torch.equal(one, third)
-
-
 def test_labels_of_joined_images():
     normal, ill, unknown = 0.0, 1.0, math.nan
     abnormal = torch.tensor([normal, normal, ill, ill, unknown, ill])
@@ -190,20 +182,6 @@ def test_a_box_that_keeps_too_little_of_its_area_is_dropped(least_kept, count):
     shifted = [[1, 0, 0.4], [0, 1, 0]]  # 20 pixels to the left
     found = moved([8, 20, 28, 60], shifted, least_kept=least_kept)  # keeps 8 of 20 columns
     assert found.shape == (count, 4)
-
-
-def test_each_image_moves_its_own_boxes():
-    boxes = [
-        torch.tensor([[10.0, 20, 40, 60], [50, 50, 70, 90]]),
-        torch.zeros(0, 4),
-        torch.tensor([[10.0, 20, 40, 60]]),
-    ]
-    identity, flip = torch.tensor([[1.0, 0, 0], [0, 1, 0]]), torch.tensor([[-1.0, 0, 0], [0, 1, 0]])
-    found = move_boxes(boxes, torch.stack([flip, flip, identity]), 100, least_kept=0.4)
-    expected = [[[60, 20, 90, 60], [30, 50, 50, 90]], [], [[10, 20, 40, 60]]]
-    for some, numbers in zip(found, expected, strict=True):
-        assert some.dtype == torch.float32 and some.shape == (len(numbers), 4)
-        assert torch.allclose(some, torch.tensor(numbers, dtype=torch.float32).reshape(-1, 4), atol=1e-4)
 
 
 @pytest.mark.parametrize("degrees", [0, 15])
@@ -261,15 +239,3 @@ class TestJoinHalves:
         assert first == [40, 0, first[2], 9] and second == [first[2], 0, 60, 9]
         ((left, top, seam, bottom),) = self.joined([[[20, 0, 60, 9]]])[1][0].tolist()
         assert (left, top, bottom) == (20, 0, 9) and 46 <= seam <= 54
-
-    def test_with_probability_0_nothing_changes(self):
-        images, boxes = self.joined([[[5, 10, 40, 60]], []], prob=0.0)
-        assert [len(some) for some in boxes] == [1, 0] and images[:, 0, 0, -1].tolist() == [1, 2]
-
-    def test_the_seam_is_soft_and_half_of_the_images_are_joined(self):
-        images, _ = self.joined([[]] * 400, prob=0.5)
-        whole = (images[:, 0, 0, :] == images[:, 0, 0, :1]).all(dim=1)
-        assert 0.4 < whole.float().mean() < 0.6
-        steps = images[:, 0, 0, :].diff(dim=1).abs()
-        jump = (images[:, 0, 0, -1] - images[:, 0, 0, 0]).abs()
-        assert (steps.amax(dim=1) <= 0.26 * jump + 1e-3).all()

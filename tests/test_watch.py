@@ -41,14 +41,6 @@ def test_an_overwritten_file_is_taken_again(tmp_path: Path, inbox: Inbox) -> Non
     assert inbox.arrived(111.0) == [(path, state_of(path))]
 
 
-def test_own_pictures_are_no_input(tmp_path: Path, inbox: Inbox) -> None:
-    for name in ("out/pictures/0.film.jpg", "out/1.dcm"):
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        put(tmp_path, name)
-    inbox.arrived(100.0)
-    assert inbox.arrived(105.0) == []
-
-
 def test_an_empty_or_absent_folder_is_waited_for(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
