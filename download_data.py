@@ -145,7 +145,9 @@ def unpack(source: Path, dataset: DataSet, target: Path) -> None:
         return
     try:
         with zipfile.ZipFile(source) as archive:
-            members = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+            listed = [info for info in archive.infolist() if not info.is_dir()]
+            # Some writers on Windows separate folders by backslashes, which zipfile keeps on other systems.
+            members = {PurePosixPath(info.filename.replace("\\", "/")): info for info in listed}
             entries = {name: (info.file_size, partial(archive.open, info)) for name, info in members.items()}
             _copy(entries, source, dataset, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -158,7 +160,9 @@ def _copy(
     """As ``unpack``, from the size in bytes and the opener of each file in ``source``."""
     placed = {target / where: entry for path, entry in entries.items() if (where := place(path, dataset))}
     if not placed:
-        raise ValueError(f"{source}: no file of the data set; expected the content of {dataset.page}")
+        zips = [path.name for path in entries if path.suffix.lower() == ".zip"]
+        what = f"holds zips, unpack these first: {first_of(zips)}" if zips else "no file of the data set"
+        raise ValueError(f"{source}: {what}; expected the content of {dataset.page}")
     lacking = {path: entry for path, entry in placed.items() if not path.is_file() or path.stat().st_size != entry[0]}
     require_space(target, sum(size for size, _ in lacking.values()))
     for path, (_, opened) in tqdm(lacking.items(), "unpacking", unit=" files", disable=None):

@@ -59,7 +59,11 @@ def weights_file(weights: str, known: str) -> Path:
 
 
 def tensors(found: Any, source: object) -> State:
-    """``found`` if it is a state dict; else raises ValueError, which names the ``source``."""
+    """The state dict ``found``, or the one under ``state_dict`` in it; else raises ValueError, which names ``source``.
+
+    ``module.`` before each key, of a network saved under DataParallel, goes.
+    """
+    found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in found.items()):
         raise ValueError(f"{source}: expected a checkpoint of this project or a state dict")
-    return found
+    return {name.removeprefix("module."): value for name, value in found.items()}

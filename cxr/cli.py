@@ -7,6 +7,7 @@ import logging
 import math
 import operator
 import os
+import re
 import signal
 import sys
 import types
@@ -26,6 +27,10 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 _KEPT = "everything up to the last finished step is on disk"
+# As torch states it for the CPU and for CUDA, in a RuntimeError; numpy raises MemoryError.
+_OUT_OF_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
+_LOWER = "out of memory; lower --batch-size or --size, or close other programs; a training continues with --resume"
+_LONGEST_REASON = 200
 _LONGEST_MESSAGE = 2000  # characters; a message may quote the content of a hostile file
 _WITHOUT_FLAG = "without_flag"
 _WITHIN: dict[str, Callable[[float, float], bool]] = {
@@ -149,6 +154,11 @@ def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
     except BrokenPipeError:  # the reader has left, as `head` does
         _flush_or_discard()
         return EXIT_BROKEN_PIPE
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(_OUT_OF_MEMORY, str(error)):
+            raise
+        print(f"error: {_LOWER} ({shortened(one_line(error), _LONGEST_REASON)})", file=sys.stderr)
+        return EXIT_USER_ERROR
     except (ValueError, OSError, FloatingPointError) as error:
         message = one_line(error) or type(error).__name__
         print(f"error: {shortened(message, _LONGEST_MESSAGE)}", file=sys.stderr)

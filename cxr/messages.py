@@ -27,6 +27,11 @@ def shown_path(path: Path) -> str:
     return printable(str(path))
 
 
+def composed(text: str) -> str:
+    """``text`` in Unicode's composed form (NFC), to compare names by; macOS decomposes the names of files."""
+    return unicodedata.normalize("NFC", text)
+
+
 def shortened(text: str, longest: int) -> str:
     """``text``, cut with three dots after ``longest`` characters."""
     return text if len(text) <= longest else f"{text[:longest]}..."

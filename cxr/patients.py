@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from cxr.messages import first_of, one_line, shortened
 from cxr.reading import Header
+from cxr.reading.picture import is_placeholder
 
 FOLDS = 5
-_ANONYMISED = 10  # so many DICOM files of a single Patient ID: anonymisation has replaced it
+_ANONYMISED = 10  # so many DICOM files, most of all, of a single Patient ID: anonymisation has replaced it
+_CUT_NUMBER = re.compile(r"\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
 _AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (65, "40 to 64"), (1000, "65 and over"))
 _AGE_COLUMNS = ("age", "age_years", "patientage", "patient_age")  # completed years
 _MOST_GROUPS = 12  # of one column; a column with more is a name, a date or a text
@@ -36,10 +39,7 @@ def identify(
 
     Where all three are empty the image counts as the patient ``otherwise``, and one warning counts such images.
     """
-    in_header = [header.patient for header in headers]
-    if len({*in_header} - {""}) == 1 and len(in_header) - in_header.count("") >= _ANONYMISED:
-        warnings.warn("all DICOM files have the same Patient ID, so it does not identify patients", stacklevel=3)
-        in_header = [""] * len(in_header)
+    in_header = distinguishing([header.patient for header in headers])
     found = [table or header or name for table, header, name in zip(stated, in_header, named, strict=True)]
     unknown = [path for path, patient in zip(paths, found, strict=True) if not patient]
     if unknown:
@@ -49,6 +49,38 @@ def identify(
             stacklevel=3,
         )
     return [patient or other for patient, other in zip(found, otherwise, strict=True)]
+
+
+def distinguishing(in_header: Sequence[str]) -> list[str]:
+    """Patients of DICOM headers, without one that most files share, of which a warning counts the files."""
+    known = Counter(filter(None, in_header))
+    shared, count = (known.most_common(1) or [("", 0)])[0]
+    if count < _ANONYMISED or count <= known.total() / 2:
+        return list(in_header)
+    warnings.warn(
+        f"{count} of {len(in_header)} files have the same Patient ID, so it does not identify patients", stacklevel=4
+    )
+    return ["" if patient == shared else patient for patient in in_header]
+
+
+def without_placeholders(stated: Sequence[str]) -> list[str]:
+    """Patients of a table, empty where a value identifies nobody; a warning counts these.
+
+    Such values are the words of ``is_placeholder``, and long numbers that a spreadsheet has cut to 2.02301E+11; a whole
+    number may be an index.
+    """
+
+    def identifies(value: str) -> bool:
+        return value.isdigit() or not (is_placeholder(value) or _CUT_NUMBER.fullmatch(value))
+
+    kept = [value if identifies(value) else "" for value in stated]
+    if lost := [value for value, patient in zip(stated, kept, strict=True) if value and not patient]:
+        warnings.warn(
+            f"{len(lost)} rows have a patient that identifies nobody: {first_of(sorted({*lost}))}; if a spreadsheet "
+            "has cut long numbers, format the column as text and fill it in again",
+            stacklevel=3,
+        )
+    return kept
 
 
 def tied(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:

@@ -3,7 +3,9 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from cxr.files import write_atomically
 from cxr.messages import first_of, quoted
+from cxr.reading.files import as_on_disk, by_composed_name
 
 Table: TypeAlias = Any  # a pandas.DataFrame, whose operators pyright cannot type
 
@@ -32,23 +35,33 @@ def read_table(path: Path, keys: Sequence[str], columns: Sequence[str], *, other
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.resolve()}")
     text = _small_text(path)
-    separator = max((",", ";", "\t"), key=text.partition("\n")[0].count)
+    first, _, rest = text.partition("\n")
+    stated = re.fullmatch(r"sep=(.)\r?", first)  # a directive of spreadsheet programs
+    text = rest if stated else text
+    separator = stated[1] if stated else max((",", ";", "\t"), key=first.count)
+    header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
+    if repeated := [name for number, name in enumerate(header) if name and name in header[:number]]:
+        raise ValueError(f"{path}: duplicate column {repeated[0]}")
     try:
         table = pd.read_csv(
-            io.StringIO(text), sep=separator, dtype=str, skip_blank_lines=False, skipinitialspace=separator != "\t"
+            io.StringIO(text),
+            sep=separator,
+            dtype=str,
+            skip_blank_lines=False,
+            skipinitialspace=separator != "\t",
+            keep_default_na=False,  # NA, None and null are texts like others
+            na_values=[""],
         )
     except ValueError as error:  # as pandas' own errors are
         raise ValueError(f"{path}: not a table of comma-separated values: {error}") from error
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path}: rows have more values than the header has columns")
     table.columns = [str(name).strip() for name in table.columns]
-    if table.columns.has_duplicates:
-        raise ValueError(f"{path}: duplicate column {table.columns[table.columns.duplicated()][0]}")
     key = next((name for name in keys if name in table), " or ".join(keys))
     missing = [column for column in (key, *columns) if column not in table]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
-    table.index += 2  # the header is line 1
+    table.index += 3 if stated else 2  # the header is line 1, or 2
     wanted = [key, *columns]
     wanted += [name for name in table if name not in wanted] if others else []
     table = cast(Table, table[wanted].dropna(how="all"))
@@ -81,7 +94,8 @@ def named_files(path: Path, table: Table) -> list[Path]:
     Raises:
         ValueError: there is no such file.
     """
-    ways = [(path.parent / name, path.parent / slashed(name)) for name in table["path"]]
+    listed = cache(by_composed_name)
+    ways = [(path.parent / name, as_on_disk(path.parent / slashed(name), listed)) for name in table["path"]]
     found = [next((way for way in both if way.is_file()), both[0]) for both in ways]
     unknown = [not file.is_file() for file in found]
     if any(unknown):
@@ -116,13 +130,15 @@ def refuse(path: Path, bad: Any, why: str) -> None:
         raise ValueError(f"{path}: {why} (line{'s' * (len(lines) > 1)} {first_of(lines)})")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in UTF-8 with one header line, atomically."""
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, mark: bool = True) -> None:
+    """Write a CSV file in UTF-8 with one header line, atomically; by the ``mark`` spreadsheet programs see UTF-8."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
+    write_atomically(
+        path, lambda file: file.write(codecs.BOM_UTF8 * mark + text.getvalue().encode("utf-8", "backslashreplace"))
+    )
 
 
 def _small_text(path: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr import patients, reading, tables
-from cxr.messages import first_of, quoted
+from cxr.messages import composed, first_of, quoted
 from cxr.reading import Header
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -103,11 +103,14 @@ def list_table(table: Path, *splits: str, names: ClassNames = KAGGLE_NAMES) -> L
     files = tables.named_files(table, rows)
     tables.refuse_repeated(table, rows, files)
     text: tables.Table = rows.fillna("").map(str.strip)
+    text["label"] = text["label"].map(composed)
     number = _labels(names)
     found = first_of([quoted(label) for label in sorted({*text["label"]})])
     expected = f"label is none of {', '.join(number)}; found {found}. Name yours with --normal and --pneumonia"
     tables.refuse(table, ~text["label"].isin([*number]), expected)
     columns = {name: text[name].tolist() for name in text if name not in ("path", "label")}
+    if "patient" in columns:
+        columns["patient"] = patients.without_placeholders(columns["patient"])
     groups = [
         patient or patient_of(file) or tables.slashed(name)
         for patient, file, name in zip(columns.get("patient", [""] * len(files)), files, rows["path"], strict=True)
@@ -148,7 +151,7 @@ def _labels(names: ClassNames) -> dict[str, int]:
     """The label of each class name."""
     if both := [name for name in names[0] if name in names[1]]:
         raise ValueError(f"both --normal and --pneumonia name {both[0]}")
-    return {name: label for label, class_names in enumerate(names) for name in class_names}
+    return {composed(name): label for label, class_names in enumerate(names) for name in class_names}
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -161,11 +164,11 @@ def _samples(folder: Path, names: ClassNames) -> list[tuple[Path, int]]:
     expected = f"expected the class folders {', '.join(labels)}"
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.resolve()}; --data-dir needs it; {expected} in it")
-    found = class_folders(folder)
-    if found != sorted(labels):
+    found = {composed(name): folder / name for name in class_folders(folder)}
+    if sorted(found) != sorted(labels):
         given = ", ".join(found) or "none"
         raise ValueError(f"{folder}: {expected} (name yours with --normal and --pneumonia), found {given}")
-    return [(path, labels[name]) for name in found for path in reading.find_images([str(folder / name)])]
+    return [(path, labels[name]) for name, place in found.items() for path in reading.find_images([str(place)])]
 
 
 def conflicting_duplicates(paths: Sequence[Path], labels: NDArray[np.int64], hashes: Sequence[str]) -> list[Path]:

@@ -132,7 +132,7 @@ def list_table(path: Path) -> Listing:
         paths=[files[row] for row in kept],
         boxes=boxes,
         findings=[rsna_dataset.OPACITY_CLASS if image in with_box else rsna_dataset.UNCLASSIFIED for image in images],
-        patients=columns.pop(_PATIENT, [""] * len(images)),
+        patients=patients.without_placeholders(columns.pop(_PATIENT, [""] * len(images))),
         columns=columns,
     )
 

@@ -139,7 +139,7 @@ def submit(path: Path, predictions: Sequence[Prediction]) -> None:
         for one in predictions
     ]
     rows = zip((one.path.stem for one in predictions), boxes, strict=True)
-    tables.write_csv(path, ("patientId", "PredictionString"), rows)
+    tables.write_csv(path, ("patientId", "PredictionString"), rows, mark=False)  # as Kaggle takes it
 
 
 def main(config: PredictConfig) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cxr.patients import distinguishing
 from cxr.reading import Decoded
 from cxr.tables import Table, as_numbers, read_table, refuse
 
@@ -148,6 +149,7 @@ def _patients(listing: Listing, in_header: Sequence[str]) -> list[str]:
 
     The challenge's own files have the exam's id as Patient ID: an ID that is different in each file is no patient.
     """
+    in_header = distinguishing(in_header)
     unmapped = [found for found, mapped in zip(in_header, listing.patients, strict=True) if found and not mapped]
     is_patient = 1 < len({*unmapped}) < len(unmapped)
     if not any(listing.patients) and not is_patient:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.files import writing
-from cxr.messages import one_line, printable
+from cxr.messages import composed, one_line, printable
 from cxr.prediction import Box, Prediction
 from cxr.reading import Header
 from cxr.training_run import read_records, whole_lines
@@ -85,6 +85,8 @@ class Naming:
         within = next((path.relative_to(folder) for folder in self.folders if path.is_relative_to(folder)), None)
         shown = str(path) if self.identifiers else path.name if within is None else within.as_posix()
         file, place = self._without_names(printable(shown), header), hashed(str(path.absolute()))
+        if header.is_patient_unreadable and not self.identifiers:  # the name of the file may hold the patient's
+            file = f"{place}{path.suffix}"
         error = prediction.error
         for whole in (f"{path}: ", f"{path.absolute()}: "):
             error = error.removeprefix(one_line(whole) + " ")
@@ -102,6 +104,7 @@ class Naming:
         )
 
     def _without_names(self, text: str, header: Header) -> str:
+        text = composed(text)
         for name in () if self.identifiers else sorted(header.patient_names, key=len, reverse=True):
             word = rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
             pattern = word if len(name.encode()) < _SHORT else re.escape(name)

@@ -5,7 +5,7 @@ import csv
 
 def lines_of(path):
     """The rows of a CSV by column."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 

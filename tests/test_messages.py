@@ -19,7 +19,7 @@ from cxr import messages, tables
 def test_control_characters_are_written_as_escapes(tmp_path, given, shown):
     assert messages.printable(given) == messages.shown_path(Path(given)) == shown
     tables.write_csv(tmp_path / "a.csv", ("path",), [[messages.shown_path(Path(given))]])
-    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == f"path\n{shown}\n"
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8-sig") == f"path\n{shown}\n"
 
 
 def test_several_lines_become_one_and_long_texts_and_lists_are_cut():

@@ -11,7 +11,7 @@ from reading_room.texts import TEXTS
 
 
 def table_in(folder):
-    with (folder / page.TABLE).open(encoding="utf-8", newline="") as file:
+    with (folder / page.TABLE).open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -53,7 +53,7 @@ def threshold(trained):
 
 
 def table(tmp_path):
-    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
     assert rows[0] == COLUMNS
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]

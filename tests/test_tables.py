@@ -62,7 +62,7 @@ def test_a_missing_table_is_named_in_full(tmp_path, monkeypatch):
 
 
 def rows_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.reader(file))
 
 
@@ -74,7 +74,7 @@ def test_a_csv_comes_back_as_it_was_written(tmp_path):
         ["흉부 사진.png", "0.25", "NORMAL", ""],
         ['a "quoted", name', "0.5", "", "first\nsecond line"],
     ]
-    assert (tmp_path / "new" / "a.csv").read_bytes().startswith(b"path,probability,class,error\n\xed\x9d")
+    assert (tmp_path / "new" / "a.csv").read_bytes().startswith(b"\xef\xbb\xbfpath,probability,class,error\n\xed\x9d")
 
 
 # --- as spreadsheets write them

@@ -63,7 +63,7 @@ def exams(tmp_path):
 
 
 def table_of(folder, name="worklist.csv"):
-    with (folder / name).open(encoding="utf-8", newline="") as file:
+    with (folder / name).open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -58,7 +58,12 @@ def patient_and_study(header: Dataset) -> tuple[Dataset, list[str]]:
         try:
             validate_value(representation, text, RAISE)
             {"DA": DA, "TM": TM}.get(representation, str)(text)  # the 31st of February has the form of a date
-            valid = text.isprintable() and "\\" not in text and (keyword != "PatientSex" or text in ("", "M", "F", "O"))
+            valid = (
+                text.isprintable()
+                and "\ufffd" not in text
+                and "\\" not in text
+                and (keyword != "PatientSex" or text in ("", "M", "F", "O"))
+            )
         except ValueError:
             valid = False
         if not valid:

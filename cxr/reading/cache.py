@@ -70,14 +70,13 @@ def decode_once(
 
     Raises:
         ValueError: a file that changes meanwhile, or, unless ``skip_bad``, unreadable files, once all were tried.
-        FileNotFoundError: a file that disappeared since it was listed.
         OSError: the cache cannot be written.
     """
     stem = f"{name}-{size}px"
     store = store_dir / f"{stem}-{_key(paths, size)}.npy"
     store_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(store_dir / f"{stem}.lock"):
-        if not store.with_suffix(".json").exists():  # which is written last
+        if not _is_complete(store):
             for outdated in store_dir.glob(f"{stem}-*"):  # also what killed builds have left
                 with suppress(PermissionError):  # Windows: another run has it mapped; the next build removes it
                     outdated.unlink()
@@ -102,6 +101,12 @@ def decode_once(
     )
 
 
+def _is_complete(store: Path) -> bool:
+    """Whether a cache is there, without a file that the system refused to read."""
+    path = store.with_suffix(".json")  # which is written last
+    return path.exists() and not any(fact.get("again") for fact in json.loads(path.read_text(encoding="utf-8")))
+
+
 def _key(paths: Sequence[Path], size: int) -> str:
     """Changes with anything that could change the cache: the files, the size, the code of this folder, the decoders."""
     digest = hashlib.sha256(str(size).encode())
@@ -119,8 +124,8 @@ def _stamp(path: Path) -> str:
     """Changes with the file."""
     try:
         status = path.stat()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path.absolute()}: file disappeared since the images were listed") from None
+    except OSError as error:  # which reading it will report
+        return f"{error.errno}"
     return f"{status.st_size}|{status.st_mtime_ns}"
 
 
@@ -151,10 +156,10 @@ def _read(path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
         found = radiograph.read(path)
         square = found.square(size)
         changed = _stamp(path) != before
-    except radiograph.UnreadableImage as error:
-        return bytes(size * size), {"file": path.name, "error": str(error)}
-    except OSError as error:  # which would be reported as one of writing the cache
-        raise ValueError(str(error)) from error
+    except (radiograph.UnreadableImage, OSError) as error:
+        # The next run may be able to read what the system refused.
+        again = {"again": True} if isinstance(error, OSError) and path.exists() else {}
+        return bytes(size * size), {"file": path.name, "error": str(error), **again}
     if changed:
         raise ValueError(f"{path.absolute()}: changed while it was read; run again when it is complete")
     header = {name: value for name in STORED if (value := getattr(found.header, name))}

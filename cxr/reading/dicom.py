@@ -3,19 +3,20 @@
 Pixel spacing and aspect ratio are ignored, as they are for the other formats.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw
 from pydicom.dataelem import RawDataElement
 from pydicom.pixels.processing import apply_color_lut
 
 from cxr.reading.dicom_header import Elements, header_of, read_elements
 from cxr.reading.dicom_pixels import Layout, read_frame
 from cxr.reading.files import check_size
-from cxr.reading.greyscale import GreyScale, Lut, Window, look_up
-from cxr.reading.picture import Picture
+from cxr.reading.greyscale import GreyScale, Lut, Window, look_up, note_on_bits
+from cxr.reading.picture import NOTE, Picture
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -24,6 +25,8 @@ _INDEX = "1.2.840.10008.1.3.10"  # Media Storage Directory, the class of a DICOM
 _WITHOUT_MODALITY = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")
 _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601), as Pillow weighs them
 _IDENTITY = np.arange(256, dtype=np.uint8)
+_EDGES = ("LeftVertical", "UpperHorizontal", "RightVertical", "LowerHorizontal")  # of a rectangular shutter
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 def open_dicom(data: bytes) -> Picture:
@@ -36,19 +39,70 @@ def open_dicom(data: bytes) -> Picture:
     pixel_data = _require_one_frame(elements)
     layout = _layout(elements)
     check_size(layout.width, layout.height)
-    return Picture((layout.width, layout.height), partial(_grey, elements, pixel_data, layout), header_of(elements))
+    return Picture((layout.width, layout.height), partial(_decode, elements, pixel_data, layout), header_of(elements))
 
 
-def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink: int) -> Image.Image:
+def _decode(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink: int) -> Image.Image:
+    grey, note = _grey(elements, pixel_data, layout, shrink)
+    image = _shuttered(Image.fromarray(grey), elements, layout)
+    image.info[NOTE] = note
+    return image
+
+
+def _grey(elements: Elements, pixel_data: RawDataElement, layout: Layout, shrink: int) -> tuple[NDArray[np.uint8], str]:
+    """Grey levels [H, W], and a note on the bits used."""
     if layout.samples == 3:
-        return Image.fromarray(read_frame(pixel_data, layout, elements, shrink))
-    palette = layout.photometric == "PALETTE COLOR"
-    table = _palette(elements, layout) if palette else _grey_scale(elements, layout).table()
+        return read_frame(pixel_data, layout, elements, shrink), ""
+    if layout.photometric == "PALETTE COLOR":
+        table, note = _palette(elements, layout)
+    elif layout.stored > 8:
+        values = read_frame(pixel_data, layout, elements, 1)
+        scale = _grey_scale(elements, layout).fitted(values)
+        return look_up(scale.table(), values), scale.note()
+    else:
+        table, note = _grey_scale(elements, layout).table(), ""
     # A table that is not a straight line must be applied to the pixels before they are averaged.
     unchanged = np.array_equal(table, _IDENTITY)
     straight = unchanged or np.array_equal(table[::-1], _IDENTITY)
     values = read_frame(pixel_data, layout, elements, shrink if straight else 1)
-    return Image.fromarray(values if unchanged and values.dtype == np.uint8 else look_up(table, values))
+    return (values if unchanged and values.dtype == np.uint8 else look_up(table, values)), note
+
+
+def _shuttered(image: Image.Image, elements: Elements, layout: Layout) -> Image.Image:
+    """``image`` with what its Display Shutter hides in black (DICOM PS3.3 C.7.6.11).
+
+    Rows and columns count from 1. A shutter that is malformed, or would hide everything, hides nothing.
+    """
+    shutters = [shape for shape in elements.texts("ShutterShape") if shape]
+    if not shutters:
+        return image
+    seen = Image.new("L", image.size, 255)
+    shrink = round(layout.width / image.width)
+    for shape in shutters:
+        with suppress(ValueError, TypeError):
+            shown = Image.new("L", image.size)
+            draw = ImageDraw.Draw(shown)
+            if shape == "RECTANGULAR":
+                left, upper, right, lower = (int(elements.number(f"Shutter{edge}Edge") or 0) for edge in _EDGES)
+                corners = [left, upper, right - 2, lower - 2]  # the edges themselves are hidden
+                draw.rectangle([corner // shrink for corner in corners], fill=255)
+            elif shape == "CIRCULAR":
+                row, column = elements.numbers("CenterOfCircularShutter")
+                draw.circle(
+                    _point(row, column, shrink), (elements.number("RadiusOfCircularShutter") or 0) / shrink, 255
+                )
+            elif shape == "POLYGONAL":
+                numbers = elements.numbers("VerticesOfThePolygonalShutter")
+                points = zip(numbers[::2], numbers[1::2], strict=True)
+                draw.polygon([_point(row, column, shrink) for row, column in points], fill=255)
+            if shown.getbbox():
+                seen = ImageChops.darker(seen, shown)
+    return ImageChops.multiply(image, seen) if seen.getbbox() else image
+
+
+def _point(row: float | None, column: float | None, shrink: int) -> tuple[float, float]:
+    """Column and row, from 0."""
+    return ((column or 0) - 1) / shrink, ((row or 0) - 1) / shrink
 
 
 def _require_one_frame(elements: Elements) -> RawDataElement:
@@ -97,8 +151,10 @@ def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
     slope, intercept, modality = 1.0, 0.0, None
     if elements.text("SOPClassUID") not in _WITHOUT_MODALITY:
         modality = _lut(elements.first_item("ModalityLUTSequence"), layout.signed)
-        if (stated := elements.number("RescaleSlope")) != 0:  # 0 stands for no rescaling; dcmtk reads it so too
-            slope, intercept = stated or 1.0, elements.number("RescaleIntercept") or 0.0
+        for found in _with_groups(elements, "PixelValueTransformationSequence"):
+            if found.number("RescaleSlope"):  # 0 stands for no rescaling; dcmtk reads it so too
+                slope, intercept = found.number("RescaleSlope") or 1.0, found.number("RescaleIntercept") or 0.0
+                break
     voi = _lut(elements.first_item("VOILUTSequence"), modality is None and (layout.signed or intercept < 0))
     return GreyScale(
         layout.stored,
@@ -108,6 +164,12 @@ def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
         _inverted(elements),
         _padding(elements, layout),
     )
+
+
+def _with_groups(elements: Elements, sequence: str) -> list[Elements]:
+    """``elements``, and the item of ``sequence`` in the functional groups of one frame (DICOM PS3.3 C.7.6.16)."""
+    items = [elements.first_item(group, sequence) for group in _GROUPS]
+    return [elements, *(item for item in items if item)]
 
 
 def _lut(item: Elements | None, signed_input: bool) -> Lut | None:
@@ -129,14 +191,18 @@ def _lut(item: Elements | None, signed_input: bool) -> Lut | None:
 
 
 def _window(elements: Elements) -> Window | None:
-    """The first window; a width that the standard forbids, such as 0, often stands for none."""
-    center, width = elements.number("WindowCenter"), elements.number("WindowWidth")
-    if center is None or width is None:
-        return None
-    function = elements.text("VOILUTFunction") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise ValueError(f"VOI LUT Function {function}; expected LINEAR, LINEAR_EXACT or SIGMOID")
-    return Window(center, width, function) if (width >= 1 if function == "LINEAR" else width > 0) else None
+    """The first valid window; a width that the standard forbids, such as 0, often stands for none."""
+    for found in _with_groups(elements, "FrameVOILUTSequence"):
+        pairs = zip(found.numbers("WindowCenter"), found.numbers("WindowWidth"), strict=False)
+        function = found.text("VOILUTFunction") or "LINEAR"
+        for center, width in pairs:
+            if center is None or width is None:
+                continue
+            if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+                raise ValueError(f"VOI LUT Function {function}; expected LINEAR, LINEAR_EXACT or SIGMOID")
+            if width >= 1 if function == "LINEAR" else width > 0:
+                return Window(center, width, function)
+    return None
 
 
 def _inverted(elements: Elements) -> bool:
@@ -158,8 +224,9 @@ def _padding(elements: Elements, layout: Layout) -> tuple[int, int] | None:
     return min(values), max(values)
 
 
-def _palette(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
-    """uint8 [2 ** stored]: the luma of each palette colour (DICOM PS3.3 C.7.6.3.1.5)."""
+def _palette(elements: Elements, layout: Layout) -> tuple[NDArray[np.uint8], str]:
+    """uint8 [2 ** stored], the luma of each palette colour (DICOM PS3.3 C.7.6.3.1.5), and a note on the bits used."""
     colours = apply_color_lut(np.arange(2**layout.stored).reshape(1, -1), elements.dataset)[0]
-    top = 2 ** (8 * colours.itemsize) - 1
-    return np.rint(colours @ _LUMA * 255 / top).astype(np.uint8)
+    bits = max(8, int(colours.max()).bit_length())
+    table = np.rint(colours @ _LUMA * 255 / (2**bits - 1)).astype(np.uint8)
+    return table, note_on_bits(bits, 8 * colours.itemsize)

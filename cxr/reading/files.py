@@ -1,12 +1,14 @@
 """Which files are radiographs: by content, by size, and in the folders and patterns of a command line."""
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
-from cxr.messages import first_of, one_line
+from cxr.messages import composed, first_of, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 _HEAD_BYTES = 512  # of a file, enough to recognise its format
@@ -20,7 +22,28 @@ _OF_SYSTEMS = (
     *("@eadir", "#recycle", "#snapshot", "@recycle", "lost+found", "__macosx"),
     *("$recycle.bin", "system volume information"),
 )
+_MASKS = re.compile("mask|segm", re.IGNORECASE)  # in names of folders
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
+
+
+def missing(path: Path) -> str:
+    """Why there is no file at ``path``."""
+    return f"is a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+
+
+def by_composed_name(folder: Path) -> dict[str, Path]:
+    """What is in ``folder``, by its composed name; nothing where there is no folder."""
+    return {composed(entry.name): entry for entry in folder.iterdir()} if folder.is_dir() else {}
+
+
+def as_on_disk(path: Path, listed: Callable[[Path], dict[str, Path]] = by_composed_name) -> Path:
+    """``path``, or where there is none, the one whose name differs in the form of its letters alone (NFC, NFD).
+
+    ``listed`` may remember the folders, where many paths are looked up.
+    """
+    if path.exists() or path.parent == path:
+        return path
+    return listed(as_on_disk(path.parent, listed)).get(composed(path.name), path)
 
 
 def check_size(width: int, height: int) -> None:
@@ -88,7 +111,7 @@ def find_images(patterns: Sequence[str], left_out: Sequence[Path] = ()) -> list[
         return any(map(path.resolve().is_relative_to, own))
 
     for pattern in patterns:
-        matches = [Path(pattern)]
+        matches = [as_on_disk(Path(pattern))]
         if not pattern or not matches[0].exists():
             matches = [Path(match) for match in sorted(glob(pattern, recursive=True))]  # noqa: PTH207
         files = [file for match in matches for file in (_in_folder(match, skipped) if match.is_dir() else [match])]
@@ -132,4 +155,19 @@ def _in_folder(folder: Path, skipped: list[Path]) -> list[Path]:
                 files.append(entry)
             else:
                 skipped.append(entry)
-    return sorted(files)
+    return sorted(_without_masks(files, skipped))
+
+
+def _without_masks(files: list[Path], skipped: list[Path]) -> list[Path]:
+    """``files`` without a folder of masks, whose files have the names of those in a folder beside it."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for file in files:
+        names[file.parent].add(file.stem)
+    masks = {
+        folder
+        for folder in names
+        if _MASKS.search(folder.name)
+        and any(other.parent == folder.parent and other != folder and names[folder] <= names[other] for other in names)
+    }
+    skipped += masks
+    return [file for file in files if file.parent not in masks]

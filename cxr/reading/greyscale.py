@@ -5,7 +5,7 @@ have. ``pydicom.pixels.apply_voi_lut`` 3.0 wraps the index of an 8-bit LUT with 
 rescaled values below 0, and warns about rescaled input.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +23,11 @@ def look_up(table: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]
         strip = slice(row, row + _ROWS_AT_ONCE)
         np.take(table, values[strip], out=grey[strip], mode="clip")  # "raise" would make a second copy
     return grey
+
+
+def note_on_bits(used: int, declared: int) -> str:
+    """A note where fewer bits are ``used`` than ``declared``; empty otherwise."""
+    return f"{used} of {declared} bits used; taken as the full range" if used < declared else ""
 
 
 class Lut(NamedTuple):
@@ -76,6 +81,7 @@ class GreyScale:
         voi: None spreads the whole range that the bits can hold, as dcmtk's dcm2pnm does by default.
         inverted: MONOCHROME1, or a Presentation LUT Shape of INVERSE: the lowest value is white.
         padding: stored values from..to, both included, that fill the frame around the picture; they come out black.
+        used: the lowest and highest value that the bits in use can hold, black and white without ``voi``; None for all.
     """
 
     bits_stored: int
@@ -84,6 +90,36 @@ class GreyScale:
     voi: Lut | Window | None = None
     inverted: bool = False
     padding: tuple[int, int] | None = None
+    used: tuple[int, int] | None = None
+
+    def fitted(self, values: NDArray[Any]) -> "GreyScale":
+        """With the bits that ``values`` [H, W] use, at least 8, where no table or window states what is white.
+
+        Many writers declare 16 bits for 12. ``values`` are stored bits read as unsigned numbers.
+        """
+        if self.voi is not None or isinstance(self.modality, Lut):
+            return self
+        lowest, highest = int(values.min()), int(values.max())
+        if self.padding is not None or self.signed:
+            found = self._stored()[np.unique(values)]
+            if self.padding is not None:
+                found = found[(found < self.padding[0]) | (found > self.padding[1])]
+            lowest, highest = (int(found.min()), int(found.max())) if found.size else (0, 0)
+        bits = max(8, highest.bit_length(), (-lowest - 1).bit_length() if lowest < 0 else 0)
+        return replace(self, used=(-(2**bits) if lowest < 0 else 0, 2**bits - 1))
+
+    def note(self) -> str:
+        """That fewer bits are used than declared; empty otherwise."""
+        if self.used is None:
+            return ""
+        return note_on_bits((self.used[1] - self.used[0]).bit_length(), self.bits_stored)
+
+    def _stored(self) -> NDArray[np.int64]:
+        """The value of each combination of the stored bits."""
+        stored = np.arange(2**self.bits_stored, dtype=np.int64)
+        if self.signed:
+            stored[stored.size // 2 :] -= stored.size
+        return stored
 
     def table(self) -> NDArray[np.uint8]:
         """uint8 [2 ** bits_stored] grey levels, indexed by the stored bits read as an unsigned number.
@@ -91,9 +127,7 @@ class GreyScale:
         Raises:
             ValueError: a rescale that leaves no range.
         """
-        stored = np.arange(2**self.bits_stored, dtype=np.int64)
-        if self.signed:
-            stored[stored.size // 2 :] -= stored.size
+        stored = self._stored()
         with np.errstate(over="ignore"):  # of a window too narrow for float64, where infinity is the right answer
             brightness = self._brightness(stored.astype(np.float64))
         grey = np.rint(np.clip(brightness, 0, 1) * 255).astype(np.uint8)
@@ -111,7 +145,8 @@ class GreyScale:
         else:
             slope, intercept = self.modality
             values = stored * slope + intercept
-            low, high = float(values.min()), float(values.max())
+            ends = np.array(self.used or (stored.min(), stored.max())) * slope + intercept
+            low, high = float(ends.min()), float(ends.max())
         if not np.isfinite(high - low) or low == high:
             raise ValueError(f"rescaling by {self.modality} leaves no range of values")
         if isinstance(self.voi, Lut):

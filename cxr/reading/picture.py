@@ -1,18 +1,43 @@
 """JPEG, PNG, TIFF, WebP and BMP files -> one grey picture, by Pillow."""
 
+import re
 from collections.abc import Callable
 from io import BytesIO
-from typing import NamedTuple
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageFile,
+    ImageOps,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 from PIL import WebPImagePlugin as WebPImagePlugin  # imported so that Pillow need not try all its formats
 
 from cxr.reading.files import check_size
 from cxr.reading.greyscale import GreyScale, look_up
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
-_SUBFILE, _BITS, _PHOTOMETRIC = 254, 258, 262  # tags of TIFF 6.0
+_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339  # tags of TIFF 6.0
+NOTE = "note"  # key in the ``info`` of a decoded picture: what only its pixels show
+_LARGEST_NOTE = 2**26  # bytes beside the pixels of a PNG: a history, a colour profile
+_note_limit = Lock()
+# Patient IDs that stand for none, in upper case without spaces and punctuation.
+_PLACEHOLDERS = re.compile(
+    "0+|9+|X+|NA|NONE|NULL|NOID|ID|UNKNOWN|TEST|PATIENT(ID)?|ANON(YM(OUS|I[SZ]ED)?)?(PATIENT)?|(NOT|UN)KNOWN|DEID(ENTIFIED)?"
+)
+
+Made = TypeVar("Made")
+
+
+def is_placeholder(patient: str) -> bool:
+    """Whether a Patient ID identifies nobody: empty, or such as ANON, 0 or UNKNOWN."""
+    return not patient or bool(_PLACEHOLDERS.fullmatch(re.sub(r"[\W_]+", "", patient.upper())))
 
 
 class Header(NamedTuple):
@@ -28,6 +53,7 @@ class Header(NamedTuple):
         view_text: View Position as written, in upper case.
         patient_text: name and Patient ID for a reader.
         patient_names: every text that identifies the patient: the parts of the name, and the Patient ID.
+        is_patient_unreadable: whether name or Patient ID cannot be decoded by the file's character set.
         is_own_result: whether the file is a DICOM result of this program, which an archive may return.
     """
 
@@ -42,6 +68,7 @@ class Header(NamedTuple):
     view_text: str = ""
     patient_text: str = ""
     patient_names: tuple[str, ...] = ()
+    is_patient_unreadable: bool = False
     is_own_result: bool = False
 
 
@@ -69,11 +96,11 @@ def open_picture(data: bytes) -> Picture:
         ValueError: another format or size, several pages, an animation; when decoded, samples of CMYK, Lab, floating
             point or signed numbers. Pillow raises many other errors for damaged files.
     """
-    image = _open(data)
+    image = _with_long_notes(lambda: _open(data))
     check_size(*image.size)
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         ImageOps.exif_transpose(image, in_place=True)
-        turned = _grey(image)  # now: shrunk first, it would be cut at the wrong side
+        turned = _with_long_notes(lambda: _grey(image))  # now: shrunk first, it would be cut at the wrong side
 
         def decoded(_shrink: int) -> Image.Image:
             return turned
@@ -86,7 +113,7 @@ def open_picture(data: bytes) -> Picture:
             image.draft(None, (image.width // shrink, image.height // shrink))
         return _grey(image)
 
-    return Picture(image.size, decode)
+    return Picture(image.size, lambda shrink: _with_long_notes(lambda: decode(shrink)))
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -113,17 +140,40 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     return image
 
 
+def _with_long_notes(make: Callable[[], Made]) -> Made:
+    """``make()``, also for a PNG with notes beyond Pillow's usual limit of 1 MiB, which may come after the pixels."""
+    try:
+        return make()
+    except ValueError as error:
+        if "MAX_TEXT_CHUNK" not in str(error):
+            raise
+    with _note_limit:
+        usual = PngImagePlugin.MAX_TEXT_CHUNK
+        PngImagePlugin.MAX_TEXT_CHUNK = _LARGEST_NOTE
+        try:
+            return make()
+        finally:
+            PngImagePlugin.MAX_TEXT_CHUNK = usual
+
+
 def _grey(image: ImageFile.ImageFile) -> Image.Image:
     """``image`` as mode L: luma of colour (ITU-R BT.601), transparent parts black, 16 bits by their full range."""
     sixteen_bit_png = image.mode == "I" and image.format == "PNG"  # Pillow before 11
     if image.mode.startswith("I;16") or sixteen_bit_png:
         fields = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-        table = GreyScale(12 if fields.get(_BITS) == (12,) else 16).table()
-        white_is_zero = fields.get(_PHOTOMETRIC) == 0  # Pillow inverts this for 8 bits, but not for 16
-        return Image.fromarray(look_up(table[::-1] if white_is_zero else table, np.asarray(image)))
+        bits, values = 12 if fields.get(_BITS) == (12,) else 16, np.asarray(image)
+        # Pillow inverts white at zero for 8 bits, but not for 16.
+        scale = GreyScale(bits, inverted=fields.get(_PHOTOMETRIC) == 0).fitted(values)
+        grey = Image.fromarray(look_up(scale.table(), values))
+        grey.info[NOTE] = scale.note()
+        return grey
     if image.mode in ("LA", "PA", "RGBA") or (image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info):
         rgba = image.convert("RGBA")
-        return ImageChops.multiply(rgba.convert("L"), rgba.getchannel("A"))
+        alpha = rgba.getchannel("A")
+        # Writers that leave the fourth byte alone make every pixel transparent.
+        return ImageChops.multiply(rgba.convert("L"), alpha) if alpha.getbbox() else rgba.convert("RGB").convert("L")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise ValueError("signed samples; expected unsigned ones: add an offset and save it as PNG")
     if image.mode not in ("1", "L", "P", "RGB", "YCbCr"):
         raise ValueError(f"samples of mode {image.mode}; expected grey or RGB of 8 or 16 bits")
     return image.convert("L")

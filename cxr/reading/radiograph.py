@@ -12,8 +12,8 @@ from PIL import Image
 
 from cxr.messages import one_line, shortened
 from cxr.reading import picture
-from cxr.reading.files import looks_like_dicom
-from cxr.reading.picture import Header, Picture
+from cxr.reading.files import looks_like_dicom, missing
+from cxr.reading.picture import NOTE, Header, Picture
 
 _LONGEST_REASON = 300
 _SHRINKS = (8, 4, 2, 1)  # of JPEG decoders
@@ -51,16 +51,18 @@ class Radiograph:
 
     @property
     def header(self) -> Header:
-        """What a DICOM header states."""
-        return self._picture.header
+        """What a DICOM header states; its note includes what the pixels show once they are decoded."""
+        header = self._picture.header
+        shown = {image.info.get(NOTE, "") for image in self._images.values()}
+        return header._replace(note="; ".join(filter(None, [header.note, *sorted(shown)])))
 
     def whole(self) -> NDArray[np.uint8]:
         """All pixels as uint8 [H, W], upright, bone white on black air.
 
-        Colour becomes luma and transparency black. EXIF orientation is obeyed. 16-bit PNG and TIFF are scaled by the
-        full range of the format, 0..65535 to 0..255: the range of one file's pixels must not change its exposure. DICOM
-        goes through modality LUT, VOI (LUT, else first window) and polarity; without VOI the range that the stored bits
-        can hold is spread over 0..255, so that 8 bits stay as they are. Pixel aspect ratio is left aside.
+        Colour becomes luma and transparency black. EXIF orientation is obeyed. DICOM goes through modality LUT, VOI
+        (LUT, else first valid window), polarity and display shutter. Without VOI, and in 16-bit PNG and TIFF, the range
+        of the bits that the pixels use, at least 8, is spread over 0..255: many writers declare 16 bits for 12. Pixel
+        aspect ratio and Patient Orientation are left aside.
         """
         return np.array(self._decoded(None))
 
@@ -128,7 +130,7 @@ def read(path: Path) -> Radiograph:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path.absolute()}: no such file") from None
+        raise FileNotFoundError(f"{path.absolute()}: {missing(path)}") from None
     if not data:
         raise UnreadableImage(f"{path}: is empty (0 bytes)")
     return Radiograph(path, data)
