@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
-_KEPT = "everything up to the last finished step is on disk"
+_KEPT = "finished work is kept; a training continues after its last finished epoch with --resume"
 # As torch states it for the CPU and for CUDA, in a RuntimeError; numpy raises MemoryError.
 _OUT_OF_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
 _LOWER = "out of memory; lower --batch-size or --size, or close other programs; a training continues with --resume"

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cxr import checkpoints, runtime
+from cxr import checkpoints, cli, runtime
 from cxr.cli import flag_name
 from cxr.files import remove_partials, write_atomically, writing
 from cxr.messages import first_of
@@ -211,20 +211,23 @@ class RunFolder:
         """The checkpoint ``best``; raises as ``checkpoints.load``."""
         return checkpoints.load(self.best, task=self.task)
 
-    def begin(self, epoch: int) -> None:
-        """Prepare for a run after ``epoch`` finished epochs; for a new one (0), remove the files of the previous run.
+    def require_free(self, may_hold_a_run: bool, model_file: Path) -> None:
+        """Raise ValueError where a run is in the folder, unless it may be.
 
-        It warns where the previous run had no report yet, since it could have been resumed.
+        A warning states that the run will replace a bundled model.
         """
+        if self.last.exists() and not may_hold_a_run:
+            raise ValueError(
+                f"{self.path.resolve()} holds a run: continue it with --resume, replace it with --overwrite, or give "
+                "another --output-dir"
+            )
+        if model_file.exists() and model_file.resolve().parent == cli.ROOT:
+            warnings.warn(f"{model_file}, the bundled model, will be replaced by this training's", stacklevel=3)
+
+    def begin(self, epoch: int) -> None:
+        """Prepare for a run after ``epoch`` finished epochs; for a new one (0), remove those of the previous run."""
         if epoch == 0:
-            report = self.path / self.report
-            if self.last.exists() and not report.exists():
-                warnings.warn(
-                    f"the run in {self.path}, which has no {self.report} yet, is replaced by this new one; --resume "
-                    "would have continued it",
-                    stacklevel=3,
-                )
-            for path in (self.last, self.best, report, self.path / ERRORS):
+            for path in (self.last, self.best, self.path / self.report, self.path / ERRORS):
                 path.unlink(missing_ok=True)
         drop_epochs_after(self.log, epoch)
 
@@ -242,6 +245,20 @@ class RunFolder:
         if record.get("improved"):
             checkpoints.save(self.best, task=self.task, **state, model=train_state.average.module.state_dict())
         checkpoints.save(self.last, task=self.task, **state, **train_state.state())
+
+
+def without_paths(config: Any, left_out: Collection[str]) -> dict[str, Any]:
+    """The settings that decide the weights, for the model file; paths are reduced to file names."""
+    return {
+        name: Path(value).name if isinstance(getattr(config, name), Path) or name == "weights" else value
+        for name, value in cli.plain(config).items()
+        if name not in left_out
+    }
+
+
+def how_to_predict(task: str, model: Path) -> str:
+    """The command that predicts with a finished model."""
+    return f"predict: python pytorch_{task}/predict_{task}.py --model {model} --image FILE"
 
 
 def fingerprint(facts: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr import checkpoints, cli, metrics, model_file, out_of_distribution, plots, runtime, training_run
+from cxr import checkpoints, metrics, model_file, out_of_distribution, plots, runtime, training_run
 from cxr.model_file import run_environment
 from cxr.training_run import RunFolder
 from pytorch_classification import data_load, image_metrics, report
@@ -56,7 +56,7 @@ def finish(config: TrainConfig, data: TrainingData, run: runtime.Runtime) -> Non
     validation_report = image_metrics.evaluate_classifier(*calibrated["val"], patients, threshold)
     validation = {name: scores_at(*predictions, threshold) for name, predictions in calibrated.items()}
     about = {
-        "config": without_paths(config),
+        "config": training_run.without_paths(config, RESUME_IGNORES),
         "classes": list(CLASSES),
         "epoch": state["epoch"],
         "seconds": [record["seconds"] for record in training_run.read_records(folder.log)],
@@ -76,6 +76,7 @@ def finish(config: TrainConfig, data: TrainingData, run: runtime.Runtime) -> Non
         ece, brier = (metrics.interval_text(validation_report["scores"][name]) for name in ("ece", "brier"))
         print(f"  validation with 95% intervals by patient: ECE {ece}, Brier score {brier}")
         print(f"model: {config.model_file}")
+        print(training_run.how_to_predict(TASK, config.model_file))
     runtime.wait(run)  # for the model file of the first process: the file is evaluated, not the model in memory
     if missing := data_load.missing_test(config.data_dir, config.table):
         if run.is_main:
@@ -141,12 +142,3 @@ def test_report(
     report.write(result, path, config.images_dir, evaluated, run)
     print(f"\nreport: {path}\npictures: {config.images_dir}")
     return {**found, "set": source.name, "provenance": result["provenance"]}
-
-
-def without_paths(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the weights; paths are reduced to file names."""
-    return {
-        name: Path(value).name if isinstance(getattr(config, name), Path) or name == "weights" else value
-        for name, value in cli.plain(config).items()
-        if name not in RESUME_IGNORES
-    }

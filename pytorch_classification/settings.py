@@ -10,7 +10,8 @@ PREVALENCE = 0.1  # at which predictive values are stated: about that of the upr
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 OUTPUT_DIR = ROOT / "checkpoint" / "classification"
 # Paths, class names in the data set, device: every other setting decides the weights.
-RESUME_IGNORES = {"data_dir", "table", "normal", "pneumonia", "output_dir", "model_file", "device", "resume"}
+RESUME_IGNORES = {"data_dir", "table", "normal", "pneumonia", "output_dir", "model_file", "device"}
+RESUME_IGNORES |= {"resume", "overwrite"}
 
 # Defaults that depend on --weights. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and crops of the
 # best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
@@ -23,6 +24,8 @@ class TrainConfig:
     """Everything that decides the outcome of a run; stored in the checkpoint as plain values.
 
     Attributes:
+        crop_prob: probability of a random crop; .5 from random weights, else 1.
+        randconv_prob: probability of a random 3 x 3 convolution (RandConv); .3 from random weights, else 0.
         weight_decay: of AdamW, for kernels; biases and normalisation have none.
         ema_window: of the running average of the weights (EMA), as a fraction of all steps.
         validation_share: of the images of each class, split off by patient.
@@ -36,7 +39,7 @@ class TrainConfig:
     normal: tuple[str, ...] = cli.flag(("NORMAL",), help="folder names or labels of the class NORMAL")
     pneumonia: tuple[str, ...] = cli.flag(("PNEUMONIA",), help="folder names or labels of the class PNEUMONIA")
     output_dir: Path = cli.flag(OUTPUT_DIR, help="folder of checkpoints, metrics and the test report")
-    model_file: Path = cli.flag(ROOT / "pneumonia_resnet18.pth", help="the finished model")
+    model_file: Path = cli.flag(None, help="the finished model; by default pneumonia_resnet18.pth in --output-dir")
     weights: str = cli.flag("imagenet", help="imagenet (downloaded), none (random), or a file of ResNet-18 weights")
     epochs: int = cli.flag(None, at_least=1, help="passes over the training images; 10 from random weights, else 8")
     size: int = cli.flag(
@@ -46,20 +49,11 @@ class TrainConfig:
     lr: float = cli.flag(
         None, above=0, help="peak AdamW learning rate of the one-cycle schedule; 1.5e-3 from random weights, else 3e-4"
     )
-    crop_prob: float = cli.flag(
-        None, at_least=0, at_most=1, help="probability of a random crop; .5 from random weights, else 1"
-    )
     style_mix_prob: float = cli.flag(
         0.5,
         at_least=0,
         at_most=1,
         help="probability of histogram matching, and of border swapping, with another image of the batch",
-    )
-    randconv_prob: float = cli.flag(
-        None,
-        at_least=0,
-        at_most=1,
-        help="probability of a random 3 x 3 convolution (RandConv); .3 from random weights, else 0",
     )
     ood_val_dir: Path | None = cli.flag(
         None,
@@ -69,14 +63,19 @@ class TrainConfig:
     device: cli.Device = cli.flag("auto", help="auto: CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto: bfloat16 where it trains faster")
     resume: bool = cli.flag(False, help="continue from the last finished epoch in --output-dir")
+    overwrite: bool = cli.flag(False, help="replace the run in --output-dir")
     skip_bad: bool = cli.flag(False, help="skip unreadable images")
+    crop_prob: float | None = None
+    randconv_prob: float | None = None
     weight_decay: float = 0.05
     ema_window: float = 0.08
     validation_share: float = 0.12
     flip_tta: bool = True
 
     def __post_init__(self) -> None:
-        """Fill in the defaults that depend on ``weights``."""
+        """Fill in the defaults that depend on ``weights`` and ``output_dir``."""
+        if self.model_file is None:
+            object.__setattr__(self, "model_file", self.output_dir / "pneumonia_resnet18.pth")
         for name, value in (FROM_SCRATCH if self.weights == "none" else FINE_TUNING).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)

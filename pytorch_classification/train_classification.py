@@ -156,6 +156,7 @@ def validate(
 def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: epochs, calibration, model file, test report and pictures."""
     folder = RunFolder(config.output_dir, TASK, finish_training.REPORT)
+    folder.require_free(config.resume or config.overwrite, config.model_file)
     state = folder.load_last() if config.resume else None
     model = build(config.weights if state is None else "none")
     data = load_data(config, run)

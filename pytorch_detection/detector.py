@@ -135,13 +135,13 @@ class Detector:
         return {"networks": len(self.networks), "rule": asdict(self.rule)}
 
     def save(self, path: Path, **record: Any) -> None:
-        """Write the model file, with ``record`` (plain values) for a later reader."""
+        """Write the model file, with ``record`` (plain values) for a later reader; kernels in float16."""
         first, *others = self.networks
         checkpoints.save(
             path,
             task=TASK,
-            model=first.state_dict(),
-            members=[other.state_dict() for other in others],
+            model=checkpoints.with_half_kernels(first.state_dict()),
+            members=[checkpoints.with_half_kernels(other.state_dict()) for other in others],
             architecture=asdict(first.architecture),
             prediction={"flip_average": self.flip_tta, "rule": asdict(self.rule)},
             likeness=None if self.feature_distance is None else self.feature_distance.plain(),

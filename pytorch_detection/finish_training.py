@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cxr import cli, model_file, plots, runtime
+from cxr import checkpoints, model_file, plots, runtime, training_run
 from cxr.model_file import run_environment
 from cxr.out_of_distribution import FeatureDistance
 from cxr.training_run import RunFolder, with_average
 from pytorch_detection import report
 from pytorch_detection.detector import Detector, Rule, choose_rule, load_network
 from pytorch_detection.model import TASK
-from pytorch_detection.settings import TrainConfig
+from pytorch_detection.settings import RESUME_IGNORES, TrainConfig
 from pytorch_detection.training_data import TrainingData
 
 REPORT = "held_out_report.json"  # in the folder of the run
@@ -46,7 +46,10 @@ def finish(config: TrainConfig, data: TrainingData, run: runtime.Runtime) -> Non
     folders = [RunFolder(each.output_dir, TASK, REPORT) for each in config.each_network()]
     known = model_file.image_keys(data.hashes, data.train, data.validation)
     # The last epoch, not the one with the best scores: on a hundred exams that is chance (docs/experiments.md).
-    networks = tuple(load_network(with_average(folder.load_last()), folder.last, run) for folder in folders)
+    states = [with_average(folder.load_last()) for folder in folders]
+    for state in states:  # as in the file: calibrated for the file
+        state["model"] = checkpoints.with_half_kernels(state["model"])
+    networks = tuple(load_network(state, folder.last, run) for state, folder in zip(states, folders, strict=True))
     detector = Detector(networks, config.flip_tta, Rule(0.0, 1.0, 1.0), training_images=known)
     found, validation_features = detector.predict(data.images.images, run, data.validation)
     rule, score = choose_rule(found, data.truths(data.validation))
@@ -59,7 +62,7 @@ def finish(config: TrainConfig, data: TrainingData, run: runtime.Runtime) -> Non
         patients = {exam.patient for exam in data.of(data.train)}
         detector.save(
             config.model_file,
-            config=cli.plain(config),
+            config=training_run.without_paths(config, RESUME_IGNORES),
             validation={"images": len(data.validation), "rsna_score": score},
             trained_on=model_file.trained_on(config.root, len(data.train), len(patients)),
             provenance=run_environment(run),
@@ -72,6 +75,7 @@ def finish(config: TrainConfig, data: TrainingData, run: runtime.Runtime) -> Non
         if score == 0:
             print("no box matched a ground-truth box, so this threshold means nothing; train longer or on more exams")
         print(f"model: {config.model_file}")
+        print(training_run.how_to_predict(TASK, config.model_file))
     held_out_report(config, data, detector, run)
 
 

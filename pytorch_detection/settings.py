@@ -7,12 +7,13 @@ from typing import Literal
 from cxr import cli
 from cxr.cli import ROOT
 
-MODEL_FILE = ROOT / "pneumonia_fasterrcnn.pth"
+MODEL_FILE = ROOT / "pneumonia_fasterrcnn.pth"  # the bundled model
 SYNTHETIC_FILE = ROOT / "pytorch_detection" / "synthetic_start.pth"
 OUTPUT_DIR = ROOT / "checkpoint" / "detection"
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; larger batches exceed the memory of an ordinary machine
 # Paths, device and what is chosen after training: every other setting decides the weights.
-RESUME_IGNORES = {"data_dir", "table", "output_dir", "model_file", "device", "resume", "flip_tta", "ensemble"}
+RESUME_IGNORES = {"data_dir", "table", "output_dir", "model_file", "device", "flip_tta", "ensemble"}
+RESUME_IGNORES |= {"resume", "overwrite"}
 
 Backbone = Literal["resnet18", "resnet50_v2"]
 
@@ -22,6 +23,7 @@ class TrainConfig:
     """Everything that decides the outcome of a run; stored in the checkpoint as plain values.
 
     Attributes:
+        light_augmentation_epochs: final epochs with flips and small shifts only.
         weight_decay: of AdamW, for kernels; biases and normalisation have none.
         ema_window: EMA window as a fraction of all steps.
         flip_tta: test-time augmentation: fuse the boxes of an image and its mirror image; kept in the model file.
@@ -32,7 +34,7 @@ class TrainConfig:
         None, help="in place of --data-dir: CSV with path, x, y, width, height; optional patient"
     )
     output_dir: Path = cli.flag(OUTPUT_DIR, help="folder of checkpoints, metrics and the held-out report")
-    model_file: Path = cli.flag(MODEL_FILE, help="the finished model")
+    model_file: Path = cli.flag(None, help="the finished model; by default pneumonia_fasterrcnn.pth in --output-dir")
     backbone: Backbone = cli.flag("resnet18", help="resnet18 from synthetic or random weights, resnet50_v2 from COCO")
     weights: str = cli.flag(
         "synthetic",
@@ -48,16 +50,22 @@ class TrainConfig:
         1.0, at_least=0, help="training images without opacity per epoch for each one with opacity"
     )
     image_loss_weight: float = cli.flag(0.5, at_least=0, help="weight of the image-level loss; 0: no image-level head")
-    light_augmentation_epochs: int = cli.flag(4, at_least=0, help="final epochs with flips and small shifts only")
     seed: int = cli.flag(0, at_least=0, at_most=2**63 - 1, help="of the split, the first weights and the augmentation")
     device: cli.Device = cli.flag("auto", help="auto: CUDA, then Apple MPS, then the CPU")
     precision: cli.Precision = cli.flag("auto", help="auto: bfloat16 where it trains faster")
     resume: bool = cli.flag(False, help="continue from the last finished epoch in --output-dir")
+    overwrite: bool = cli.flag(False, help="replace the run in --output-dir")
     skip_bad: bool = cli.flag(False, help="skip unreadable images")
     allow_missing: bool = cli.flag(False, help="skip exams without a DICOM file, and files without a label")
+    light_augmentation_epochs: int = 4
     weight_decay: float = 0.05
     ema_window: float = 0.08
     flip_tta: bool = True
+
+    def __post_init__(self) -> None:
+        """Fill in the default that depends on ``output_dir``."""
+        if self.model_file is None:
+            object.__setattr__(self, "model_file", self.output_dir / MODEL_FILE.name)
 
     @property
     def root(self) -> Path:

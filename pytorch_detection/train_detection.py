@@ -171,6 +171,9 @@ def fit(config: TrainConfig, run: runtime.Runtime) -> None:
     """The whole run: each network, operating point, model file, held-out report and pictures."""
     networks = config.each_network()
     # Before the exams are decoded, so that wrong settings are refused at once.
+    RunFolder(config.output_dir, TASK, finish_training.REPORT).require_free(
+        config.resume or config.overwrite, config.model_file
+    )
     begun = [begin(each, may_be_new=not config.resume or each is not networks[0]) for each in networks]
     data = load_data(config, run)
     if run.is_main:

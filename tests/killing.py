@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED = -9
 TERMINATED = 143
 UNHEARD = -15  # SIGTERM before the script listens
-FAREWELL = "terminated: everything up to the last finished step is on disk"
+FAREWELL = "terminated: finished work is kept; a training continues after its last finished epoch with --resume"
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to end a process by")
 
 detection_is_slow = pytest.mark.parametrize(

@@ -117,7 +117,11 @@ def finished(tmp_path, body, *, environment=None, stdout=subprocess.PIPE, **opti
         ("raise ValueError", 2, "error: ValueError\n"),
         ("raise ValueError(chr(27) + '[31mred 폐렴')", 2, "error: \\x1b[31mred 폐렴\n"),
         ("open('/no/such/file')", 2, "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
-        ("raise KeyboardInterrupt", 130, "interrupted: everything up to the last finished step is on disk\n"),
+        (
+            "raise KeyboardInterrupt",
+            130,
+            "interrupted: finished work is kept; a training continues after its last finished epoch with --resume\n",
+        ),
         ("import logging; logging.getLogger('PIL').error('odd')", 0, ""),
         ("warnings.warn('two\\nlines')\nreturn 0", 0, "warning: two lines\n"),
     ],
@@ -152,7 +156,10 @@ def test_termination_runs_finally_blocks_and_says_so(tmp_path):
     found = finished(tmp_path, body)
     assert found.returncode == 143
     assert found.stdout == "tidied up\n"
-    assert found.stderr == "terminated: everything up to the last finished step is on disk\n"
+    assert (
+        found.stderr
+        == "terminated: finished work is kept; a training continues after its last finished epoch with --resume\n"
+    )
 
 
 @dataclass(frozen=True)

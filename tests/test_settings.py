@@ -48,7 +48,9 @@ def test_a_script_has_at_most_20_flags_and_reads_every_setting(script):
 @pytest.mark.parametrize(
     ("task", "name"), [("classification", "pneumonia_resnet18.pth"), ("detection", "pneumonia_fasterrcnn.pth")]
 )
-def test_the_finished_model_is_at_the_root_where_prediction_expects_it(task, name):
-    for script, field in (("train", "model_file"), ("predict", "model")):
-        config = config_of(f"pytorch_{task}/{script}_{task}.py")
-        assert config.__dataclass_fields__[field].default == ROOT / name
+def test_a_training_leaves_the_bundled_model_at_the_root_as_it_is(task, name):
+    config = config_of(f"pytorch_{task}/predict_{task}.py")
+    assert config.__dataclass_fields__["model"].default == ROOT / name
+    training = config_of(f"pytorch_{task}/train_{task}.py")
+    assert training().model_file == ROOT / "checkpoint" / task / name
+    assert training(output_dir=ROOT / "run", model_file=ROOT / "a.pth").model_file == ROOT / "a.pth"

@@ -326,7 +326,7 @@ def test_a_new_run_that_is_refused_leaves_the_older_one_as_it_was(trained, folde
     config = finished_copy(trained, folder, data_dir=folder / "none")
     before = {path.name: path.stat().st_mtime_ns for path in config.output_dir.iterdir()}
     with pytest.raises(FileNotFoundError, match="no folder"):
-        train(replace(config, resume=False))
+        train(replace(config, resume=False, overwrite=True))
     assert {
         path.name: path.stat().st_mtime_ns for path in config.output_dir.iterdir() if path.name != "run.lock"
     } == before

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -76,20 +75,17 @@ def test_a_second_run_in_the_same_folder_is_refused(script, data, folder, comman
     assert [path.name for path in config.output_dir.iterdir()] == ["run.lock"]
 
 
-@pytest.mark.parametrize("reported", [False, True])
-def test_a_new_run_says_when_it_replaces_one_that_had_no_report(script, data, folder, monkeypatch, reported):
-    config = script.settings(data, folder)
-    old = [folder / name for name in script.checkpoints[:-1]] + [folder / script.report] * reported
+def test_a_run_is_replaced_only_when_asked(script, data, folder, monkeypatch, command):
+    config = script.settings(folder / "no data", folder)
+    old = [folder / name for name in (*script.checkpoints[:-1], script.report)]
     for path in old:
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")
-
+    ended = command(script.module.main, config)  # before the data are looked for
+    assert ended.code == 2 and "holds a run: continue it with --resume, replace it with --overwrite" in ended.err
     at_epoch(script, 1, monkeypatch, stop)
-    told = pytest.warns(
-        UserWarning, match=r"^the run in .*, which has no .*_report\.json yet, is replaced by this new one"
-    )
-    with nullcontext() if reported else told, pytest.raises(KeyboardInterrupt):
-        script.train(config)
+    with pytest.raises(KeyboardInterrupt):
+        script.train(replace(config, data_dir=data, overwrite=True))
     assert not any(path.exists() for path in old)
 
 
