@@ -2,9 +2,9 @@
 
     python pytorch_classification/train_classification.py --data-dir chest_xray --weights none
 
-Writes checkpoint/classification/{last,best}.pth and metrics.jsonl while it trains; at the end the finished model
-pneumonia_resnet18.pth, the test report checkpoint/classification/test_report.json, and pictures in
-images/classification/ (with --output-dir, in its folder images/). --resume continues from last.pth and ends with the
+Writes {last,best}.pth and metrics.jsonl in checkpoint/classification/ while it trains; at the end the finished model
+pneumonia_resnet18.pth and the test report test_report.json there, and pictures in images/classification/ (with
+--output-dir, all there, pictures in its folder images/). --resume continues from last.pth and ends with the
 same weights as an uninterrupted run. Under torchrun each batch is divided among the processes.
 """
 

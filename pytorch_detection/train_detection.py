@@ -3,9 +3,9 @@
     python pytorch_detection/train_detection.py --data-dir dataset_det
     python pytorch_detection/train_detection.py --table boxes.csv
 
-Writes checkpoint/detection/last.pth and metrics.jsonl while it trains; at the end the finished model
-pneumonia_fasterrcnn.pth, with the moving average of the weights, the report on held-out patients and errors.csv in
-checkpoint/detection/, and pictures in images/detection/ (with --output-dir, in its folder images/). The table has the
+Writes last.pth and metrics.jsonl in checkpoint/detection/ while it trains; at the end, there too, the finished model
+pneumonia_fasterrcnn.pth, with the moving average of the weights, the report on held-out patients and errors.csv, and
+pictures in images/detection/ (with --output-dir, in its folder images/). The table has the
 format of evaluate_detection.py. --resume continues from last.pth and ends with the same weights as an uninterrupted
 run. Under torchrun each batch is divided among the processes.
 """

@@ -1,5 +1,6 @@
 """README, its Korean mirror and the pages of docs/ against the files, flags and headings that they name."""
 
+import importlib
 import re
 import runpy
 import shlex
@@ -106,6 +107,20 @@ def test_the_korean_readme_has_the_same_sections_commands_and_links():
     assert [level for level, _slug in headings(README)] == [level for level, _slug in headings(KOREAN)]
     assert commands(README) == commands(KOREAN)
     assert {*links(README)} - {"README.ko.md"} == {*links(KOREAN)} - {"README.md"}
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_readmes_first_commands_answer_as_printed(task, command, tmp_path, monkeypatch):
+    main = importlib.import_module(f"pytorch_{task}.predict_{task}").main
+    monkeypatch.chdir(ROOT)
+    ran = command(main, "--image", "images/example.dcm", "--output-dir", tmp_path)
+    assert ran.code == 0
+    for page in (ROOT / "README.md", ROOT / "README.ko.md"):
+        text = page.read_text(encoding="utf-8")
+        assert f"predict_{task}.py --image images/example.dcm\n" in text
+        for line in ran.out.splitlines():
+            if line.startswith("images/example.dcm"):
+                assert line in text
 
 
 def test_readme_stays_a_first_page():
