@@ -92,7 +92,9 @@ def parse(
         if positional:
             parser.add_argument(_WITHOUT_FLAG, nargs="*", metavar=field.name.upper(), help=f"as --{field.name}")
         required = field.default is dataclasses.MISSING
-        text = field.metadata["help"] + ("" if required else f" (default: {_shown(field.default)})")
+        text = field.metadata["help"]
+        if not required and not (field.default is None and "by default" in text):
+            text += f" (default: {_shown(field.default)})"
         action = parser.add_argument(
             flag_name(field.name),
             dest=field.name,

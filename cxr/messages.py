@@ -69,8 +69,13 @@ def free_name(folder: Path, stem: str, ending: str, taken: set[str]) -> Path:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, each column as wide as its longest text."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Rows as lines, each column as wide as its longest text; letters of East Asia take two places of a terminal."""
+    widths = [max(_places(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "   ".join(text + " " * (width - _places(text)) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )
+
+
+def _places(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -177,10 +177,10 @@ def predict_in_batches(
 
 
 class TaskOutput(ABC):
-    """Output of a predict script: pictures, sentences, predictions.csv and JSON; each task adds what it predicts.
+    """Output of a predict script: pictures, sentences, a CSV table and JSON; each task adds what it predicts.
 
     Attributes:
-        columns: of predictions.csv, between ``path`` and those that both tasks have.
+        columns: of the table, between ``path`` and those that both tasks have.
         model: the model file. folder: where pictures go.
     """
 
@@ -240,7 +240,7 @@ class TaskOutput(ABC):
         return [f"{path}: {'; '.join([result, *self.warnings(prediction)])}" for result in results]
 
     def write_table(self, path: Path, predictions: Sequence[Prediction]) -> None:
-        """predictions.csv."""
+        """The predictions as CSV."""
         columns = ("path", *self.columns, "threshold", "borderline", "out_of_distribution", "note", "error", "model")
         tables.write_csv(path, columns, (row for prediction in predictions for row in self._rows(prediction)))
 

@@ -3,8 +3,8 @@
     python pytorch_classification/predict_classification.py chest.jpeg
 
 For one image it prints a sentence and draws Grad-CAM; for many, a line for each of the 20 with the highest probability,
-and writes predictions.csv with the columns path, probability (of PNEUMONIA, calibrated), class, threshold, borderline,
-out_of_distribution, note (what the header states against a frontal chest radiograph), error and model. With
+and writes classification.csv with the columns path, probability (of PNEUMONIA, calibrated), class, threshold,
+borderline, out_of_distribution, note (what the header states against a frontal chest radiograph), error and model. With
 --dicom-output each DICOM file also gets a structured report and its picture as DICOM files, for a PACS. Exit code 0:
 all predicted; 1: some files could not be read; 2: nothing could be done. Research only, not a medical device.
 """
@@ -32,7 +32,7 @@ class PredictConfig:
     )
     refuse_ood: bool = cli.flag(False, help="no prediction for out-of-distribution images")
     output_dir: Path = cli.flag(
-        Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
+        Path("predictions"), help="where pictures and classification.csv go; by default in the current directory"
     )
     grad_cam: bool | None = cli.flag(None, help="draw Grad-CAM; by default for a single file or a PACS")
     json: bool = cli.flag(False, help="print one JSON document instead of sentences")
@@ -130,7 +130,7 @@ def main(config: PredictConfig) -> int:
 
         dicom_results.require_highdicom()
     draws = config.grad_cam if config.grad_cam is not None else single or config.dicom_output is not None
-    table = None if single else config.output_dir / "predictions.csv"
+    table = None if single else config.output_dir / "classification.csv"
     with runtime.start(config.device, "fp32", seed=0) as run:
         classifier = Classifier.load(config.model, run, config.threshold)
         output = Output(config.model, classifier, config.output_dir)

@@ -34,7 +34,7 @@ class EvaluateConfig:
     )
     model: Path | None = cli.flag(None, help="the finished model; by default pneumonia_fasterrcnn.pth at the root")
     predictions: Path | None = cli.flag(
-        None, help="evaluate these boxes instead of a model's: a submission to the challenge, or a predictions.csv"
+        None, help="evaluate these boxes instead of a model's: a submission to the challenge, or a detection.csv"
     )
     threshold: float | None = cli.flag(
         None,

@@ -3,12 +3,13 @@
     python pytorch_detection/predict_detection.py chest.dcm
 
 It draws the boxes on a picture of each image. For one image it prints a sentence for each box; for many, the 20 images
-with the highest scores, and writes predictions.csv with the columns path, x, y, width, height, score, threshold,
-borderline, out_of_distribution, note (what the header states against a frontal chest radiograph), error and model: a
-row for each box, and one row for an image without a box or that could not be read. Boxes are in pixels of the original
-image, x to the right and y down from the top left corner. With --dicom-output each DICOM file also gets a structured
-report with its boxes, and its picture, as DICOM files for a PACS. Exit code 0: all predicted; 1: some files could not
-be read; 2: nothing could be done. Research only, not a medical device.
+with the highest scores, and writes detection.csv with the columns path, x, y, width, height, score, highest_score (of
+any box of the image, also below the threshold), threshold, borderline, out_of_distribution, note (what the header
+states against a frontal chest radiograph), error and model: a row for each box, and one row for an image without a box
+or that could not be read. Boxes are in pixels of the original image, x to the right and y down from the top left
+corner. With --dicom-output each DICOM file also gets a structured report with its boxes, and its picture, as DICOM
+files for a PACS. Exit code 0: all predicted; 1: some files could not be read; 2: nothing could be done. Research only,
+not a medical device.
 """
 
 import sys
@@ -36,7 +37,7 @@ class PredictConfig:
     )
     refuse_ood: bool = cli.flag(False, help="no prediction for out-of-distribution images")
     output_dir: Path = cli.flag(
-        Path("predictions"), help="where pictures and predictions.csv go; by default in the current directory"
+        Path("predictions"), help="where pictures and detection.csv go; by default in the current directory"
     )
     pictures: bool = cli.flag(True, help="draw the boxes on each image")
     submission: Path | None = cli.flag(None, help="write also a file for the RSNA challenge, one row for each image")
@@ -63,7 +64,7 @@ _DRAWN_BATCH = 8  # whose files stay in memory until their pictures are drawn
 class Output(prediction.TaskOutput):
     """Boxes and their scores, drawn on the radiograph."""
 
-    columns = ("x", "y", "width", "height", "score")
+    columns = ("x", "y", "width", "height", "score", "highest_score")
 
     def draw(self, sample: Sample, one: Prediction, _: None) -> Prediction:
         """``one`` with its picture."""
@@ -86,9 +87,10 @@ class Output(prediction.TaskOutput):
         return prediction.highest_score
 
     def cells(self, prediction: Prediction) -> list[list[str]]:
-        """A row for each box, an empty one without a box."""
-        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}"] for box in prediction.boxes]
-        return boxes or [[""] * len(self.columns)]
+        """A row for each box, one without sides for an image without a box."""
+        highest = "" if prediction.highest_score is None else f"{prediction.highest_score:.6f}"
+        boxes = [[*(f"{side:.1f}" for side in box[:4]), f"{box.score:.6f}", highest] for box in prediction.boxes]
+        return boxes or [["", "", "", "", "", highest]]
 
     def record(self, prediction: Prediction) -> dict[str, Any]:
         """Boxes and highest score."""
@@ -152,7 +154,7 @@ def main(config: PredictConfig) -> int:
         from cxr import dicom_results
 
         dicom_results.require_highdicom()
-    table = None if single else config.output_dir / "predictions.csv"
+    table = None if single else config.output_dir / "detection.csv"
     with runtime.start(config.device, "fp32", seed=0) as run:
         detector = Detector.load(config.model, run, config.threshold)
         output = Output(config.model, detector.threshold, detector.provenance, config.output_dir)

@@ -188,7 +188,7 @@ def test_an_operating_point_set_without_labels_is_stated_with_each_prediction(tr
     assert after["prediction"]["temperature"] == before["prediction"]["temperature"]
     assert "sensitivity" not in after["validation"]["val"] and "roc_auc" in after["validation"]["val"]
     predicted = command(predict, mixed, "--model", model, "--output-dir", tmp_path / "predicted")
-    table = lines_of(tmp_path / "predicted" / "predictions.csv")
+    table = lines_of(tmp_path / "predicted" / "classification.csv")
     assert text in predicted.out and {row["model"].partition(" ")[0] for row in table} == {"mine.pth"}
     shares = operating_point.validation_rates(before, model)
     expected = 0.25 * shares[0] + 0.75 * (1 - shares[1])

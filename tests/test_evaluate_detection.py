@@ -83,7 +83,7 @@ def test_predicted_boxes_from_a_file_are_evaluated_as_the_models_own(
     submission = tmp_path / "submission.csv"
     assert command(predict, *sorted(images.glob("*.dcm")), *asked, "--submission", submission).code == 0
     one = report_of(tmp_path / "model")["all"]
-    for name, path in (("table", tmp_path / "predictions.csv"), ("submission", submission)):
+    for name, path in (("table", tmp_path / "detection.csv"), ("submission", submission)):
         options = ("--threshold", one["threshold"], "--output-dir", tmp_path / name)
         ended = command(main, "--table", clinic, "--predictions", path, *options)
         assert ended.code == 0 and f"predictions: {path}; boxes with scores from 0." in ended.out, ended.err

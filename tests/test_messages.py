@@ -36,3 +36,7 @@ def test_used_names_are_numbered_whatever_their_case(tmp_path):
     found = [messages.free_name(tmp_path, stem, "_x.png", taken).name for stem in stems]
     assert found == ["a_x.png", "a-2_x.png", "A-3_x.png", "a-2-2_x.png", "b_x.png", "a-4_x.png"]
     assert messages.free_name(tmp_path, "a", "_x.png", set()) == tmp_path / "a_x.png"  # another run
+
+
+def test_columns_are_aligned_also_with_letters_of_two_places():
+    assert messages.aligned([["site", "n"], ["서울", "12"]]) == "site   n\n서울   12"

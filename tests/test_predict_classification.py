@@ -53,7 +53,7 @@ def threshold(trained):
 
 
 def table(tmp_path):
-    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8-sig") as file:
+    with (tmp_path / "out" / "classification.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
     assert rows[0] == COLUMNS
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
@@ -113,7 +113,7 @@ def test_one_image_for_machines(predict, image_file, trained, threshold):
 def test_predictions_of_a_folder_agree_with_the_test_report(predict, held_out, trained, tmp_path, threshold):
     ended = predict(held_out)
     rows = table(tmp_path)
-    assert ended.code == 0 and written(tmp_path) == ["predictions.csv"]
+    assert ended.code == 0 and written(tmp_path) == ["classification.csv"]
     assert [row["path"] for row in rows] == sorted(str(path) for path in held_out.rglob("*.jpeg"))
     assert all(row["error"] == "" for row in rows)
     probabilities = np.array([float(row["probability"]) for row in rows])
@@ -130,7 +130,7 @@ def test_predictions_of_a_folder_agree_with_the_test_report(predict, held_out, t
     shown = [float(re.match(SENTENCE, line)["probability"]) for line in lines]
     assert shown == sorted((round(p, 3) for p in probabilities), reverse=True)[:20]  # the highest probability first
     assert counts.startswith(f"24 files: {(~called).sum()} NORMAL, {called.sum()} PNEUMONIA (")
-    assert counts.endswith("0 not readable") and where == f"table: {tmp_path / 'out' / 'predictions.csv'}"
+    assert counts.endswith("0 not readable") and where == f"table: {tmp_path / 'out' / 'classification.csv'}"
     weights = sha256_of(trained.config.model_file)
     assert model.startswith("model: model.pth, ") and {row["model"] for row in rows} == {f"model.pth {weights[:12]}"}
     assert {row["threshold"] for row in rows} == {f"{threshold:.6f}"}
@@ -160,7 +160,7 @@ def test_pictures_of_many_images_are_drawn_when_asked_and_do_not_overwrite_each_
         (tmp_path / name).mkdir()
         shutil.copy(path, tmp_path / name / "chest.jpeg")
     ended = predict(tmp_path / "a", tmp_path / "b", "--grad-cam", "--json")
-    assert written(tmp_path) == ["chest-2_grad_cam.png", "chest_grad_cam.png", "predictions.csv"]
+    assert written(tmp_path) == ["chest-2_grad_cam.png", "chest_grad_cam.png", "classification.csv"]
     pictures = [image["picture"] for image in json.loads(ended.out)["images"]]
     assert pictures == [str(tmp_path / "out" / name) for name in ("chest_grad_cam.png", "chest-2_grad_cam.png")]
 
@@ -316,7 +316,7 @@ def test_an_out_of_distribution_image_can_be_refused(predict, image_file, noise,
     assert (first["probability"], first["class"], first["out_of_distribution"], first["error"]) == ("", "", "yes", "")
     assert second["class"] == "PNEUMONIA" and written(tmp_path) == [
         f"{image_file.stem}_grad_cam.png",
-        "predictions.csv",
+        "classification.csv",
     ]
     ended = predict(noise, "--refuse-ood")
     assert ended.code == 0 and ended.out.startswith(f"{noise}: no prediction, out of distribution\n")
@@ -338,7 +338,7 @@ def test_an_interrupted_prediction_keeps_finished_batches(predict, held_out, tmp
 
     monkeypatch.setattr(Classifier, "predict", then_stop)
     ended = predict(held_out)
-    kept = tmp_path / "out" / "predictions.csv"
+    kept = tmp_path / "out" / "classification.csv"
     assert ended.code == code and lines_of(ended.err)[-1].endswith(
         f": 10 of 24 files were predicted; {kept} holds them"
     )

@@ -58,7 +58,7 @@ def test_a_pacs_gets_the_boxes_of_the_table_to_a_tenth_of_a_pixel(command, image
             for group in report.content.get_planar_roi_measurement_groups()
         ]
     expected = {path.stem: [] for path in images}
-    for row in lines_of(tmp_path / "predictions.csv"):
+    for row in lines_of(tmp_path / "detection.csv"):
         if row["x"]:
             numbers = tuple(float(row[key]) for key in ("x", "y", "width", "height", "score"))
             expected[Path(row["path"]).stem].append(numbers)
@@ -104,9 +104,11 @@ def test_many_images_give_a_table_with_a_row_for_each_box(model, images, tmp_pat
     words = ("--model", model, "--output-dir", tmp_path / "out", "--no-pictures", "--device", "cpu")
     ended = command(main, "--image", *images, bad, *words)
     assert ended.code == 1 and "7 files: " in ended.out and "1 not readable" in ended.out
-    rows = lines_of(tmp_path / "out" / "predictions.csv")
-    assert list(rows[0]) == ["path", *SIDES, "threshold", "borderline", "out_of_distribution", "note", "error", "model"]
+    rows = lines_of(tmp_path / "out" / "detection.csv")
+    assert list(rows[0])[:7] == ["path", *SIDES, "highest_score"]
+    assert list(rows[0])[7:] == ["threshold", "borderline", "out_of_distribution", "note", "error", "model"]
     assert list(dict.fromkeys(row["path"] for row in rows)) == [*map(str, images), str(bad)]
+    assert all(bool(row["highest_score"]) != bool(row["error"]) for row in rows)
     boxes = [row for row in rows if row["score"]]
     assert boxes and f"({len(boxes)} boxes)" in ended.out
     for row in boxes:
@@ -115,7 +117,7 @@ def test_many_images_give_a_table_with_a_row_for_each_box(model, images, tmp_pat
         assert 0.2 <= float(row["score"]) <= 1 and row["error"] == ""
     (failed,) = (row for row in rows if row["error"])
     assert failed["path"] == str(bad) and "bad.dcm" in failed["error"] and not failed["x"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["detection.csv"]
 
 
 def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, processor):
@@ -124,7 +126,7 @@ def test_predictions_are_those_of_evaluation(model, images, tmp_path, command, p
     store = reading.decode_once(images, 64, tmp_path / "store", name="exams", progress=False)
     detector = Detector.load(model, processor)
     boxes, scores = detector.rule.apply(detector.predict(store.images, processor)[0])
-    rows = lines_of(tmp_path / "predictions.csv")
+    rows = lines_of(tmp_path / "detection.csv")
     for path, some, values in zip(images, boxes, scores, strict=True):
         kept = values >= detector.rule.threshold
         order = np.argsort(-values[kept], kind="stable")
@@ -183,7 +185,7 @@ def test_a_submission_has_one_row_for_each_image(model, images, tmp_path, comman
     rows = lines_of(target)
     assert list(rows[0]) == ["patientId", "PredictionString"]
     assert [row["patientId"] for row in rows] == [*(path.stem for path in images), "bad"]
-    boxes = [row for row in lines_of(tmp_path / "predictions.csv") if row["score"]]
+    boxes = [row for row in lines_of(tmp_path / "detection.csv") if row["score"]]
     numbers = [row["PredictionString"].split() for row in rows]
     assert boxes and numbers[-1] == []
     expected = [box[name] for box in boxes for name in ("score", "x", "y", "width", "height")]
@@ -213,12 +215,12 @@ def test_an_out_of_distribution_image_is_flagged_and_can_be_refused(model, image
     replace(detector, feature_distance=replace(detector.feature_distance, limit=1e-6)).save(strict)
     words = ("--model", strict, "--output-dir", tmp_path / "out", "--device", "cpu", "--submission", tmp_path / "s.csv")
     ended = command(main, *images[:2], *words, "--no-pictures")  # also without --image
-    rows = lines_of(tmp_path / "out" / "predictions.csv")
+    rows = lines_of(tmp_path / "out" / "detection.csv")
     assert ended.code == 0 and "2 out of distribution" in ended.out
     assert {row["out_of_distribution"] for row in rows} == {"yes"} and any(row["score"] for row in rows)
     ended = command(main, *images[:2], *words, "--refuse-ood")
-    rows = lines_of(tmp_path / "out" / "predictions.csv")
+    rows = lines_of(tmp_path / "out" / "detection.csv")
     assert ended.code == 0 and "0 with a box (0 boxes), 0 without, 2 out of distribution (2 refused)" in ended.out
     assert [(row["score"], row["out_of_distribution"], row["error"]) for row in rows] == [("", "yes", "")] * 2
     assert [row["PredictionString"] for row in lines_of(tmp_path / "s.csv")] == ["", ""]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["detection.csv"]

@@ -79,9 +79,9 @@ def test_predictions_equal_those_of_both_predict_scripts(exams, models, tmp_path
     assert (ran.code, ran.out.splitlines()[0][:8]) == (0, "6 exams:"), ran.err
     common = ["--image", exams, "--output-dir", tmp_path / "predictions"]
     command(predict_classification.main, *common, "--model", models[1])
-    probabilities = {Path(row["path"]).name: row for row in table_of(tmp_path / "predictions", "predictions.csv")}
+    probabilities = {Path(row["path"]).name: row for row in table_of(tmp_path / "predictions", "classification.csv")}
     command(predict_detection.main, *common, "--model", models[3], "--no-pictures")
-    boxes = table_of(tmp_path / "predictions", "predictions.csv")
+    boxes = table_of(tmp_path / "predictions", "detection.csv")
     rows = table_of(tmp_path / "out")
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 7)]
     assert [row["probability"] for row in rows] == sorted((row["probability"] for row in rows), reverse=True)
