@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
+from tqdm import tqdm
 
 from cxr import runtime
 from cxr.metrics import Array
@@ -75,7 +76,8 @@ def find_boxes(
         network.eval()
     mine = runtime.shard(indices, run)
     detections: list[Detection] = []
-    for first in range(0, len(mine), _BATCH):
+    few = len(mine) <= 4 * _BATCH or not run.is_main  # the batches of a prediction have a bar of their own
+    for first in tqdm(range(0, len(mine), _BATCH), "detecting", unit="batch", disable=few, leave=False):
         seen = as_input(to_device(images[mine[first : first + _BATCH]], run.device))
         with run.autocast():
             outputs: list[list[Detection]] = [network(seen) for network in networks]

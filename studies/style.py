@@ -20,6 +20,7 @@ from pytorch_classification.image_metrics import add_wilson_intervals, rates
 
 # Visible to a classifier; the sizes of image and file are not.
 PICTURE = ("outer frame", "corners", "grey histogram", "power spectrum")
+_FEW = 10  # images; a score of fewer is no alarm
 LEAST_PATIENTS = 20  # of each class; four in a fold
 _GRID = 28  # cells along a side of the thumbnail that frame and corners are cut from
 _FRAME, _CORNER = 3, 6  # cells
@@ -186,10 +187,10 @@ def format_groups(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], classes
         (name, group): of[group]["value"] - of["all"]["value"]
         for name, of in scores.items()
         for group in ("agrees", "contradicts")
-        if of[group]["value"] is not None
+        if of[group]["images"] >= _FEW
     }
     if not below:
-        return table
+        return f"{table}\nno worst group: each has under {_FEW} images, too few"
     name, group = min(below, key=below.__getitem__)
     label = int(name == "sensitivity")
     whose = classes[label if group == "agrees" else 1 - label]

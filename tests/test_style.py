@@ -112,3 +112,11 @@ def test_a_style_needs_twenty_patients_of_each_class():
     few = [f"p{number % 19}" for number in range(COUNT)] + PATIENTS[COUNT:]
     with pytest.raises(style.TooFewPatients, match=r"at least 20 patients of each class are needed, found 19 and 20"):
         style.cross_fitted(np.zeros((2 * COUNT, 1)), LABELS, few, seed=0)
+
+
+def test_a_score_of_few_images_is_no_alarm():
+    scores = worked()
+    assert "no worst group: each has under 10 images" in style.format_groups(scores, ("NORMAL", "PNEUMONIA"))
+    scores["specificity"]["contradicts"]["images"] = 10
+    text = style.format_groups(scores, ("NORMAL", "PNEUMONIA"))
+    assert "worst group: specificity 0.333 on NORMAL in the style of PNEUMONIA" in text
