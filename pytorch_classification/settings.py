@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cxr import cli
 from cxr.cli import ROOT
@@ -10,13 +11,14 @@ PREVALENCE = 0.1  # at which predictive values are stated: about that of the upr
 LARGEST_SIZE = 1024  # pixels; beyond it a batch no longer fits the memory of an ordinary machine
 OUTPUT_DIR = ROOT / "checkpoint" / "classification"
 # Paths, class names in the data set, device: every other setting decides the weights.
-RESUME_IGNORES = {"data_dir", "table", "normal", "pneumonia", "output_dir", "model_file", "device"}
-RESUME_IGNORES |= {"resume", "overwrite"}
+_PLACES = {"data_dir", "table", "output_dir", "model_file"}
+RESUME_IGNORES = _PLACES | {"normal", "pneumonia", "device", "resume", "overwrite"}
 
 # Defaults that depend on --weights. From scratch: chosen in benchmarks/RECIPES.md. Fine-tuning: size and crops of the
 # best published run, the rate that is usual for AdamW; not measured with ImageNet's weights.
 FROM_SCRATCH = {"epochs": 10, "size": 96, "lr": 1.5e-3, "crop_prob": 0.5, "randconv_prob": 0.3}
 FINE_TUNING = {"epochs": 8, "size": 224, "lr": 3e-4, "crop_prob": 1.0, "randconv_prob": 0.0}
+_FILLED_IN: Any = None  # by one of them
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class TrainConfig:
     resume: bool = cli.flag(False, help="continue from the last finished epoch in --output-dir")
     overwrite: bool = cli.flag(False, help="replace the run in --output-dir")
     skip_bad: bool = cli.flag(False, help="skip unreadable images")
-    crop_prob: float | None = None
-    randconv_prob: float | None = None
+    crop_prob: float = _FILLED_IN
+    randconv_prob: float = _FILLED_IN
     weight_decay: float = 0.05
     ema_window: float = 0.08
     validation_share: float = 0.12
@@ -74,7 +76,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Fill in the defaults that depend on ``weights`` and ``output_dir``."""
-        if self.model_file is None:
+        if vars(self)["model_file"] is None:
             object.__setattr__(self, "model_file", self.output_dir / "pneumonia_resnet18.pth")
         for name, value in (FROM_SCRATCH if self.weights == "none" else FINE_TUNING).items():
             if getattr(self, name) is None:

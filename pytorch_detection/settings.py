@@ -12,8 +12,8 @@ SYNTHETIC_FILE = ROOT / "pytorch_detection" / "synthetic_start.pth"
 OUTPUT_DIR = ROOT / "checkpoint" / "detection"
 SMALLEST_SIZE, LARGEST_SIZE = 64, 1024  # pixels; larger batches exceed the memory of an ordinary machine
 # Paths, device and what is chosen after training: every other setting decides the weights.
-RESUME_IGNORES = {"data_dir", "table", "output_dir", "model_file", "device", "flip_tta", "ensemble"}
-RESUME_IGNORES |= {"resume", "overwrite"}
+_PLACES = {"data_dir", "table", "output_dir", "model_file"}
+RESUME_IGNORES = _PLACES | {"device", "flip_tta", "ensemble", "resume", "overwrite"}
 
 Backbone = Literal["resnet18", "resnet50_v2"]
 
@@ -64,7 +64,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Fill in the default that depends on ``output_dir``."""
-        if self.model_file is None:
+        if vars(self)["model_file"] is None:
             object.__setattr__(self, "model_file", self.output_dir / MODEL_FILE.name)
 
     @property

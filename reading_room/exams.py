@@ -201,6 +201,7 @@ def _exam(record: dict[str, Any], where: str) -> Exam:
     try:
         values: dict[str, Any] = {**record["prediction"], "path": Path(record["file"])}
         values["boxes"] = tuple(Box(*box) for box in values["boxes"])
-        return Exam(**{**record, "prediction": Prediction(**values)})
+        whole: dict[str, Any] = {**record, "prediction": Prediction(**values)}
+        return Exam(**whole)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{where}: not an exam of this program ({error}); correct or remove the line") from error

@@ -108,12 +108,15 @@ def open_picture(data: bytes) -> Picture:
         return Picture(turned.size, decoded)
 
     def decode(shrink: int) -> Image.Image:
-        image = _open(data)  # anew, since Pillow decodes an opened file once
-        if shrink > 1:
-            image.draft(None, (image.width // shrink, image.height // shrink))
-        return _grey(image)
+        def grey() -> Image.Image:
+            image = _open(data)  # anew, since Pillow decodes an opened file once
+            if shrink > 1:
+                image.draft(None, (image.width // shrink, image.height // shrink))
+            return _grey(image)
 
-    return Picture(image.size, lambda shrink: _with_long_notes(lambda: decode(shrink)))
+        return _with_long_notes(grey)
+
+    return Picture(image.size, decode)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
