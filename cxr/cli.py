@@ -28,7 +28,7 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 _KEPT = "finished work is kept; a training continues after its last finished epoch with --resume"
 # As torch states it for the CPU and for CUDA, in a RuntimeError; numpy raises MemoryError.
-_OUT_OF_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
+_OUT_OF_MEMORY = "(?i)out of memory|(can't|cannot) allocate memory|not enough memory"
 _LOWER = "out of memory; lower --batch-size or --size, or close other programs; a training continues with --resume"
 _LONGEST_REASON = 200
 _LONGEST_MESSAGE = 2000  # characters; a message may quote the content of a hostile file
@@ -156,13 +156,12 @@ def run(main: Callable[[ConfigType], int | None], config: ConfigType) -> int:
     except BrokenPipeError:  # the reader has left, as `head` does
         _flush_or_discard()
         return EXIT_BROKEN_PIPE
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(_OUT_OF_MEMORY, str(error)):
-            raise
-        print(f"error: {_LOWER} ({shortened(one_line(error), _LONGEST_REASON)})", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
         message = one_line(error) or type(error).__name__
+        if isinstance(error, MemoryError) or re.search(_OUT_OF_MEMORY, message):
+            message = f"{_LOWER} ({shortened(message, _LONGEST_REASON)})"
+        elif isinstance(error, RuntimeError):
+            raise
         print(f"error: {shortened(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         _flush_or_discard()
         return EXIT_USER_ERROR

@@ -274,7 +274,7 @@ def test_skip_bad_leaves_out_whatever_cannot_be_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("[enforce fail] can't allocate memory")],
+    [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), OSError(12, "Cannot allocate memory")],
 )  # fmt: skip
 def test_memory_that_ends_is_one_line(capsys, error):
     def main(_config):
