@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Works from a bare clone and from any directory: the repository root holds the shared package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from cxr import cli
 from cxr.cli import ROOT
 
