@@ -315,8 +315,8 @@ def test_an_out_of_distribution_image_can_be_refused(predict, image_file, noise,
     assert ended.code == 0 and "(1 refused), 0 not readable" in ended.out
     assert (first["probability"], first["class"], first["out_of_distribution"], first["error"]) == ("", "", "yes", "")
     assert second["class"] == "PNEUMONIA" and written(tmp_path) == [
-        f"{image_file.stem}_grad_cam.png",
         "classification.csv",
+        f"{image_file.stem}_grad_cam.png",
     ]
     ended = predict(noise, "--refuse-ood")
     assert ended.code == 0 and ended.out.startswith(f"{noise}: no prediction, out of distribution\n")
