@@ -135,8 +135,8 @@ class Predictor:
         sides = (self.classifier.store_size, *(() if self.detector is None else (self.detector.size,)))
         try:
             radiograph = reading.read(path)
-            header, (height, width) = radiograph.header, radiograph.size
             squares, film = tuple(map(radiograph.square, sides)), thumbnails.film(radiograph)
+            header, (height, width) = radiograph.header, radiograph.size  # its note is whole once pixels are decoded
         except (reading.UnreadableImage, OSError) as error:
             header = read_header(path)  # a report of this program has no pixels
             return _Read(Prediction(path, _OWN_RESULT if header.is_own_result else one_line(error)), header=header)

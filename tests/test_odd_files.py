@@ -121,6 +121,7 @@ BITS = "12 of 16 bits used"
         (picture(Image.fromarray(ramp(12).astype(np.uint16)), "PNG"), BITS),
         (picture(Image.fromarray(ramp(12).astype(np.uint16)), "TIFF"), BITS),
         (twelve(WindowCenter=[0, 2048], WindowWidth=[0, 4096]), ""),
+        (twelve(WindowCenter=2000, WindowWidth=4096, RescaleIntercept=-48), ""),  # without a slope
         (twelve(SharedFunctionalGroupsSequence=item(FrameVOILUTSequence=item(**WINDOW))), ""),
         (twelve(PerFrameFunctionalGroupsSequence=item(FrameVOILUTSequence=item(**WINDOW))), ""),
     ],

@@ -92,7 +92,7 @@ def _shuttered(image: Image.Image, elements: Elements, layout: Layout) -> Image.
                     _point(row, column, shrink), (elements.number("RadiusOfCircularShutter") or 0) / shrink, 255
                 )
             elif shape == "POLYGONAL":
-                numbers = elements.numbers("VerticesOfThePolygonalShutter")
+                numbers = list(elements.numbers("VerticesOfThePolygonalShutter"))
                 points = zip(numbers[::2], numbers[1::2], strict=True)
                 draw.polygon([_point(row, column, shrink) for row, column in points], fill=255)
             if shown.getbbox():
@@ -151,10 +151,10 @@ def _grey_scale(elements: Elements, layout: Layout) -> GreyScale:
     slope, intercept, modality = 1.0, 0.0, None
     if elements.text("SOPClassUID") not in _WITHOUT_MODALITY:
         modality = _lut(elements.first_item("ModalityLUTSequence"), layout.signed)
-        for found in _with_groups(elements, "PixelValueTransformationSequence"):
-            if found.number("RescaleSlope"):  # 0 stands for no rescaling; dcmtk reads it so too
-                slope, intercept = found.number("RescaleSlope") or 1.0, found.number("RescaleIntercept") or 0.0
-                break
+        sources = _with_groups(elements, "PixelValueTransformationSequence")
+        found = next((item for item in sources if item.text("RescaleSlope") or item.text("RescaleIntercept")), elements)
+        if (stated := found.number("RescaleSlope")) != 0:  # 0 stands for no rescaling; dcmtk reads it so too
+            slope, intercept = stated or 1.0, found.number("RescaleIntercept") or 0.0
     voi = _lut(elements.first_item("VOILUTSequence"), modality is None and (layout.signed or intercept < 0))
     return GreyScale(
         layout.stored,

@@ -7,7 +7,7 @@ import struct
 import unicodedata
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -112,15 +112,15 @@ class Elements:
 
     def number(self, keyword: str) -> float | None:
         """The first of ``numbers``; later ones may be malformed."""
-        return self._number(keyword, self.text(keyword))
+        return next(self.numbers(keyword))
 
-    def numbers(self, keyword: str) -> list[float | None]:
-        """The decimal strings (VR DS or IS), None for an empty one; a comma counts as a point.
+    def numbers(self, keyword: str) -> Iterator[float | None]:
+        """The decimal strings (VR DS or IS), None for an empty one, read when asked for; a comma counts as a point.
 
         Raises:
             ValueError: one is not a finite number.
         """
-        return [self._number(keyword, text) for text in self.texts(keyword)]
+        return (self._number(keyword, text) for text in self.texts(keyword))
 
     def _number(self, keyword: str, text: str) -> float | None:
         if not text:
